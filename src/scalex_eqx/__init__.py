@@ -1,0 +1,1 @@
+"""Scaling laws that travel with the weights."""
