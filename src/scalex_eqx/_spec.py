@@ -1,0 +1,100 @@
+import dataclasses
+import threading
+import weakref
+from fractions import Fraction
+from typing import ClassVar
+
+from .theory import Parameterization, Role, gradient_exponents
+
+
+class _Interned(type):
+    """Equal specs are one object, so that comparing and hashing them costs nothing.
+
+    JAX does both for every weight at every call of a compiled function.
+    """
+
+    _known: ClassVar[weakref.WeakValueDictionary] = weakref.WeakValueDictionary()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __call__(cls, *args, **kwargs):
+        new = super().__call__(*args, **kwargs)
+        fields = tuple(getattr(new, field.name) for field in dataclasses.fields(new))
+        with cls._lock:
+            return cls._known.setdefault((cls, fields), new)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeightSpec(metaclass=_Interned):
+    r"""What is known of a weight beside its value: its scaling law.
+
+    A layer declares the axes and how the value was drawn; [`scalex_eqx.parameterize`][]
+    completes the rest. Equal specs are the same object, so compare them with `==` or `is`.
+
+    **Arguments:**
+
+    - `fan_in`, `fan_out`: the axes that are summed over, and those that are produced, counted
+        from the end: `(-1,)` and `(-2,)` for a matrix that is applied as `weight @ x`. All
+        other axes, which stand in front, are stack axes: layers stacked for a `scan`, or
+        members of an ensemble.
+    - `std`: the standard deviation of the distribution that the value was drawn from, `None` if
+        it was not drawn (a gain of ones).
+    - `role`: how the axes grow with the width. Declared by a layer it is a promise that
+        `parameterize` checks; left out it is inferred from the shapes.
+    - `parameterization`: whose exponents hold; completed by `parameterize`.
+    - `width_ratio`: $r = n / n_\text{base}$, exact; completed by `parameterize`.
+    """
+
+    fan_in: tuple[int, ...]
+    fan_out: tuple[int, ...]
+    std: float | None = None
+    role: Role | None = None
+    parameterization: Parameterization | None = None
+    width_ratio: Fraction | None = None
+
+    def __post_init__(self):
+        axes = (*self.fan_in, *self.fan_out)
+        if any(axis >= 0 for axis in axes) or len(set(axes)) < len(axes):
+            raise ValueError(
+                f"fan_in {self.fan_in} and fan_out {self.fan_out} must be distinct axes counted "
+                "from the end (negative), so that stacked layers keep them"
+            )
+        if sorted(axes) != list(range(-len(axes), 0)):
+            raise ValueError(
+                f"fan_in {self.fan_in} and fan_out {self.fan_out} must together be the last "
+                f"{len(axes)} axes; only stack axes stand in front of them"
+            )
+
+    def __reduce__(self):
+        return WeightSpec, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether `parameterize` has been here."""
+        return self.parameterization is not None
+
+    @property
+    def multiplier(self) -> float:
+        """$r^{-a}$, by which the value is multiplied in the forward pass; 1 until completed."""
+        if self.parameterization is None or self.role is None:
+            return 1.0
+        return self.scale(self.parameterization.a[self.role])
+
+    @property
+    def gradient_exponent(self) -> Fraction:
+        """$g$: the gradient's entries are $r^{-g}$ times the base model's at initialisation."""
+        parameterization, role, _ = self._completed()
+        return gradient_exponents(parameterization)[role]
+
+    def scale(self, exponent: Fraction) -> float:
+        r"""$r^{-\text{exponent}}$, exactly 1 where the exponent is zero."""
+        ratio = self._completed()[2]
+        return float(ratio) ** -float(exponent) if exponent else 1.0
+
+    def stack_axes(self, ndim: int) -> tuple[int, ...]:
+        """The leading axes of an array with `ndim` axes that number separate weights."""
+        return tuple(range(ndim - len(self.fan_in) - len(self.fan_out)))
+
+    def _completed(self) -> tuple[Parameterization, Role, Fraction]:
+        if self.parameterization is None or self.role is None or self.width_ratio is None:
+            raise ValueError(f"{self} is not completed: build the model with parameterize")
+        return self.parameterization, self.role, self.width_ratio

@@ -1,0 +1,202 @@
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeGuard, TypeVar, no_type_check
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, PyTree
+
+from ._spec import WeightSpec
+
+_Value = TypeVar("_Value")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weight(Generic[_Value]):
+    """An array that carries its own scaling law.
+
+    A node of the model's pytree with one child, `value`, and static data, `spec`. Gradients and
+    optimizer state have the same nodes, so that an update rule finds the law of each weight in
+    the tree that it is handed.
+
+    The forward pass uses [`scalex_eqx.effective`][] of it. It is not an array itself: modules
+    that know nothing of weights are run on [`scalex_eqx.resolve`][] of the model.
+
+    `weight: Weight[Float[Array, "out in"]]` annotates a field whose value's dtype and shape are
+    checked where a runtime type checker is at work.
+
+    **Arguments:**
+
+    - `value`: the array.
+    - `spec`: a [`scalex_eqx.WeightSpec`][].
+    """
+
+    value: _Value
+    spec: WeightSpec
+
+    if not TYPE_CHECKING:
+
+        @no_type_check
+        def __class_getitem__(cls, hint):
+            return _CheckedWeight.of(hint)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if hasattr(jax.Array, name) and not name.startswith("__"):
+            raise AttributeError(_not_an_array(f"attribute {name!r}"))
+        raise AttributeError(f"'Weight' object has no attribute {name!r}")
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError(_not_an_array("arithmetic"))
+
+    __jax_array__ = __array__ = __getitem__ = __neg__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __matmul__ = __rmatmul__ = __truediv__ = __rtruediv__ = __pow__ = _refuse
+
+
+# With a class for a key, JAX reads the fields itself and no Python runs when a tree is taken
+# apart.
+jtu.register_dataclass(Weight, data_fields=["value"], meta_fields=["spec"])
+
+
+def _not_an_array(wanted: str) -> str:
+    return (
+        f"{wanted} of a Weight: it is no array but carries one, with its scaling law. Apply "
+        "`model = scalex_eqx.resolve(model)` inside the loss, before modules that expect plain "
+        "arrays, or use `scalex_eqx.effective(weight)`"
+    )
+
+
+class _CheckedWeight(type):
+    """What `Weight[hint]` is: a class whose instances are weights with a value of `hint`."""
+
+    _hint: Any
+
+    # A type checker's wrapper would open a scope of its own for the names of dimensions.
+    @no_type_check
+    def __instancecheck__(cls, instance):
+        return isinstance(instance, Weight) and isinstance(instance.value, cls._hint)
+
+    @no_type_check
+    def __instancecheck_str__(cls, instance):
+        found = instance.value if isinstance(instance, Weight) else instance
+        return f"{eqx.tree_pformat(found, short_arrays=True)} is not the value of a {cls.__name__}"
+
+    @no_type_check
+    @staticmethod
+    def of(hint):
+        name = getattr(hint, "__name__", repr(hint))
+        return _CheckedWeight(f"Weight[{name}]", (), {"_hint": hint})
+
+
+@jtu.register_static
+@dataclasses.dataclass(frozen=True)
+class Tie:
+    """The factor on a tied embedding where it is used as readout: a node without a weight.
+
+    It multiplies the *effective* embedding. Its presence in a model tells `parameterize` that
+    the embedding is tied, which changes every weight's gradient exponent.
+
+    **Arguments:**
+
+    - `factor`: at the base width, where it is a constant of the model; `parameterize`
+        completes it to the factor at the model's own width.
+    - `is_complete`: whether `parameterize` has been here.
+    """
+
+    factor: float
+    is_complete: bool = False
+
+
+def is_weight(node: Any) -> TypeGuard[Weight]:
+    """Whether `node` is a `Weight`; made for `is_leaf`."""
+    return isinstance(node, Weight)
+
+
+def effective(x: Weight[Array] | Array) -> Array:
+    r"""The effective weight $r^{-a} w$ of a `Weight`; an array is returned unchanged.
+
+    **Arguments:**
+
+    - `x`: a weight, or an array, such as a resolved model has in its place.
+    """
+    if not isinstance(x, Weight):
+        return x
+    multiplier = x.spec.multiplier
+    return x.value if multiplier == 1.0 or x.value is None else multiplier * x.value
+
+
+def resolve(tree: PyTree) -> PyTree:
+    """`tree` with every `Weight` replaced by its effective array: any module then just runs.
+
+    Call it inside the loss, so that gradients are those of the weights:
+
+    ```python
+    def loss(model, x):
+        model = sx.resolve(model)
+        return jnp.mean(jax.vmap(model)(x) ** 2)
+    ```
+    """
+    return jtu.tree_map(effective, tree, is_leaf=is_weight)
+
+
+def map_weights(f: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
+    """Replaces every `Weight` of `tree` by `f(weight, ...)` and leaves everything else alone.
+
+    **Arguments:**
+
+    - `f`: called with the weight and with what stands at its place in each of `rest`.
+    - `tree`: any pytree.
+    - `rest`: trees of the same structure.
+    """
+    return jtu.tree_map(
+        lambda leaf, *others: f(leaf, *others) if is_weight(leaf) else leaf,
+        tree,
+        *rest,
+        is_leaf=is_weight,
+    )
+
+
+def path_string(path: tuple[Any, ...]) -> str:
+    """A tree path with slashes: `blocks/attention/query/weight`."""
+    return jtu.keystr(path, simple=True, separator="/")
+
+
+def weights_with_paths(tree: PyTree) -> dict[str, Weight]:
+    """Every `Weight` of `tree` by its slash-separated path, in the order of the tree."""
+    leaves = jtu.tree_leaves_with_path(tree, is_leaf=is_weight)
+    return {path_string(path): leaf for path, leaf in leaves if is_weight(leaf)}
+
+
+def require_complete(tree: PyTree) -> None:
+    """Refuses a tree with trainable arrays that no scaling law is known for.
+
+    **Raises:** `ValueError` that lists the path of every floating-point array that stands
+    outside a `Weight`, and of every `Weight` that `parameterize` has not completed.
+    """
+    leaves = jtu.tree_leaves_with_path(tree, is_leaf=is_weight)
+    bare = [path_string(p) for p, leaf in leaves if not is_weight(leaf) and is_trainable(leaf)]
+    incomplete = [
+        path_string(p) for p, leaf in leaves if is_weight(leaf) and not leaf.spec.is_complete
+    ]
+    problems = []
+    if bare:
+        problems.append(
+            f"arrays without a scaling law: {', '.join(bare)}. Make each a Weight(value, "
+            "WeightSpec(...)), or keep it out of the trained tree"
+        )
+    if incomplete:
+        problems.append(
+            f"weights whose spec is not completed: {', '.join(incomplete)}. Build the model "
+            "with scalex_eqx.parameterize(make, width=..., base_width=..., parameterization=...)"
+        )
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def is_trainable(leaf: Any) -> bool:
+    """Whether `leaf` is a floating-point array, or the shape of one."""
+    return eqx.is_inexact_array(leaf) or (
+        isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    )

@@ -1,0 +1,81 @@
+import math
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._linear import Linear
+
+LogitScale = Literal["1/sqrt(d)", "1/d"]
+
+
+class CausalSelfAttention(eqx.Module):
+    r"""Causal multi-head self-attention.
+
+    $$y = O\, \operatorname{concat}_h \operatorname{softmax}(s\, q_h k_h^\top) v_h, \qquad
+    s = 1/\sqrt d \ \text{or}\ 1/d,$$
+
+    with $d$ the head's dimension. The heads' dimension is fixed and their number grows with the
+    width, so the choice between the two scales is one of a constant, not of a scaling law.
+    """
+
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    head_dimension: int = eqx.field(static=True)
+    logit_scale: LogitScale = eqx.field(static=True)
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        head_dimension: int,
+        logit_scale: LogitScale = "1/sqrt(d)",
+        use_bias: bool = False,
+        dtype: Any = None,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `width`: how many features each position has; a multiple of `head_dimension`.
+        - `head_dimension`: the size of one head.
+        - `logit_scale`: `"1/sqrt(d)"` or `"1/d"`.
+        - `use_bias`: whether the four projections have biases.
+        - `dtype`: of the weights; JAX's default float if not given.
+        - `key`: for the initial draw.
+        """
+        if head_dimension < 1 or width < 1 or width % head_dimension:
+            raise ValueError(
+                f"width {width} is not a positive multiple of head_dimension {head_dimension}; "
+                "the number of heads is their ratio"
+            )
+        if logit_scale not in ("1/sqrt(d)", "1/d"):
+            raise ValueError(f"logit_scale is {logit_scale!r}; expected '1/sqrt(d)' or '1/d'")
+        keys = jax.random.split(key, 4)
+        self.query, self.key, self.value, self.output = (
+            Linear(width, width, use_bias=use_bias, dtype=dtype, key=k) for k in keys
+        )
+        self.head_dimension = head_dimension
+        self.logit_scale = logit_scale
+
+    def __call__(self, x: Float[Array, "seq width"]) -> Float[Array, "seq width"]:
+        """**Arguments:**
+
+        - `x`: the features of each position; a position attends to itself and those before.
+        """
+        sequence_length = x.shape[0]
+
+        def heads(projection: Linear) -> Float[Array, "seq heads d"]:
+            return jax.vmap(projection)(x).reshape(sequence_length, -1, self.head_dimension)
+
+        q, k, v = heads(self.query), heads(self.key), heads(self.value)
+        d = self.head_dimension
+        scale = 1 / math.sqrt(d) if self.logit_scale == "1/sqrt(d)" else 1 / d
+        logits = scale * jnp.einsum("qhd,khd->hqk", q, k)
+        causal = jnp.tril(jnp.ones((sequence_length, sequence_length), bool))
+        logits = jnp.where(causal[None], logits, -jnp.inf)
+        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(logits, axis=-1), v)
+        return jax.vmap(self.output)(mixed.reshape(sequence_length, -1))

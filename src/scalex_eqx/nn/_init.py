@@ -1,0 +1,40 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._spec import WeightSpec
+from .._weight import Weight
+from ..theory import Role
+
+
+def normal(
+    shape: tuple[int, ...],
+    std: float,
+    *,
+    role: Role | None = None,
+    dtype: Any = None,
+    key: PRNGKeyArray,
+) -> Weight[Float[Array, "..."]]:
+    """A weight of shape `(fan_out, fan_in)` whose entries are drawn from N(0, std^2)."""
+    value = std * jax.random.normal(key, shape, default_dtype(dtype))
+    return Weight(value, WeightSpec(fan_in=(-1,), fan_out=(-2,), std=std, role=role))
+
+
+def constant(size: int, value: float, dtype: Any = None) -> Weight[Float[Array, "..."]]:
+    """A gain or a bias: a weight with one axis, which it produces."""
+    array = jnp.full((size,), value, default_dtype(dtype))
+    return Weight(array, WeightSpec(fan_in=(), fan_out=(-1,)))
+
+
+def default_dtype(dtype: Any) -> Any:
+    """`dtype`, or JAX's default: float32, float64 in double precision."""
+    return jnp.result_type(float) if dtype is None else dtype
+
+
+def check_positive(**sizes: int) -> None:
+    """Refuses a size below one, by name."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; expected a positive integer")

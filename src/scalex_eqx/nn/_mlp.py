@@ -1,0 +1,48 @@
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._linear import Linear
+
+
+class MLP(eqx.Module):
+    r"""Two linear layers with an activation between them: $y = W_2\, \phi(W_1 x)$."""
+
+    up: Linear
+    down: Linear
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        out_features: int,
+        *,
+        activation: Callable[[Array], Array] = jax.nn.gelu,
+        use_bias: bool = False,
+        dtype: Any = None,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `in_features`, `hidden_features`, `out_features`: the sizes of input, inner layer and
+            output.
+        - `activation`: applied to each inner feature.
+        - `use_bias`: whether the two layers have biases.
+        - `dtype`: of the weights; JAX's default float if not given.
+        - `key`: for the initial draw.
+        """
+        up, down = jax.random.split(key)
+        self.up = Linear(in_features, hidden_features, use_bias=use_bias, dtype=dtype, key=up)
+        self.down = Linear(hidden_features, out_features, use_bias=use_bias, dtype=dtype, key=down)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        """**Arguments:**
+
+        - `x`: one example's features.
+        """
+        return self.down(self.activation(self.up(x)))

@@ -1,0 +1,137 @@
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .._weight import effective
+from ._attention import CausalSelfAttention, LogitScale
+from ._embedding import Embedding, TiedReadout
+from ._init import check_positive
+from ._linear import Readout
+from ._mlp import MLP
+from ._norm import LayerNorm
+
+
+class Block(eqx.Module):
+    r"""A pre-norm residual block: $x + \text{attention}(\text{norm}\, x)$, then an MLP alike."""
+
+    attention_norm: LayerNorm
+    attention: CausalSelfAttention
+    mlp_norm: LayerNorm
+    mlp: MLP
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        head_dimension: int,
+        logit_scale: LogitScale = "1/sqrt(d)",
+        dtype: Any = None,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:** those of [`scalex_eqx.nn.Transformer`][]."""
+        attention_key, mlp_key = jax.random.split(key)
+        self.attention_norm = LayerNorm(width, dtype=dtype)
+        self.attention = CausalSelfAttention(
+            width,
+            head_dimension=head_dimension,
+            logit_scale=logit_scale,
+            dtype=dtype,
+            key=attention_key,
+        )
+        self.mlp_norm = LayerNorm(width, dtype=dtype)
+        self.mlp = MLP(width, 4 * width, width, dtype=dtype, key=mlp_key)
+
+    def __call__(self, x: Float[Array, "seq width"]) -> Float[Array, "seq width"]:
+        """**Arguments:**
+
+        - `x`: the features of each position.
+        """
+        x = x + self.attention(jax.vmap(self.attention_norm)(x))
+        return x + jax.vmap(self.mlp)(jax.vmap(self.mlp_norm)(x))
+
+
+class Transformer(eqx.Module):
+    """A decoder-only language model, as in Everett et al. (2024).
+
+    Learned positions, pre-norm blocks with gains, GELU, an inner layer of four times the width,
+    no biases. The blocks are stacked: each of their weights has a leading axis of size `depth`,
+    which a `scan` runs over.
+    """
+
+    token_embedding: Embedding
+    position_embedding: Embedding
+    blocks: Block
+    final_norm: LayerNorm
+    readout: Readout | TiedReadout
+
+    def __init__(
+        self,
+        *,
+        vocabulary_size: int,
+        sequence_length: int,
+        width: int,
+        depth: int,
+        head_dimension: int,
+        logit_scale: LogitScale = "1/sqrt(d)",
+        tied: bool = False,
+        dtype: Any = None,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `vocabulary_size`: how many tokens there are.
+        - `sequence_length`: the longest sequence.
+        - `width`: of the residual stream; a multiple of `head_dimension`.
+        - `depth`: the number of blocks.
+        - `head_dimension`: the size of one attention head; their number grows with the width.
+        - `logit_scale`: of the attention, `"1/sqrt(d)"` or `"1/d"`.
+        - `tied`: whether the token embedding is also the readout.
+        - `dtype`: of the weights; JAX's default float if not given.
+        - `key`: for the initial draw.
+        """
+        check_positive(depth=depth)
+        token_key, position_key, readout_key, block_key = jax.random.split(key, 4)
+        self.token_embedding = Embedding(vocabulary_size, width, dtype=dtype, key=token_key)
+        self.position_embedding = Embedding(sequence_length, width, dtype=dtype, key=position_key)
+        self.blocks = eqx.filter_vmap(
+            lambda key: Block(
+                width,
+                head_dimension=head_dimension,
+                logit_scale=logit_scale,
+                dtype=dtype,
+                key=key,
+            )
+        )(jax.random.split(block_key, depth))
+        self.final_norm = LayerNorm(width, dtype=dtype)
+        self.readout = (
+            TiedReadout(width)
+            if tied
+            else Readout(width, vocabulary_size, dtype=dtype, key=readout_key)
+        )
+
+    def __call__(self, tokens: Int[Array, " seq"]) -> Float[Array, "seq vocabulary"]:
+        """The logits of the next token at each position.
+
+        **Arguments:**
+
+        - `tokens`: one sequence, no longer than `sequence_length`.
+        """
+        positions = effective(self.position_embedding.weight)
+        if tokens.shape[0] > positions.shape[0]:
+            raise ValueError(
+                f"{tokens.shape[0]} tokens are more than the {positions.shape[0]} positions that "
+                "the model was built with; shorten them or build with a larger sequence_length"
+            )
+        x = jax.vmap(self.token_embedding)(tokens) + positions[: tokens.shape[0]]
+        arrays, static = eqx.partition(self.blocks, eqx.is_array)
+
+        def step(x, arrays):
+            return eqx.combine(arrays, static)(x), None
+
+        x, _ = jax.lax.scan(step, x, arrays)
+        x = jax.vmap(self.final_norm)(x)
+        if isinstance(self.readout, TiedReadout):
+            return jax.vmap(self.readout, in_axes=(0, None))(x, self.token_embedding)
+        return jax.vmap(self.readout)(x)

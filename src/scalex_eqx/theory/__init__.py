@@ -1,0 +1,27 @@
+"""The scaling laws as exact data: this package imports no JAX."""
+
+from ._alignment import (
+    Alignment as Alignment,
+    full_alignment as full_alignment,
+    no_alignment as no_alignment,
+)
+from ._exponents import (
+    gradient_exponents as gradient_exponents,
+    learning_rate_exponents as learning_rate_exponents,
+)
+from ._family import (
+    UpdateFamily as UpdateFamily,
+    adafactor as adafactor,
+    adam as adam,
+    as_family as as_family,
+    sgd as sgd,
+)
+from ._parameterization import (
+    LayerExponents as LayerExponents,
+    Parameterization as Parameterization,
+    mean_field as mean_field,
+    mup as mup,
+    ntk as ntk,
+    standard as standard,
+)
+from ._role import Role as Role

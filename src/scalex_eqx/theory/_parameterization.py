@@ -1,0 +1,86 @@
+import dataclasses
+from fractions import Fraction
+
+from ._rational import exact
+from ._role import Role
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerExponents:
+    """One exact exponent for each of the three kinds of matrices."""
+
+    embedding: Fraction
+    hidden: Fraction
+    readout: Fraction
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = exact(getattr(self, field.name), field.name)
+            object.__setattr__(self, field.name, value)
+
+    def __getitem__(self, role: Role) -> Fraction:
+        """The exponent of `role`; it is zero for `vector` and `constant`, which are not scaled."""
+        return getattr(self, role, Fraction(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameterization:
+    r"""How the effective weights of a model and their initial values scale with its width.
+
+    With $r = n / n_\text{base}$ the ratio of a weight's growing fan to the base model's,
+
+    $$W_\text{effective} = r^{-a}\, m\, w, \qquad w \sim \sigma\, r^{-b}\, \mathcal N(0, 1).$$
+
+    The constants $m$ and $\sigma$ belong to the base model; only the exponents are here. Biases
+    and gains (roles `vector` and `constant`) have $a = b = 0$.
+
+    **Arguments:**
+
+    - `name`: how it is printed.
+    - `a`: the multiplier's exponents (embedding, hidden, readout).
+    - `b`: the exponents of the initial standard deviation.
+
+    `standard`, `ntk`, `mup` and `mean_field` are ready-made; write your own as
+    `Parameterization("mine", a=LayerExponents(0, "1/4", "1/2"), b=LayerExponents(0, "1/4", 0))`.
+
+    ??? cite "Source"
+
+        Table 1 of Everett et al., *Scaling Exponents Across Parameterizations and Optimizers*
+        (2024), [arXiv:2407.05872](https://arxiv.org/abs/2407.05872).
+    """
+
+    name: str
+    a: LayerExponents
+    b: LayerExponents
+
+    @property
+    def logit_exponent(self) -> Fraction:
+        r"""$A = a + b$ of the readout: the effective readout's entries are $r^{-A}$ at init."""
+        return self.a.readout + self.b.readout
+
+    def tied(self) -> "Parameterization":
+        r"""The same parameterization for a model whose embedding is also its readout.
+
+        The weight keeps the embedding's $b$ and has a second multiplier $r^{-a_o}$ where it is
+        used as readout, with $a_o + b = 1$: trained embeddings are aligned with the features,
+        so that the sum over the fan-in grows as $r$. The readout's exponents become
+        $(a_o, b_\text{embedding})$, hence $A = 1$, in every parameterization.
+        """
+        b = self.b.embedding
+        return Parameterization(
+            f"{self.name} (tied)",
+            dataclasses.replace(self.a, readout=1 - b),
+            dataclasses.replace(self.b, readout=b),
+        )
+
+
+def _table(name: str, a: tuple[str, str, str], b: tuple[str, str, str]) -> Parameterization:
+    return Parameterization(
+        name, LayerExponents(*map(Fraction, a)), LayerExponents(*map(Fraction, b))
+    )
+
+
+standard = _table("standard", ("0", "0", "0"), ("0", "1/2", "1/2"))
+ntk = _table("ntk", ("0", "1/2", "1/2"), ("0", "0", "0"))
+mup = _table("mup", ("-1/2", "0", "1/2"), ("1/2", "1/2", "1/2"))
+mean_field = _table("mean_field", ("0", "1/2", "1"), ("0", "0", "0"))

@@ -1,0 +1,23 @@
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """How a weight's axes grow with the model's width.
+
+    | role | fan-in | fan-out | examples |
+    |---|---|---|---|
+    | `embedding` | fixed | grows | token and position embeddings, input projections |
+    | `hidden` | grows | grows | attention and MLP matrices |
+    | `readout` | grows | fixed | the matrix that produces the logits |
+    | `vector` | none | grows | biases and norm gains of the trunk |
+    | `constant` | none or fixed | fixed | the readout's bias, a gain over a fixed head dimension |
+
+    A gain that is shared by a growing number of heads has the shape of a `constant`, but its
+    gradient sums over the heads: the exponents of `constant`, all zero, are not right for it.
+    """
+
+    embedding = "embedding"
+    hidden = "hidden"
+    readout = "readout"
+    vector = "vector"
+    constant = "constant"
