@@ -1,0 +1,222 @@
+"""From runs to verdicts: how fast the best learning rate drifts, and what reusing it costs."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ._drift import (
+    LEVEL as LEVEL,
+    MARGIN as MARGIN,
+    Drift as Drift,
+    Interval,
+    Verdict as Verdict,
+    describe_exponent as describe_exponent,
+    fit_drift as fit_drift,
+    judge as judge,
+    t_interval as t_interval,
+)
+from ._optimum import Optimum as Optimum, fit_optimum as fit_optimum, interpolated_loss
+
+STEEP_ABOVE = "steep above: biased low"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One trained model; a held-out loss of `None` (or a non-finite one) means diverged."""
+
+    recipe: str
+    width: int
+    learning_rate: float
+    seed: int
+    held_out_loss: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ReuseCost:
+    """What the small width's best learning rate costs at the large one, in nats."""
+
+    small_width: int
+    large_width: int
+    cost: float | None
+    interval: Interval | None
+    by_seed: tuple[tuple[int, float], ...]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthSummary:
+    """The optima of one width: means over seeds, and standard deviations (`None` for one)."""
+
+    width: int
+    log2_learning_rate: float | None
+    log2_spread: float | None
+    loss: float | None
+    loss_spread: float | None
+    flags: tuple[str, ...]
+    by_seed: tuple[tuple[int, Optimum], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeAnalysis:
+    """Everything that the report says about one recipe."""
+
+    recipe: str
+    verdict: str
+    sentence: str
+    seeds: tuple[int, ...]
+    widths: tuple[WidthSummary, ...]
+    drift: Drift
+    reuse: ReuseCost
+    best_loss: float | None
+    best_loss_spread: float | None
+
+
+Curves = Mapping[tuple[int, int], Sequence[Run]]  # by width and seed
+Optima = Mapping[tuple[int, int], Optimum]
+
+
+def reuse_cost(
+    widths: Sequence[int], curves: Curves, optima: Optima, level: float = LEVEL
+) -> ReuseCost:
+    r"""$L_s(n, \eta^*_s(m)) - L_s(n, \eta^*_s(n))$, m the smallest and n the largest width.
+
+    Taken for each seed s on its own curve, interpolated by `interpolated_loss`, and so never
+    negative: noise leaves a small positive cost even where nothing drifts. One seed without a
+    cost leaves the whole without one: a mean over the runs that survived would flatter.
+    """
+    small, large = min(widths), max(widths)
+    if small == large:
+        return ReuseCost(small, large, None, None, (), "unknown: there is one width only")
+    costs: dict[int, float] = {}
+    for seed in sorted({seed for _, seed in curves}):
+        cost = _seed_cost(curves[large, seed], optima[small, seed], optima[large, seed])
+        if isinstance(cost, str):
+            reason = f"{cost} (seed {seed})"
+            return ReuseCost(small, large, None, None, tuple(costs.items()), reason)
+        costs[seed] = cost
+    values = tuple(costs.values())
+    interval = t_interval(values, level)
+    return ReuseCost(small, large, float(np.mean(values)), interval, tuple(costs.items()), "")
+
+
+def _seed_cost(runs: Sequence[Run], small: Optimum, large: Optimum) -> float | str:
+    if not small.inside or small.log2_learning_rate is None:
+        return f"unknown: the small width's best is {small.note}"
+    if not large.inside or large.loss is None:
+        return f"unknown: the large width's best is {large.note}"
+    rates = [run.learning_rate for run in runs]
+    if not min(rates) * 0.999 < 2**small.log2_learning_rate < max(rates) * 1.001:
+        return "unknown: the small width's best was not tried at the large width"
+    losses = [run.held_out_loss for run in runs]
+    loss = interpolated_loss(rates, losses, large, small.log2_learning_rate)
+    return "diverges" if loss is None else max(0.0, loss - large.loss)
+
+
+def analyse(runs: Sequence[Run]) -> tuple[RecipeAnalysis, ...]:
+    """One analysis a recipe, in order of first appearance."""
+    recipes: dict[str, list[Run]] = {}
+    for run in runs:
+        recipes.setdefault(run.recipe, []).append(run)
+    return tuple(_analyse_recipe(recipe, members) for recipe, members in recipes.items())
+
+
+def to_json(analysis: RecipeAnalysis) -> dict[str, object]:
+    """The analysis as JSON's own types; a number that doesn't exist is `None`."""
+    return json.loads(json.dumps(dataclasses.asdict(analysis), allow_nan=False))
+
+
+def _analyse_recipe(recipe: str, runs: Sequence[Run]) -> RecipeAnalysis:
+    curves = _group(runs)
+    optima = {
+        key: fit_optimum(
+            [run.learning_rate for run in members], [run.held_out_loss for run in members]
+        )
+        for key, members in curves.items()
+    }
+    widths = sorted({width for width, _ in curves})
+    seeds = sorted({seed for _, seed in curves})
+    missing = _missing(widths, seeds, curves)
+    if missing:
+        drift = Drift(None, None, (), LEVEL, missing)
+        reuse = ReuseCost(widths[0], widths[-1], None, None, (), f"unknown: {missing}")
+    else:
+        drift = fit_drift(widths, {s: [optima[w, s] for w in widths] for s in seeds})
+        reuse = reuse_cost(widths, curves, optima)
+    summaries = tuple(_summarise(width, seeds, optima) for width in widths)
+    verdict, sentence = _conclude(recipe, drift, reuse)
+    best = summaries[-1]
+    return RecipeAnalysis(
+        recipe=recipe,
+        verdict=str(verdict),
+        sentence=sentence,
+        seeds=tuple(seeds),
+        widths=summaries,
+        drift=drift,
+        reuse=reuse,
+        best_loss=best.loss,
+        best_loss_spread=best.loss_spread,
+    )
+
+
+def _group(runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
+    curves: dict[tuple[int, int], list[Run]] = {}
+    for run in runs:
+        curves.setdefault((run.width, run.seed), []).append(run)
+    return curves
+
+
+def _missing(widths: Sequence[int], seeds: Sequence[int], curves: Curves) -> str:
+    for width in widths:
+        for seed in seeds:
+            if (width, seed) not in curves:
+                return f"there are no runs of width {width}, seed {seed}; finish the sweep"
+    return ""
+
+
+def _summarise(width: int, seeds: Sequence[int], optima: Optima) -> WidthSummary:
+    members = {seed: optima[width, seed] for seed in seeds if (width, seed) in optima}
+    rates = [o.log2_learning_rate for o in members.values() if o.log2_learning_rate is not None]
+    losses = [o.loss for o in members.values() if o.loss is not None]
+    rate, rate_spread = _mean_and_spread(rates)
+    loss, loss_spread = _mean_and_spread(losses)
+    flags, by_seed = _flags(tuple(members.values())), tuple(members.items())
+    return WidthSummary(width, rate, rate_spread, loss, loss_spread, flags, by_seed)
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    mean = float(np.mean(values)) if values else None
+    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _flags(optima: Sequence[Optimum]) -> tuple[str, ...]:
+    """Each note once, with the number of seeds that it holds for unless it is all."""
+    notes = [optimum.note for optimum in optima if optimum.note]
+    notes += [STEEP_ABOVE for optimum in optima if optimum.inside and optimum.asymmetric]
+    counts = {note: notes.count(note) for note in dict.fromkeys(notes)}
+    return tuple(
+        note if count == len(optima) else f"{note} ({count} of {len(optima)} seeds)"
+        for note, count in counts.items()
+    )
+
+
+def _conclude(recipe: str, drift: Drift, reuse: ReuseCost) -> tuple[Verdict, str]:
+    verdict, reason = judge(drift)
+    verb = f"{recipe}: cannot tell" if reason else f"{recipe} {verdict}"
+    exponent = describe_exponent(drift)
+    parts = [f"{verb}: {exponent}" if exponent else verb]
+    if reason:
+        parts = [f"{verb}: {reason}", exponent]
+    if not reuse.reason.startswith("unknown"):
+        parts.append(describe_reuse(reuse))
+    return verdict, "; ".join(part for part in parts if part) + "."
+
+
+def describe_reuse(reuse: ReuseCost) -> str:
+    """What reusing the small width's best learning rate does, as a clause."""
+    act = f"reusing the best learning rate of width {reuse.small_width}"
+    where = f"at width {reuse.large_width}"
+    if reuse.cost is None:
+        return f"{act} {where}: {reuse.reason}"
+    return f"{act} {where} costs {reuse.cost:.3f} nats"

@@ -1,0 +1,226 @@
+"""The picture of a transfer experiment: loss against learning rate, a line a width."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import blended_transform_factory
+
+from ._drift import describe_exponent
+from ._fits import RecipeAnalysis, Run, WidthSummary
+from ._write import written_whole
+
+VERDICT_COLOURS = {"transfers": "#00695c", "drifts": "#b3400f", "cannot tell": "#55595f"}
+
+# Wide enough for two panels; shown 800 pixels wide, 9 points come out as 12 pixels.
+_WIDTH_INCHES = 8.4
+_PANEL_HEIGHT_INCHES = 3.4
+_DOTS_PER_INCH = 150
+Colour = tuple[float, float, float, float]
+Curve = dict[float, list[float | None]]  # log2 learning rate -> a loss a seed
+
+
+def plot_transfer(runs: Sequence[Run], analyses: Sequence[RecipeAnalysis], path: Path) -> None:
+    """Draws a panel a recipe, with the optima, their spread over seeds and the diverged runs.
+
+    **Arguments:**
+
+    - `runs`: every run, diverged ones included.
+    - `analyses`: what `analyse` made of them.
+    - `path`: the PNG to write.
+    """
+    widths = sorted({run.width for run in runs})
+    colours = _colours(widths)
+    figure, panels = _figure(len(analyses))
+    for axes, analysis in zip(panels, analyses, strict=True):
+        _draw_panel(axes, runs, analysis, colours)
+    _set_limits(panels[0], runs, analyses)
+    _draw_legend(figure, colours)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")
+
+
+def _colours(widths: Sequence[int]) -> dict[int, Colour]:
+    # Viridis ends in a yellow that can't be seen on white.
+    places = np.linspace(0.0, 0.84, len(widths)) if len(widths) > 1 else [0.4]
+    viridis = matplotlib.colormaps["viridis"]
+    return {width: viridis(float(place)) for width, place in zip(widths, places, strict=True)}
+
+
+def _figure(count: int) -> tuple[Figure, list[Axes]]:
+    columns = 1 if count == 1 else 2
+    rows = math.ceil(count / columns)
+    height = _PANEL_HEIGHT_INCHES * rows + 0.9
+    size = (6.4, 4.6) if count == 1 else (_WIDTH_INCHES, height)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels = list(grid.flat)
+    for spare in panels[count:]:
+        spare.set_visible(False)
+    for axes in panels:
+        # The panel above an empty place has nothing below it to read its ticks from.
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("learning rate")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("held-out loss (nats)")
+    return figure, panels[:count]
+
+
+def _draw_panel(
+    axes: Axes,
+    runs: Sequence[Run],
+    analysis: RecipeAnalysis,
+    colours: dict[int, Colour],
+) -> None:
+    for rank, (width, colour) in enumerate(colours.items()):
+        curve = _curve(runs, analysis.recipe, width)
+        _draw_curve(axes, curve, colour)
+        _draw_diverged(axes, curve, colour, rank)
+    _draw_optima(axes, analysis.widths, colours)
+    if all(summary.loss is None for summary in analysis.widths):
+        axes.text(0.5, 0.5, "every run diverged", ha="center", transform=axes.transAxes)
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    exponent = describe_exponent(analysis.drift).partition(" over ")[0]
+    axes.set_title(analysis.recipe, loc="left", fontsize=11, fontweight="bold", pad=19)
+    axes.text(
+        0.0,
+        1.025,
+        f"{analysis.verdict}: {exponent}" if exponent else analysis.verdict,
+        color=VERDICT_COLOURS[analysis.verdict],
+        transform=axes.transAxes,
+    )
+
+
+def _curve(runs: Sequence[Run], recipe: str, width: int) -> Curve:
+    curve: Curve = {}
+    for run in runs:
+        if run.recipe == recipe and run.width == width:
+            loss = run.held_out_loss
+            finite = None if loss is None or not math.isfinite(loss) else loss
+            curve.setdefault(round(math.log2(run.learning_rate), 6), []).append(finite)
+    return dict(sorted(curve.items()))
+
+
+def _draw_curve(axes: Axes, curve: Curve, colour: Colour) -> None:
+    # A mean over the seeds that survived would dip at the cliff, so the line ends there.
+    kept = {x: [y for y in ys if y is not None] for x, ys in curve.items() if None not in ys}
+    places = list(kept)
+    means = [np.mean(ys) for ys in kept.values()]
+    axes.plot(places, means, color=colour, linewidth=1.6, marker=".", markersize=5)
+    lows, highs = [min(ys) for ys in kept.values()], [max(ys) for ys in kept.values()]
+    axes.fill_between(places, lows, highs, color=colour, alpha=0.18, linewidth=0)
+
+
+def _draw_diverged(axes: Axes, curve: Curve, colour: Colour, rank: int) -> None:
+    places = [x for x, ys in curve.items() if None in ys]
+    # A row a width, or the widest would hide the others.
+    height = 0.975 - 0.035 * rank
+    at_the_top = blended_transform_factory(axes.transData, axes.transAxes)
+    axes.plot(
+        places,
+        [height] * len(places),
+        linestyle="none",
+        marker="x",
+        markersize=5,
+        markeredgewidth=1.4,
+        color=colour,
+        transform=at_the_top,
+    )
+
+
+def _draw_optima(
+    axes: Axes,
+    summaries: Sequence[WidthSummary],
+    colours: dict[int, Colour],
+) -> None:
+    found = [
+        (summary, summary.log2_learning_rate, summary.loss)
+        for summary in summaries
+        if summary.log2_learning_rate is not None and summary.loss is not None
+    ]
+    places, losses = [x for _, x, _ in found], [y for _, _, y in found]
+    axes.plot(places, losses, color="0.25", linewidth=1.0, linestyle=":", zorder=4)
+    for summary, place, loss in found:
+        inside = all(optimum.inside for _, optimum in summary.by_seed)
+        axes.errorbar(
+            place,
+            loss,
+            xerr=summary.log2_spread or 0.0,
+            fmt="o",
+            markersize=6.5,
+            markerfacecolor=colours[summary.width] if inside else "white",
+            markeredgecolor="black" if inside else colours[summary.width],
+            ecolor="black",
+            elinewidth=1.3,
+            capsize=3,
+            zorder=5,
+        )
+
+
+def _set_limits(axes: Axes, runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]) -> None:
+    """The same for all panels: they share their axes."""
+    rates = [math.log2(run.learning_rate) for run in runs]
+    axes.set_xlim(min(rates) - 0.4, max(rates) + 0.4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"$2^{{{x:.0f}}}$"))
+    axes.set_ylim(*_loss_limits(runs, analyses))
+
+
+def _loss_limits(runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]) -> tuple[float, float]:
+    """From below the best loss to where the bowls are well open.
+
+    Losses near divergence would otherwise flatten all the bowls into one line.
+    """
+    best = [s.loss for a in analyses for s in a.widths if s.loss is not None]
+    if not best:
+        return 0.0, 1.0
+    low, high = min(best), max(best)
+    rises = [_rise_below(runs, a.recipe, s) for a in analyses for s in a.widths]
+    known = [rise for rise in rises if rise is not None]
+    # The bowls take up at least about as much room as the distance between the optima.
+    room = max(float(np.median(known)) if known else 0.0, 0.8 * (high - low), 1e-3)
+    margin = 0.08 * (high - low + room)
+    # Above, the rows of crosses of diverged runs need their own strip.
+    return low - margin, high + room + 2 * margin
+
+
+def _rise_below(runs: Sequence[Run], recipe: str, summary: WidthSummary) -> float | None:
+    """By how much the loss rises on the side of the optimum where nothing diverges."""
+    place, loss = summary.log2_learning_rate, summary.loss
+    if place is None or loss is None:
+        return None
+    rises = [
+        value - loss
+        for rate, values in _curve(runs, recipe, summary.width).items()
+        for value in values
+        if value is not None and -3 <= rate - place < 0
+    ]
+    return max(rises, default=None)
+
+
+def _draw_legend(figure: Figure, colours: dict[int, Colour]) -> None:
+    handles = [
+        Line2D([], [], color=colour, linewidth=2.5, label=f"width {width}")
+        for width, colour in colours.items()
+    ]
+    for marker, label in (("o", "best, ± seeds"), ("x", "diverged")):
+        handles.append(Line2D([], [], linestyle="none", color="0.3", marker=marker, label=label))
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        # A legend wider than the figure is cut off without a word.
+        ncols=min(len(handles), int(figure.get_figwidth() / 1.35)),
+        handlelength=1.3,
+        columnspacing=1.4,
+        frameon=False,
+    )

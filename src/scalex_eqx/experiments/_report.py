@@ -1,0 +1,75 @@
+"""The outcome of a transfer experiment: on the terminal, as a picture, a page and data."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ._fits import RecipeAnalysis, Run, to_json
+from ._html import write_html as write_html
+from ._plot import plot_transfer as plot_transfer
+from ._wording import WIDTH_COLUMNS, conclusions, width_cells
+from ._write import written_whole
+
+_VERDICT_STYLES = {"transfers": "bold green", "drifts": "bold red", "cannot tell": "bold yellow"}
+
+
+def print_table(analyses: Sequence[RecipeAnalysis], console: Console) -> None:
+    """Prints a table a recipe, with its exponent, cost and verdict below.
+
+    **Arguments:**
+
+    - `analyses`: from `analyse`.
+    - `console`: anything from 80 columns on.
+    """
+    for analysis in analyses:
+        console.print(_table(analysis))
+        console.print(_conclusions(analysis))
+        style = _VERDICT_STYLES[analysis.verdict]
+        console.print(Text(analysis.sentence, style=style), end="\n\n")
+
+
+def _table(analysis: RecipeAnalysis) -> Table:
+    title = Text(analysis.recipe, style="bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in WIDTH_COLUMNS[:3]:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(WIDTH_COLUMNS[3], style="yellow")
+    for summary in analysis.widths:
+        # Text, not str: brackets in a note would be read as rich's markup.
+        table.add_row(*(Text(cell) for cell in width_cells(summary)))
+    return table
+
+
+def _conclusions(analysis: RecipeAnalysis) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, value in conclusions(analysis):
+        grid.add_row(Text(f" {name}", style="dim"), Text(value))
+    return grid
+
+
+def write_json(
+    facts: Mapping[str, str], runs: Sequence[Run], analyses: Sequence[RecipeAnalysis], path: Path
+) -> None:
+    """Writes the facts, the analyses and every run as strict JSON, diverged losses as null."""
+    content = {
+        "facts": dict(facts),
+        "analyses": [to_json(analysis) for analysis in analyses],
+        "runs": [_run_to_json(run) for run in runs],
+    }
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def _run_to_json(run: Run) -> dict[str, object]:
+    plain = dataclasses.asdict(run)
+    loss = run.held_out_loss
+    plain["held_out_loss"] = loss if loss is not None and math.isfinite(loss) else None
+    return plain

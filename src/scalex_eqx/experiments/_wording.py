@@ -1,0 +1,77 @@
+"""How numbers are put into words, the same on the terminal and on the page."""
+
+from ._drift import LEVEL, MARGIN, SEEDS_FOR_A_VERDICT
+from ._fits import RecipeAnalysis, WidthSummary
+
+WIDTH_COLUMNS = ("width", "best learning rate", "best loss (nats)", "note")
+
+
+def width_cells(summary: WidthSummary) -> tuple[str, str, str, str]:
+    """A width's row, in the order of `WIDTH_COLUMNS`."""
+    return (
+        str(summary.width),
+        _with_spread("2^{:.2f}", " ± {:.2f}", summary.log2_learning_rate, summary.log2_spread),
+        _with_spread("{:.4f}", " ± {:.4f}", summary.loss, summary.loss_spread),
+        "; ".join(summary.flags),
+    )
+
+
+def conclusions(analysis: RecipeAnalysis) -> tuple[tuple[str, str], ...]:
+    """What stands below a recipe's table, as pairs of a name and its value."""
+    reuse, largest = analysis.reuse, analysis.widths[-1]
+    cost = f"{reuse.reason}" if reuse.cost is None else _reuse_value(analysis)
+    best = _with_spread("{:.4f}", " ± {:.4f} nats", largest.loss, largest.loss_spread)
+    return (
+        ("drift exponent p", _exponent_value(analysis)),
+        ("cost of reuse", cost),
+        (f"best loss at {largest.width}", best),
+    )
+
+
+def rules() -> tuple[str, ...]:
+    """How it was judged, a paragraph each."""
+    percent = f"{LEVEL:.0%}".replace("%", " %")
+    return (
+        "Every run is judged by its held-out loss in nats, on windows that are the same for "
+        "all runs. A run whose loss is not finite counts as diverged.",
+        "For each recipe, width and seed, the best learning rate is the vertex of a "
+        "least-squares parabola in log2 of the learning rate, through the points within an "
+        "octave of the lowest loss and at least its two neighbours; the best loss is the vertex "
+        "of the parabola through the lowest point and its neighbours. Both neighbours must "
+        "exist and be finite. A best learning rate noted as steep above lies next to a much "
+        "steeper side or near divergence, which pulls the vertex downwards.",
+        "The drift exponent p, in best learning rate ~ width^p, is fitted for each seed by "
+        f"least squares. Its value is the mean over seeds and its interval is Student's t at "
+        f"{percent} over seeds. It covers the scatter between seeds, not the parabola's own "
+        "bias, which grows with the spacing of the grid.",
+        f"A recipe transfers if the interval lies inside [-{MARGIN}, {MARGIN}] and drifts if "
+        f"it lies wholly outside. Otherwise, and with fewer than {SEEDS_FOR_A_VERDICT} seeds, "
+        "fewer than two widths, or a minimum at the grid's edge or next to a diverged run, the "
+        "report cannot tell.",
+        "The cost of reuse is the loss at the largest width with the smallest width's best "
+        "learning rate, less the best loss there, seed by seed. Between grid points the loss is "
+        "interpolated by a monotone cubic (PCHIP) through the finite losses and the optimum, so "
+        "it is never negative.",
+        "± is the standard deviation over seeds.",
+    )
+
+
+def _with_spread(value: str, spread: str, number: float | None, scatter: float | None) -> str:
+    if number is None:
+        return "–"
+    return value.format(number) + ("" if scatter is None else spread.format(scatter))
+
+
+def _exponent_value(analysis: RecipeAnalysis) -> str:
+    drift = analysis.drift
+    if drift.exponent is None:
+        return "–"
+    interval = "" if drift.interval is None else " [{:+.3f}, {:+.3f}]".format(*drift.interval)
+    return f"{drift.exponent:+.3f}{interval}"
+
+
+def _reuse_value(analysis: RecipeAnalysis) -> str:
+    reuse = analysis.reuse
+    interval = "" if reuse.interval is None else " [{:+.4f}, {:+.4f}]".format(*reuse.interval)
+    where = f"width {reuse.small_width}'s best at {reuse.large_width}"
+    return f"{reuse.cost:.4f}{interval} nats ({where})"
