@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._init import each
 from ._linear import Linear
 
 LogitScale = Literal["1/sqrt(d)", "1/d"]
@@ -61,21 +62,21 @@ class CausalSelfAttention(eqx.Module):
         self.head_dimension = head_dimension
         self.logit_scale = logit_scale
 
-    def __call__(self, x: Float[Array, "seq width"]) -> Float[Array, "seq width"]:
+    def __call__(self, x: Float[Array, "*batch seq width"]) -> Float[Array, "*batch seq width"]:
         """**Arguments:**
 
-        - `x`: the features of each position; a position attends to itself and those before.
+        - `x`: the features of each position of one sequence, or of several along leading axes; a
+            position attends to itself and those before.
         """
-        sequence_length = x.shape[0]
 
-        def heads(projection: Linear) -> Float[Array, "seq heads d"]:
-            return jax.vmap(projection)(x).reshape(sequence_length, -1, self.head_dimension)
+        def heads(projection: Linear) -> Float[Array, "*batch seq heads d"]:
+            return each(projection, x).reshape(*x.shape[:-1], -1, self.head_dimension)
 
         q, k, v = heads(self.query), heads(self.key), heads(self.value)
         d = self.head_dimension
         scale = 1 / math.sqrt(d) if self.logit_scale == "1/sqrt(d)" else 1 / d
-        logits = scale * jnp.einsum("qhd,khd->hqk", q, k)
-        causal = jnp.tril(jnp.ones((sequence_length, sequence_length), bool))
-        logits = jnp.where(causal[None], logits, -jnp.inf)
-        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(logits, axis=-1), v)
-        return jax.vmap(self.output)(mixed.reshape(sequence_length, -1))
+        logits = scale * jnp.einsum("...qhd,...khd->...hqk", q, k)
+        causal = jnp.tri(x.shape[-2], dtype=bool)
+        logits = jnp.where(jnp.broadcast_to(causal, logits.shape), logits, -jnp.inf)
+        mixed = jnp.einsum("...hqk,...khd->...qhd", jax.nn.softmax(logits, axis=-1), v)
+        return each(self.output, mixed.reshape(*x.shape[:-1], -1))

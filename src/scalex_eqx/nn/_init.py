@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,6 +32,19 @@ def constant(size: int, value: float, dtype: Any = None) -> Weight[Float[Array, 
 def default_dtype(dtype: Any) -> Any:
     """`dtype`, or JAX's default: float32, float64 in double precision."""
     return jnp.result_type(float) if dtype is None else dtype
+
+
+def each(
+    layer: Callable[[Array], Array], x: Float[Array, "*batch in"]
+) -> Float[Array, "*batch out"]:
+    """`layer` of each vector in `x`, mapped over a single axis.
+
+    With one axis the backward pass is plain matrix products. With several, XLA on the CPU merges
+    the activations' derivatives into transposing copies, and a Transformer's step takes twice
+    as long.
+    """
+    y = jax.vmap(layer)(x.reshape(-1, x.shape[-1]))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def check_positive(**sizes: int) -> None:

@@ -45,4 +45,5 @@ class MLP(eqx.Module):
 
         - `x`: one example's features.
         """
-        return self.down(self.activation(self.up(x)))
+        # Only the activation's input is kept for the backward pass.
+        return self.down(jax.checkpoint(self.activation)(self.up(x)))

@@ -2,12 +2,13 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._weight import effective
 from ._attention import CausalSelfAttention, LogitScale
 from ._embedding import Embedding, TiedReadout
-from ._init import check_positive
+from ._init import check_positive, each
 from ._linear import Readout
 from ._mlp import MLP
 from ._norm import LayerNorm
@@ -43,13 +44,13 @@ class Block(eqx.Module):
         self.mlp_norm = LayerNorm(width, dtype=dtype)
         self.mlp = MLP(width, 4 * width, width, dtype=dtype, key=mlp_key)
 
-    def __call__(self, x: Float[Array, "seq width"]) -> Float[Array, "seq width"]:
+    def __call__(self, x: Float[Array, "*batch seq width"]) -> Float[Array, "*batch seq width"]:
         """**Arguments:**
 
-        - `x`: the features of each position.
+        - `x`: the features of each position of one sequence, or of several along leading axes.
         """
-        x = x + self.attention(jax.vmap(self.attention_norm)(x))
-        return x + jax.vmap(self.mlp)(jax.vmap(self.mlp_norm)(x))
+        x = x + self.attention(each(self.attention_norm, x))
+        return x + each(self.mlp, each(self.mlp_norm, x))
 
 
 class Transformer(eqx.Module):
@@ -111,27 +112,31 @@ class Transformer(eqx.Module):
             else Readout(width, vocabulary_size, dtype=dtype, key=readout_key)
         )
 
-    def __call__(self, tokens: Int[Array, " seq"]) -> Float[Array, "seq vocabulary"]:
+    def __call__(self, tokens: Int[Array, "*batch seq"]) -> Float[Array, "*batch seq vocabulary"]:
         """The logits of the next token at each position.
 
         **Arguments:**
 
-        - `tokens`: one sequence, no longer than `sequence_length`.
+        - `tokens`: one sequence, no longer than `sequence_length`, or a batch of them along
+            leading axes, which is faster than `jax.vmap` over them.
         """
         positions = effective(self.position_embedding.weight)
-        if tokens.shape[0] > positions.shape[0]:
+        if tokens.shape[-1] > positions.shape[0]:
             raise ValueError(
-                f"{tokens.shape[0]} tokens are more than the {positions.shape[0]} positions that "
+                f"{tokens.shape[-1]} tokens are more than the {positions.shape[0]} positions that "
                 "the model was built with; shorten them or build with a larger sequence_length"
             )
-        x = jax.vmap(self.token_embedding)(tokens) + positions[: tokens.shape[0]]
+        embedded = jax.vmap(self.token_embedding)(tokens.reshape(-1))
+        embedded = embedded.reshape(*tokens.shape, -1)
+        x = embedded + jnp.broadcast_to(positions[: tokens.shape[-1]], embedded.shape)
         arrays, static = eqx.partition(self.blocks, eqx.is_array)
 
         def step(x, arrays):
             return eqx.combine(arrays, static)(x), None
 
         x, _ = jax.lax.scan(step, x, arrays)
-        x = jax.vmap(self.final_norm)(x)
+        x = each(self.final_norm, x)
         if isinstance(self.readout, TiedReadout):
-            return jax.vmap(self.readout, in_axes=(0, None))(x, self.token_embedding)
-        return jax.vmap(self.readout)(x)
+            tied = self.readout
+            return each(lambda x: tied(x, self.token_embedding), x)
+        return each(self.readout, x)
