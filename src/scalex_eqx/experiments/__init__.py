@@ -1,0 +1,22 @@
+"""The LR-transfer experiment: needs the extra `scalex_eqx[experiments]`."""
+
+from ._config import (
+    Member as Member,
+    Setting as Setting,
+    Sweep as Sweep,
+    parse_learning_rate as parse_learning_rate,
+)
+from ._data import Corpus as Corpus, load_corpus as load_corpus
+from ._errors import UsageError as UsageError
+from ._fits import (
+    RecipeAnalysis as RecipeAnalysis,
+    Run as Run,
+    Verdict as Verdict,
+    analyse as analyse,
+)
+from ._recipe import Recipe as Recipe, parse_recipe as parse_recipe
+from ._transfer import (
+    Reporter as Reporter,
+    report as report,
+    transfer as transfer,
+)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from scalex_eqx.experiments._errors import UsageError
 
@@ -52,10 +53,10 @@ class Row:
     """
 
     key: str
-    specification: Mapping[str, object]
+    specification: Mapping[str, Any]
     status: str
     held_out_loss: float | None
-    result: Mapping[str, object]
+    result: Mapping[str, Any]
     created: str
 
     def __post_init__(self) -> None:
@@ -70,11 +71,11 @@ class Row:
     @classmethod
     def of(
         cls,
-        specification: Mapping[str, object],
+        specification: Mapping[str, Any],
         *,
         status: str,
         held_out_loss: float | None,
-        result: Mapping[str, object],
+        result: Mapping[str, Any],
     ) -> "Row":
         """The row of a run that ended now; `None` replaces what is not finite in `result`."""
         finite = {name: _finite_or_none(value) for name, value in result.items()}
@@ -83,12 +84,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepRow:
     """A sweep as it was asked for, where it ran, and when it was first and last started."""
 
     key: str
-    configuration: Mapping[str, object]
-    environment: Mapping[str, object]
+    configuration: Mapping[str, Any]
+    environment: Mapping[str, Any]
     created: str
     updated: str
 

@@ -17,7 +17,7 @@ from scalex_eqx.experiments._errors import UsageError
 from scalex_eqx.experiments._rows import (
     RESULT_VERSION as RESULT_VERSION,
     Row as Row,
-    Sweep as Sweep,
+    SweepRow as SweepRow,
     canonical,
     now,
     run_key as run_key,
@@ -135,7 +135,7 @@ class Store:
             self._connection.execute(statement, (key, *texts, time, time))
         return key
 
-    def sweeps(self) -> list[Sweep]:
+    def sweeps(self) -> list[SweepRow]:
         """All sweeps, the one that was started last first."""
         values = self._select("SELECT * FROM sweeps ORDER BY updated DESC, rowid DESC", ())
         return [_sweep(*entry) for entry in values]
@@ -256,5 +256,5 @@ def _row(
     return Row(key, json.loads(specification), status, loss, json.loads(result), created)
 
 
-def _sweep(key: str, configuration: str, environment: str, created: str, updated: str) -> Sweep:
-    return Sweep(key, json.loads(configuration), json.loads(environment), created, updated)
+def _sweep(key: str, configuration: str, environment: str, created: str, updated: str) -> SweepRow:
+    return SweepRow(key, json.loads(configuration), json.loads(environment), created, updated)

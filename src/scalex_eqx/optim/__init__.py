@@ -11,6 +11,7 @@ from ._decay import (
     add_weight_decay as add_weight_decay,
 )
 from ._rates import (
+    Rates as Rates,
     global_rate as global_rate,
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_width as scale_by_width,

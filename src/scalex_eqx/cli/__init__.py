@@ -1,0 +1,3 @@
+"""The command `scalex`."""
+
+from ._main import main as main

@@ -1,0 +1,149 @@
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+from rich.console import Console
+
+from ..experiments import (
+    Setting,
+    Sweep,
+    UsageError,
+    load_corpus,
+    parse_learning_rate,
+    parse_recipe,
+    report,
+    transfer,
+)
+from ._progress import ProgressBar
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Train small language models at several widths and learning rates on real text, and say
+    whether the best learning rate of the small ones is the best of the large.
+
+    Every run is kept in OUT/runs.sqlite; the same command again trains only what is missing.
+
+    Example: scalex transfer --recipes standard:adam:global mup:adam:full --seeds 0 1 2
+    """
+
+    recipes: tuple[str, ...] = ("standard:adam:global", "standard:adam:full")
+    """What to compare: parameterization:optimizer:rates. Parameterizations: standard, ntk, mup,
+    mean_field. Optimizers: adam, adamw. Rates: global (one learning rate for all weights), full
+    or none (the prescription under that alignment assumption)."""
+    widths: tuple[int, ...] = (64, 128, 256)
+    """Widths of the residual stream; multiples of the head dimension."""
+    base_width: int | None = None
+    """The width at which all recipes are the same model; the smallest width by default."""
+    learning_rates: tuple[str, ...] = ("2^-9", "2^-8", "2^-7", "2^-6", "2^-5", "2^-4", "2^-3")
+    """Peak learning rates at the base width, as 2^-8 or 0.004."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each fixes initial draws and data order; the verdict needs three."""
+    steps: int = 150
+    """Training steps of a run."""
+    batch_size: int = 8
+    """Sequences in a batch."""
+    sequence_length: int = 64
+    """Tokens in a sequence."""
+    depth: int = 2
+    """Blocks of the Transformer."""
+    head_dimension: int = 16
+    """Size of an attention head; their number grows with the width."""
+    weight_decay: float = 0.0
+    """Independent weight decay a step, for recipes with adamw."""
+    data: Path | None = None
+    """A text file, a folder of text, tokens.bin (uint16) or tokens.npy; the Python standard
+    library's source by default."""
+    vocabulary_size: int | None = None
+    """Of a token file; its largest token plus one by default."""
+    out: Path = Path("runs/transfer")
+    """The folder for the store and the report."""
+    at_once: int | None = None
+    """How many runs train together at most; fewer need less memory. All of a recipe and width by
+    default."""
+
+    def run(self, console: Console) -> None:
+        sweep = Sweep(
+            recipes=tuple(map(parse_recipe, self.recipes)),
+            widths=self.widths,
+            learning_rates=tuple(map(parse_learning_rate, self.learning_rates)),
+            seeds=self.seeds,
+            setting=Setting(
+                base_width=min(self.widths, default=0)
+                if self.base_width is None
+                else self.base_width,
+                depth=self.depth,
+                head_dimension=self.head_dimension,
+                sequence_length=self.sequence_length,
+                batch_size=self.batch_size,
+                steps=self.steps,
+                weight_decay=self.weight_decay,
+            ),
+        )
+        if self.at_once is not None and self.at_once < 1:
+            raise UsageError(f"--at-once is {self.at_once}; expected at least 1")
+        corpus = load_corpus(self.data, vocabulary_size=self.vocabulary_size)
+        _use_all_cores()
+        console.print(f"data: {corpus.name}, {len(corpus.tokens):,} tokens")
+        with ProgressBar(console) as bar:
+            store = transfer(sweep, corpus, self.out, bar, at_once=self.at_once)
+        _print_report(store, console)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Rebuild table, picture and report of an LR-transfer run from its store, without training.
+
+    Example: scalex report runs/transfer
+    """
+
+    store: tyro.conf.Positional[Path]
+    """The store, or the folder it is in."""
+
+    def run(self, console: Console) -> None:
+        _print_report(self.store, console)
+
+
+Command = (
+    Annotated[Transfer, tyro.conf.subcommand("transfer")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+)
+
+
+def run() -> int:
+    """Parses the arguments, runs the command, and returns the exit code."""
+    command = tyro.cli(
+        Command,  # pyright: ignore[reportArgumentType]
+        prog="scalex",
+        description="Scaling laws that travel with the weights.",
+    )
+    console = Console()
+    try:
+        command.run(console)
+    except UsageError as error:
+        print(f"scalex: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "scalex: interrupted; finished runs are stored, the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+def _print_report(store: Path, console: Console) -> None:
+    report(store, console)
+    folder = store if store.is_dir() else store.parent
+    console.print(f"wrote {folder}/report.html, transfer.png and results.json")
+
+
+def _use_all_cores() -> None:
+    """One virtual device for each core: runs that are independent share nothing, not even a
+    thread pool. A device count of the user's own is left alone."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))

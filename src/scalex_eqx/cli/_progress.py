@@ -1,0 +1,50 @@
+import math
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class ProgressBar:
+    """One bar for a whole sweep, in units of its work, with loss and time left."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            # The first report of a width comes after its compilation.
+            speed_estimate_period=300,
+        )
+        self._task = self._progress.add_task("", total=None, loss="-")
+
+    def __enter__(self) -> "ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, work: float, done: float) -> None:
+        """Sets the bar's length, and how much of it was in the store already."""
+        self._progress.update(self._task, total=work, completed=done)
+        if done >= work:
+            self._console.print("all runs are in the store")
+        elif done:
+            self._console.print(f"{done / work:.0%} of the work is in the store")
+
+    def group(self, name: str, runs: int) -> None:
+        """Names the runs that train now."""
+        self._progress.update(self._task, description=f"{name}, {runs} runs")
+        if not self._console.is_terminal:
+            self._console.print(f"training {name}, {runs} runs")
+
+    def advance(self, work: float, loss: float) -> None:
+        """Moves the bar; a loss of NaN means that every run has diverged."""
+        shown = "diverged" if math.isnan(loss) else f"{loss:.3f}"
+        self._progress.update(self._task, advance=work, loss=shown)

@@ -1,0 +1,155 @@
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from ._errors import UsageError
+from ._recipe import Recipe, parse_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all runs of a sweep have in common: model, data order and schedule."""
+
+    base_width: int
+    depth: int
+    head_dimension: int
+    sequence_length: int
+    batch_size: int
+    steps: int
+    warmup: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-12
+    weight_decay: float = 0.0
+    held_out_windows: int = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run to be made: a model of one width, trained once."""
+
+    recipe: Recipe
+    width: int
+    learning_rate: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Recipes x widths x learning rates x seeds, in one setting.
+
+    **Raises:** `UsageError` for whatever could not be trained or judged.
+    """
+
+    recipes: tuple[Recipe, ...]
+    widths: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    setting: Setting
+
+    def __post_init__(self) -> None:
+        _check_distinct("--recipes", self.recipes, 1, "a recipe")
+        _check_distinct("--widths", self.widths, 2, "a drift is a slope across widths")
+        _check_distinct(
+            "--learning-rates", self.learning_rates, 3, "a minimum needs a point on both sides"
+        )
+        _check_distinct("--seeds", self.seeds, 1, "a seed")
+        _check_setting(self)
+
+    def groups(self) -> Iterator[tuple[Recipe, int, list[Member]]]:
+        """The runs that train together, small widths first within each recipe."""
+        for recipe, width in itertools.product(self.recipes, sorted(self.widths)):
+            members = [
+                Member(recipe, width, rate, seed)
+                for seed, rate in itertools.product(self.seeds, sorted(self.learning_rates))
+            ]
+            yield recipe, width, members
+
+    def members(self) -> list[Member]:
+        """Every run of the sweep."""
+        return [member for _, _, members in self.groups() for member in members]
+
+    def specification(self, member: Member, data: str) -> dict[str, object]:
+        """Everything that decides a run's result; the store's key is made of it."""
+        recipe = dataclasses.asdict(member.recipe)
+        return {
+            **dataclasses.asdict(self.setting),
+            **recipe,
+            "width": member.width,
+            "learning_rate": member.learning_rate,
+            "seed": member.seed,
+            "data": data,
+        }
+
+    def to_json(self) -> dict[str, object]:
+        """The sweep as JSON's own types; `from_json` reads it."""
+        return {
+            "recipes": [str(recipe) for recipe in self.recipes],
+            "widths": list(self.widths),
+            "learning_rates": list(self.learning_rates),
+            "seeds": list(self.seeds),
+            "setting": dataclasses.asdict(self.setting),
+        }
+
+    @staticmethod
+    def from_json(fields: dict) -> "Sweep":
+        """The sweep that `to_json` has written down."""
+        return Sweep(
+            recipes=tuple(parse_recipe(text) for text in fields["recipes"]),
+            widths=tuple(fields["widths"]),
+            learning_rates=tuple(fields["learning_rates"]),
+            seeds=tuple(fields["seeds"]),
+            setting=Setting(**fields["setting"]),
+        )
+
+
+def parse_learning_rate(text: str) -> float:
+    """A learning rate written as `0.004` or `2^-8`.
+
+    **Raises:** `UsageError` if it is neither, or not positive and finite.
+    """
+    base, _, exponent = text.partition("^")
+    try:
+        rate = float(base) ** float(exponent) if exponent else float(base)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        rate = math.nan
+    if isinstance(rate, complex) or not (math.isfinite(rate) and rate > 0):
+        raise UsageError(
+            f"--learning-rates has {text!r}; expected positive numbers such as 0.004 or 2^-8"
+        )
+    return rate
+
+
+def _check_distinct(option: str, values: Sequence[object], at_least: int, why: str) -> None:
+    if len(values) < at_least:
+        raise UsageError(f"{option} has {len(values)} values; give at least {at_least}: {why}")
+    repeated = [value for value in dict.fromkeys(values) if list(values).count(value) > 1]
+    if repeated:
+        raise UsageError(f"{option} has {repeated[0]} more than once; give each value once")
+
+
+def _check_setting(sweep: Sweep) -> None:
+    setting = sweep.setting
+    for name in ("depth", "head_dimension", "sequence_length", "batch_size", "steps"):
+        value = getattr(setting, name)
+        if value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; expected at least 1")
+    for option, width in (
+        *(("--widths", width) for width in sweep.widths),
+        ("--base-width", setting.base_width),
+    ):
+        if width < 1 or width % setting.head_dimension:
+            raise UsageError(
+                f"{option} has {width}, which is not a positive multiple of --head-dimension "
+                f"{setting.head_dimension}; choose another width or another head dimension"
+            )
+    if any(seed < 0 for seed in sweep.seeds):
+        raise UsageError(f"--seeds has {min(sweep.seeds)}; expected numbers of at least 0")
+    decays = any(recipe.optimizer == "adamw" for recipe in sweep.recipes)
+    if decays and setting.weight_decay <= 0:
+        raise UsageError("a recipe uses adamw; give a positive --weight-decay, or use adam")
+    if setting.weight_decay and not decays:
+        raise UsageError(
+            f"--weight-decay is {setting.weight_decay}, but no recipe decays; use adamw in one"
+        )

@@ -1,0 +1,241 @@
+"""The LR-transfer experiment: trains what is missing, keeps every run, and reports."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+from rich.console import Console
+
+from ._config import Member, Setting, Sweep
+from ._data import Corpus, check_train, held_out_windows
+from ._errors import UsageError
+from ._fits import RecipeAnalysis, Run, analyse
+from ._report import plot_transfer, print_table, write_html, write_json
+from ._rows import run_key
+from ._store import Row, Store, SweepRow
+from ._train import Trained, train_group
+
+STORE = "runs.sqlite"
+
+
+class Reporter(Protocol):
+    """Who is told how far the training is; the command line draws a bar of it."""
+
+    def begin(self, work: float, done: float) -> None:
+        """The sweep's work in floating-point operations, and how much of it was stored."""
+        ...
+
+    def group(self, name: str, runs: int) -> None:
+        """A group of runs begins."""
+        ...
+
+    def advance(self, work: float, loss: float) -> None:
+        """Some work is done; the mean training loss of the group's runs is `loss`."""
+        ...
+
+
+def transfer(
+    sweep: Sweep, corpus: Corpus, folder: Path, reporter: Reporter, *, at_once: int | None = None
+) -> Path:
+    """Trains the runs of `sweep` that the store in `folder` lacks.
+
+    **Arguments:**
+
+    - `sweep`, `corpus`: what to train, on what.
+    - `folder`: where `runs.sqlite` is, or will be.
+    - `reporter`: is told of progress.
+    - `at_once`: how many runs train together at most; all of a recipe and width by default.
+
+    **Returns:** the store's path, for [`report`].
+
+    **Raises:** `UsageError` if the data is too short or the store can't be used.
+    """
+    setting = sweep.setting
+    check_train(corpus, length=setting.sequence_length)
+    held_out_windows(corpus, count=setting.held_out_windows, length=setting.sequence_length)
+    keys = _keys(sweep, corpus.digest)
+    with Store.open(folder / STORE, create=True) as store:
+        store.add_sweep({**sweep.to_json(), "data": _describe(corpus)}, environment())
+        missing = set(store.missing(keys.values()))
+        work = {member: _work(member, setting, corpus.vocabulary_size) for member in keys}
+        total = sum(work.values())
+        reporter.begin(total, total - sum(work[m] for m, key in keys.items() if key in missing))
+        for recipe, width, members in sweep.groups():
+            wanted = [member for member in members if keys[member] in missing]
+            for part in _parts(wanted, at_once or len(wanted)):
+                reporter.group(f"{recipe} width {width}", len(part))
+                store.add(_train(sweep, corpus, part, work, reporter))
+    return folder / STORE
+
+
+def report(path: Path, console: Console) -> tuple[RecipeAnalysis, ...]:
+    """Rebuilds table, picture, page and JSON from a store, without training.
+
+    **Arguments:**
+
+    - `path`: a store, or the folder it is in. The sweep that was run last is reported.
+    - `console`: where the table is printed.
+
+    **Returns:** the analyses.
+
+    **Raises:** `UsageError` if there is no store, no sweep in it, or not one run of it.
+    """
+    path = path / STORE if path.is_dir() else path
+    with Store.open(path, create=False) as store:
+        saved = next(iter(store.sweeps()), None)
+        if saved is None:
+            raise UsageError(f"{path} holds no sweep; run `scalex transfer --out {path.parent}`")
+        sweep = Sweep.from_json(dict(saved.configuration))
+        data = saved.configuration["data"]
+        keys = _keys(sweep, data["digest"])
+        rows = store.rows(keys.values())
+    runs = [_run(member, rows[key]) for member, key in keys.items() if key in rows]
+    if not runs:
+        raise UsageError(
+            f"{path} holds no finished run of its last sweep; start it again with "
+            f"`scalex transfer --out {path.parent}`"
+        )
+    if len(runs) < len(keys):
+        console.print(
+            f"{len(keys) - len(runs)} of {len(keys)} runs are missing: the same `scalex "
+            "transfer` command trains them",
+            style="yellow",
+        )
+    analyses = analyse(runs)
+    facts = _facts(sweep, saved, list(rows.values()))
+    folder = path.parent
+    plot_transfer(runs, analyses, folder / "transfer.png")
+    write_json(facts, runs, analyses, folder / "results.json")
+    write_html(
+        "Does the learning rate transfer across width?",
+        facts,
+        analyses,
+        folder / "transfer.png",
+        folder / "report.html",
+        command=f"scalex report {path}",
+    )
+    print_table(analyses, console)
+    return analyses
+
+
+def environment() -> dict[str, object]:
+    """The hardware and the versions that results were made with."""
+    return {
+        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "equinox": eqx.__version__,
+        "optax": optax.__version__,
+    }
+
+
+def _keys(sweep: Sweep, data: str) -> dict[Member, str]:
+    return {member: run_key(sweep.specification(member, data)) for member in sweep.members()}
+
+
+def _parts(members: Sequence[Member], size: int) -> list[Sequence[Member]]:
+    return [members[i : i + size] for i in range(0, len(members), size)] if members else []
+
+
+def _describe(corpus: Corpus) -> dict[str, object]:
+    return {
+        "name": corpus.name,
+        "digest": corpus.digest,
+        "tokens": len(corpus.tokens),
+        "vocabulary_size": corpus.vocabulary_size,
+    }
+
+
+def _train(
+    sweep: Sweep,
+    corpus: Corpus,
+    members: Sequence[Member],
+    work: Mapping[Member, float],
+    reporter: Reporter,
+) -> list[Row]:
+    recipe, width = members[0].recipe, members[0].width
+    group_work = sum(work[member] for member in members)
+    done = 0
+
+    def progress(steps: int, loss: float) -> None:
+        nonlocal done
+        reporter.advance(group_work * (steps - done) / sweep.setting.steps, loss)
+        done = steps
+
+    start = time.perf_counter()
+    trained = train_group(sweep.setting, recipe, width, members, corpus, progress)
+    seconds = (time.perf_counter() - start) / len(members)
+    return [
+        _row(sweep.specification(member, corpus.digest), result, seconds)
+        for member, result in zip(members, trained, strict=True)
+    ]
+
+
+def _row(specification: Mapping[str, object], trained: Trained, seconds: float) -> Row:
+    bad = ~np.isfinite(trained.training_losses)
+    diverged = bool(bad.any()) or not np.isfinite(trained.held_out_loss)
+    return Row.of(
+        specification,
+        status="diverged" if diverged else "ok",
+        held_out_loss=None if diverged else trained.held_out_loss,
+        result={
+            "training_losses": [round(float(loss), 5) for loss in trained.training_losses],
+            "diverged_at_step": int(bad.argmax()) if bad.any() else None,
+            "seconds": seconds,
+        },
+    )
+
+
+def _run(member: Member, row: Row) -> Run:
+    return Run(
+        str(member.recipe), member.width, member.learning_rate, member.seed, row.held_out_loss
+    )
+
+
+def _work(member: Member, setting: Setting, vocabulary_size: int) -> float:
+    """Floating-point operations of a run, roughly: six for each weight and token."""
+    width = member.width
+    weights = 12 * width**2 * setting.depth + width * vocabulary_size
+    return 6.0 * weights * setting.batch_size * setting.sequence_length * setting.steps
+
+
+def _facts(sweep: Sweep, saved: SweepRow, rows: Sequence[Row]) -> dict[str, str]:
+    setting, data, machine = sweep.setting, saved.configuration["data"], saved.environment
+    seconds = sum(row.result["seconds"] for row in rows)
+    return {
+        "recipes": ", ".join(map(str, sweep.recipes)),
+        "widths": f"{', '.join(map(str, sorted(sweep.widths)))} (base {setting.base_width})",
+        "learning rates": ", ".join(f"2^{np.log2(r):.4g}" for r in sorted(sweep.learning_rates)),
+        "seeds": ", ".join(map(str, sweep.seeds)),
+        "model": f"Transformer, depth {setting.depth}, heads of {setting.head_dimension}",
+        "training": (
+            f"{setting.steps} steps of {setting.batch_size} x {setting.sequence_length} tokens, "
+            f"{setting.warmup:.0%} warm-up, cosine to 0, betas {setting.b1} and {setting.b2}, "
+            f"epsilon {setting.eps:g}, weight decay {setting.weight_decay:g}"
+        ),
+        "held out": f"{setting.held_out_windows} windows of {setting.sequence_length} tokens",
+        "data": f"{data['name']}, {data['tokens']:,} tokens, sha256 {data['digest'][:16]}",
+        "machine": f"{machine['device']}, {machine['processor']}, {machine['cores']} cores",
+        "versions": ", ".join(f"{k} {machine[k]}" for k in ("python", "jax", "equinox", "optax")),
+        "training time": f"{seconds:.0f} s, compilation included",
+        "finished": max(row.created for row in rows),
+    }
+
+
+def _processor() -> str:
+    """The processor's name; the kernel knows it better than Python's `platform` does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
