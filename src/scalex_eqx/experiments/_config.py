@@ -109,9 +109,9 @@ def parse_learning_rate(text: str) -> float:
 
     **Raises:** `UsageError` if it is neither, or not positive and finite.
     """
-    base, _, exponent = text.partition("^")
+    base, power, exponent = text.partition("^")
     try:
-        rate = float(base) ** float(exponent) if exponent else float(base)
+        rate = float(base) ** float(exponent) if power else float(base)
     except (ValueError, OverflowError, ZeroDivisionError):
         rate = math.nan
     if isinstance(rate, complex) or not (math.isfinite(rate) and rate > 0):

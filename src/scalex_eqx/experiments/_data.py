@@ -83,7 +83,8 @@ def load_corpus(source: Path | str | None, *, vocabulary_size: int | None = None
 
     **Returns:**
 
-    A [`Corpus`][]. Anything that cannot be trained on raises `UsageError`.
+    A [`Corpus`][scalex_eqx.experiments.Corpus]. Anything that cannot be trained on raises
+    `UsageError`.
     """
     if isinstance(source, str) and not source:
         raise UsageError(f"data '' is an empty name; expected {_KINDS}")

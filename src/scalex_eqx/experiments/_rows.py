@@ -44,7 +44,7 @@ class Row:
 
     **Arguments:**
 
-    - `key`: the [`run_key`][] of the specification.
+    - `key`: the `run_key` of the specification.
     - `specification`: all that the result depends on.
     - `status`: `"ok"` or `"diverged"`.
     - `held_out_loss`: finite; `None` only if the run diverged.

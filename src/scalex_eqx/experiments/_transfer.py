@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -25,6 +25,7 @@ from ._train import Trained, train_group
 STORE = "runs.sqlite"
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Who is told how far the training is; the command line draws a bar of it."""
 
@@ -53,7 +54,7 @@ def transfer(
     - `reporter`: is told of progress.
     - `at_once`: how many runs train together at most; all of a recipe and width by default.
 
-    **Returns:** the store's path, for [`report`].
+    **Returns:** the store's path, for [`report`][scalex_eqx.experiments.report].
 
     **Raises:** `UsageError` if the data is too short or the store can't be used.
     """

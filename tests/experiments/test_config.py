@@ -1,0 +1,98 @@
+import dataclasses
+import json
+
+import pytest
+
+from scalex_eqx.experiments import (
+    Setting,
+    Sweep,
+    UsageError,
+    parse_learning_rate,
+    parse_recipe,
+)
+
+SETTING = Setting(
+    base_width=32, depth=2, head_dimension=16, sequence_length=8, batch_size=2, steps=4
+)
+SWEEP = Sweep(
+    recipes=(parse_recipe("standard:adam:full"),),
+    widths=(64, 32),
+    learning_rates=(0.25, 0.5, 1.0),
+    seeds=(0, 1),
+    setting=SETTING,
+)
+
+
+def test_a_sweep_lists_every_run_once_small_widths_first():
+    members = SWEEP.members()
+    assert len(set(members)) == len(members) == 12
+    assert [width for _, width, _ in SWEEP.groups()] == [32, 64]
+
+
+def test_a_sweep_survives_json():
+    assert Sweep.from_json(json.loads(json.dumps(SWEEP.to_json()))) == SWEEP
+
+
+def test_a_specification_tells_every_run_from_every_other():
+    texts = {json.dumps(SWEEP.specification(m, "digest")) for m in SWEEP.members()}
+    assert len(texts) == 12
+    other_data = {json.dumps(SWEEP.specification(m, "other")) for m in SWEEP.members()}
+    assert not texts & other_data
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Setting)])
+def test_every_setting_is_part_of_the_specification(field):
+    member = SWEEP.members()[0]
+    assert field in SWEEP.specification(member, "digest")
+
+
+@pytest.mark.parametrize(
+    "text, rate", [("0.25", 0.25), ("2^-8", 2.0**-8), ("2^-7.5", 2.0**-7.5), ("1e-3", 1e-3)]
+)
+def test_learning_rates_are_numbers_or_powers(text, rate):
+    assert parse_learning_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2^", "2^x", "-1", "0", "inf", "nan", "fast", "0^-1", "-2^0.5"]
+)
+def test_other_learning_rates_are_refused(text):
+    with pytest.raises(UsageError, match=r"--learning-rates has .* such as 0.004 or 2\^-8"):
+        parse_learning_rate(text)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("standard:adam", "not parameterization:optimizer:rates"),
+        ("nope:adam:full", "unknown parameterization 'nope'; .* standard, ntk, mup, mean_field"),
+        ("standard:nope:full", "unknown optimizer 'nope'; choose from adam, adamw"),
+        ("standard:adam:nope", "unknown rates 'nope'; choose from global, full, none"),
+    ],
+)
+def test_an_unknown_part_of_a_recipe_lists_the_choices(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_recipe(text)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"recipes": ()}, "--recipes has 0 values"),
+        ({"widths": (32,)}, "--widths has 1 values; give at least 2"),
+        ({"widths": (32, 32)}, "--widths has 32 more than once"),
+        ({"widths": (32, 40)}, "--widths has 40, which is not .* --head-dimension 16"),
+        ({"learning_rates": (0.1, 0.2)}, "--learning-rates has 2 values; give at least 3"),
+        ({"seeds": ()}, "--seeds has 0 values"),
+        ({"seeds": (-1,)}, "--seeds has -1"),
+        ({"setting": dataclasses.replace(SETTING, base_width=24)}, "--base-width has 24"),
+        ({"setting": dataclasses.replace(SETTING, steps=0)}, "--steps is 0"),
+        ({"setting": dataclasses.replace(SETTING, depth=-1)}, "--depth is -1"),
+        ({"setting": dataclasses.replace(SETTING, head_dimension=0)}, "--head-dimension is 0"),
+        ({"setting": dataclasses.replace(SETTING, weight_decay=0.1)}, "no recipe decays"),
+        ({"recipes": (parse_recipe("mup:adamw:none"),)}, "positive --weight-decay"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_by_option(change, message):
+    with pytest.raises(UsageError, match=message):
+        dataclasses.replace(SWEEP, **change)
