@@ -1,0 +1,434 @@
+"""The documentation: it builds, is complete, needs no network, and says what the code does."""
+
+import ast
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import io
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+import tyro
+
+from scalex_eqx import theory
+from scalex_eqx.cli._commands import Command, Transfer
+from scalex_eqx.experiments import parse_learning_rate, parse_recipe
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
+PARAMETERIZATIONS = {
+    p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
+}
+MATRICES = (theory.Role.embedding, theory.Role.hidden, theory.Role.readout)
+NAMESPACES = ("", ".nn", ".optim", ".theory", ".experiments")
+
+# Formulas that were not converted: dollars, delimiters, and commands such as \alpha.
+RAW_TEX = re.compile(r"\$|\\[()\[\]]|\\[a-zA-Z]")
+BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def page_name(path: Path) -> str:
+    """What pytest calls a page."""
+    return path.relative_to(ROOT).as_posix()
+
+
+# The site.
+
+
+@dataclasses.dataclass
+class Page:
+    """What a built page refers to, and what it shows."""
+
+    ids: set[str]
+    links: list[str]
+    resources: list[str]
+    prose: str
+    scripts: str
+    formulas: int
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.page = Page(set(), [], [], "", "", 0)
+        self._inside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        self.page.ids.update(attributes[name] for name in ("id", "name") if name in attributes)
+        self.page.formulas += tag == "math"
+        if tag == "a" and "href" in attributes:
+            self.page.links.append(attributes["href"])
+        elif tag == "link":
+            self.page.resources.append(attributes.get("href", ""))
+        elif "src" in attributes:
+            self.page.resources.append(attributes["src"])
+        if tag in ("script", "style", "code", "pre"):
+            self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._inside and self._inside[-1] == tag:
+            self._inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.page.prose += data
+        elif "script" in self._inside:
+            self.page.scripts += data
+
+
+def read(path: Path) -> Page:
+    reader = _Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    return reader.page
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site, built strictly."""
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, Page]:
+    """Every page of the site, by its path."""
+    return {path.relative_to(site).as_posix(): read(path) for path in sorted(site.rglob("*.html"))}
+
+
+def test_every_source_is_built(pages: dict[str, Page]):
+    sources = {
+        path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md")
+    }
+    assert set(pages) == sources | {"404.html"}
+
+
+def test_hooks_are_not_published(site: Path):
+    assert not list(site.rglob("*.py"))
+
+
+def test_needs_no_network(site: Path, pages: dict[str, Page]):
+    needed = {f"{name}: {url}" for name, page in pages.items() for url in page.resources}
+    assert not [entry for entry in needed if "//" in entry]
+    assert not [name for name, page in pages.items() if "http" in page.scripts]
+    styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
+    assert not re.findall(r"@import[^;]*|url\(\s*['\"]?(?:https?:)?//[^)]*", styles)
+
+
+def test_formulas_are_converted(pages: dict[str, Page]):
+    raw = {name: RAW_TEX.findall(page.prose) for name, page in pages.items()}
+    assert not {name: found for name, found in raw.items() if found}
+    # One with formulas in its text, and one that has them from docstrings only.
+    assert pages["theory.html"].formulas > 30
+    assert pages["api/optim.html"].formulas > 10
+
+
+def test_internal_links(site: Path, pages: dict[str, Page]):
+    broken = []
+    # The page for missing pages links from the root of the server, wherever that is.
+    for name, page in pages.items():
+        for link in page.links if name != "404.html" else ():
+            url, fragment = urldefrag(link)
+            if urlsplit(url).scheme:
+                continue
+            target = (site / name).parent / unquote(url) if url else site / name
+            target = target / "index.html" if target.is_dir() else target
+            found = pages.get(target.resolve().relative_to(site.resolve()).as_posix())
+            if not target.is_file() or (fragment and found and unquote(fragment) not in found.ids):
+                broken.append(f"{name}: {link}")
+    assert not broken
+
+
+def public_names(namespace: str) -> list[str]:
+    """The names that a package's `__init__` marks as public."""
+    source = importlib.import_module(f"scalex_eqx{namespace}").__file__
+    assert source is not None
+    nodes = ast.walk(ast.parse(Path(source).read_text()))
+    aliases = (alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names)
+    return [alias.name for alias in aliases if alias.asname == alias.name]
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_public_names_are_documented(namespace: str, pages: dict[str, Page]):
+    api = [page.ids for name, page in pages.items() if name.startswith("api/")]
+    documented = set().union(*api)
+    names = public_names(namespace)
+    assert names
+    package, module = (importlib.import_module(f"scalex_eqx{part}") for part in ("", namespace))
+
+    def is_documented(name: str) -> bool:
+        # A name that the package itself exports as well is documented as that.
+        short = getattr(package, name, None) is getattr(module, name)
+        return f"scalex_eqx{namespace}.{name}" in documented or (
+            short and f"scalex_eqx.{name}" in documented
+        )
+
+    assert not [name for name in names if not is_documented(name)]
+
+
+# The formulas.
+
+
+@pytest.fixture(scope="module")
+def mathml() -> Any:
+    """The hook that converts formulas."""
+    spec = importlib.util.spec_from_file_location("mathml", DOCS / "hooks/mathml.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("tex", "message"),
+    [
+        (r"\unknown x", "unknown command"),
+        (r"x_{1", "braces"),
+        (r"x \\ y", "line break"),
+        (r"\mathcal\alpha", "not supported"),
+    ],
+)
+def test_formula_that_cannot_be_converted(mathml: Any, tex: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        mathml.mathml(tex, is_block=False)
+
+
+def test_formula_fails_the_build(mathml: Any):
+    from mkdocs.exceptions import PluginError
+
+    page = dataclasses.make_dataclass("Page", ["file"])(
+        dataclasses.make_dataclass("File", ["src_uri"])("page.md")
+    )
+    html = r'<p><span class="arithmatex">\(\unknown\)</span></p>'
+    with pytest.raises(PluginError, match=r"page\.md.*unknown"):
+        mathml.on_page_content(html, page=page)
+
+
+def test_formula(mathml: Any):
+    shown = mathml.mathml(r"w \sim \mathcal N(0, 1)", is_block=True)
+    assert shown.startswith('<div class="formula"><math display="block"')
+    assert "<mo>∼</mo>" in shown and "𝒩" in shown and "mathvariant" not in shown
+
+
+def test_formula_spacing(mathml: Any):
+    space = '<mspace width="0.167em"></mspace>'
+    assert f"<mi>c</mi>{space}<mi>log</mi>{space}<mi>n</mi>" in mathml.mathml(
+        r"c \log n", is_block=False
+    )
+    assert "mspace" not in mathml.mathml(r"\max(a, b)", is_block=False)
+    assert '<mo form="prefix">−</mo>' in mathml.mathml("p = -1", is_block=False)
+    assert "prefix" not in mathml.mathml("a - 1", is_block=False)
+
+
+# The tables of the theory.
+
+
+def tables(page: str) -> dict[str, list[list[str]]]:
+    """The rows of each table of a page, header first, by the text of its first cell."""
+    found = {}
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for lines in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = [
+            [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+            for line in lines.splitlines()
+        ]
+        found[rows[0][0]] = [rows[0], *rows[2:]]
+    return found
+
+
+def numbers(table: list[list[str]]) -> dict[str, dict[str, Fraction]]:
+    """The exponents of a table, by row and column."""
+    header, *rows = table
+    return {
+        row[0]: {
+            name: Fraction(cell.rstrip("*"))
+            for name, cell in zip(header, row, strict=True)
+            if name != header[0]
+        }
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize("exponent", ["a", "b"])
+def test_parameterization_table(exponent: str):
+    assert numbers(tables("theory.md")[exponent]) == {
+        name: {str(role): getattr(p, exponent)[role] for role in MATRICES}
+        for name, p in PARAMETERIZATIONS.items()
+    }
+
+
+def test_gradient_table():
+    assert numbers(tables("theory.md")["g"]) == {
+        name: {str(role): g for role, g in theory.gradient_exponents(p).items()}
+        for name, p in PARAMETERIZATIONS.items()
+    }
+
+
+def prescriptions(
+    family: theory.UpdateFamily,
+) -> Iterator[tuple[str, str, theory.Role, theory.Alignment, Fraction]]:
+    """Row, column, role, alignment and exponent of a learning-rate table's cells."""
+    alignments = (theory.full_alignment, theory.no_alignment)
+    for (name, p), alignment in itertools.product(PARAMETERIZATIONS.items(), alignments):
+        exponents = theory.learning_rate_exponents(p, family, alignment)
+        for role in MATRICES:
+            yield name, f"{role}, {alignment.name}", role, alignment, exponents[role]
+
+
+FAMILIES = pytest.mark.parametrize(
+    "family", [theory.sgd, theory.adam, theory.adafactor], ids=lambda family: family.name
+)
+
+
+@FAMILIES
+def test_learning_rate_table(family: theory.UpdateFamily):
+    table = numbers(tables("theory.md")[family.name])
+    cells = {(name, column): c for name, column, _, _, c in prescriptions(family)}
+    assert {(name, column): c for name, row in table.items() for column, c in row.items()} == cells
+
+
+@FAMILIES
+def test_stars(family: theory.UpdateFamily):
+    """A star stands where both changes of the logits, of readout and of features, vanish."""
+    header, *rows = tables("theory.md")[family.name]
+    stars = {
+        (row[0], column)
+        for row in rows
+        for column, x in zip(header, row, strict=True)
+        if x.endswith("*")
+    }
+    expected = set()
+    for name, column, role, alignment, c in prescriptions(family):
+        p = PARAMETERIZATIONS[name]
+        g = theory.gradient_exponents(p)[role]
+        update = p.a[role] + c + family.gradient_degree * g + family.weight_degree * p.b[role]
+        if role is theory.Role.readout and update > alignment.alpha:
+            assert p.logit_exponent > alignment.omega
+            expected.add((name, column))
+    assert stars == expected
+
+
+def test_alignment_table():
+    for row, field in zip(tables("theory.md")[""][1:], ("alpha", "omega", "u"), strict=True):
+        assert row[0] == (f"$\\{field}$" if field != "u" else "$u$")
+        assert Fraction(row[2]) == getattr(theory.no_alignment, field)
+    text = (DOCS / "theory.md").read_text(encoding="utf-8")
+    for alignment in (theory.full_alignment, theory.no_alignment):
+        values = f"({alignment.alpha}, {alignment.omega}, {alignment.u})$"
+        name = {"full": "full_alignment", "none": "no_alignment"}[alignment.name]
+        assert re.search(f"`{name}` is [^.]*{re.escape(values)}", text)
+
+
+def test_family_table():
+    assert {row[0]: (row[1], row[2]) for row in tables("theory.md")["family"][1:]} == {
+        family.name: (str(family.gradient_degree), str(family.weight_degree))
+        for family in (theory.sgd, theory.adam, theory.adafactor)
+    }
+
+
+def test_tied_table():
+    expected = {}
+    for name, p in PARAMETERIZATIONS.items():
+        g = theory.gradient_exponents(p.tied())
+        expected[name] = {"$a_o$": p.tied().a.readout} | {
+            f"g, {role}": g[theory.Role(role)] for role in ("embedding", "hidden", "vector")
+        }
+    assert numbers(tables("theory.md")["tied"]) == expected
+
+
+# The code on the pages.
+
+
+def blocks(page: Path) -> list[tuple[str, str, int]]:
+    """Language, content and first line of each fenced block."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        (match[1], match[2], text.count("\n", 0, match.start(2))) for match in BLOCK.finditer(text)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They run, one after the other, and print the text that stands right behind them."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": f"page_{page.stem}"}
+    printed = ""
+    for language, content, line in blocks(page):
+        if language == "python":
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(compile("\n" * line + content, page, "exec"), namespace)
+            printed = output.getvalue()
+        elif language == "text":
+            assert content.split() == printed.split()
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of each line of the page's shell blocks, comments left out."""
+    for language, content, _ in blocks(page):
+        if language == "bash":
+            for line in content.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words:
+                    yield words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_shell_blocks(page: Path):
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for program, *words in commands(page):
+        if program == "make":
+            target, *assignments = words
+            assert target in targets
+            for assignment in assignments if target == "transfer" else ():
+                assert assignment.startswith("ARGS=")
+                check_scalex(["transfer", *shlex.split(assignment.removeprefix("ARGS="))])
+        elif program == "scalex":
+            check_scalex(words)
+
+
+def check_scalex(words: list[str]) -> None:
+    """Parses a command without running it."""
+    command: Any = tyro.cli(Command, prog="scalex", args=words)  # pyright: ignore[reportArgumentType]
+    if isinstance(command, Transfer):
+        assert [parse_recipe(text) for text in command.recipes]
+        assert [parse_learning_rate(text) for text in command.learning_rates]
+
+
+def test_option_table():
+    rows = {row[0]: row[1] for row in tables("transfer.md")["option"][1:]}
+    fields = {f"--{f.name.replace('_', '-')}": f for f in dataclasses.fields(Transfer)}
+    assert list(rows) == list(fields)
+    for option, shown in rows.items():
+        default = fields[option].default
+        if default is not None:
+            values = default if isinstance(default, tuple) else (default,)
+            assert shown == " ".join(map(str, values))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_options_exist(page: Path):
+    known = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Transfer)}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
+    assert named <= known
