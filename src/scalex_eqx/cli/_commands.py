@@ -40,13 +40,13 @@ class Transfer:
     """Widths of the residual stream; multiples of the head dimension."""
     base_width: int | None = None
     """The width at which all recipes are the same model; the smallest width by default."""
-    learning_rates: tuple[str, ...] = ("2^-9", "2^-8", "2^-7", "2^-6", "2^-5", "2^-4", "2^-3")
+    learning_rates: tuple[str, ...] = ("2^-10", "2^-9", "2^-8", "2^-7", "2^-6", "2^-5")
     """Peak learning rates at the base width, as 2^-8 or 0.004."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each fixes initial draws and data order; the verdict needs three."""
-    steps: int = 150
+    steps: int = 250
     """Training steps of a run."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Sequences in a batch."""
     sequence_length: int = 64
     """Tokens in a sequence."""

@@ -1,0 +1,116 @@
+"""Sizes in a small Transformer, and the exponents that they follow as its width grows.
+
+A size is the root mean square (RMS) of a weight's entries, or of an activation's. Its exponent
+is the slope of log2(size), averaged over seeds, against log2(width), by least squares. Every
+seed and width has draws of its own, the same ones in every parameterization; what comes from
+outside the model (tokens, the cotangent of the logits) is the same at every width as well.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+import scalex_eqx as sx
+
+WIDTHS = (64, 192, 512)
+BASE_WIDTH = WIDTHS[0]
+SEEDS = 8
+VOCABULARY, SEQUENCE_LENGTH, DEPTH, HEAD_DIMENSION = 16, 16, 2, 16
+PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
+
+# Nearly all of the time goes into compiling. These change how kernels are made, not what they
+# compute; a compiler that no longer knows one of them says so, and it can be left out.
+FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+Measure = Callable[[sx.nn.Transformer, Array], dict[str, Array]]
+
+
+def sizes(
+    measure: Measure, parameterization: sx.Parameterization, *, tied: bool = False
+) -> dict[str, np.ndarray]:
+    """log2 of what `measure(model, key)` returns for each width and seed; the key is the seed's.
+
+    Each is an array of shape (widths, seeds).
+    """
+    found: list[list[dict[str, float]]] = []
+    for width in WIDTHS:
+        draw, measured = _at_width(measure, parameterization, width, tied)
+        keys = [jax.random.key(seed) for seed in range(SEEDS)]
+        drawn = (draw(jax.random.fold_in(key, width)) for key in keys)
+        found.append([jax.device_get(measured(d, k)) for d, k in zip(drawn, keys, strict=True)])
+    return {
+        name: np.log2([[float(seed[name]) for seed in row] for row in found])
+        for name in found[0][0]
+    }
+
+
+def _at_width(measure, parameterization, width, tied):
+    draw = _draw(width, tied)
+
+    def measured(drawn, key):
+        def make(wanted):
+            return drawn if wanted == width else transformer(wanted, tied, key)
+
+        return measure(_parameterize(make, width, parameterization), key)
+
+    return draw, jax.jit(measured, compiler_options=FAST_COMPILE)
+
+
+@functools.cache
+def _draw(width, tied):
+    """Apart from the measurement, so that it is compiled once for all parameterizations."""
+    return jax.jit(functools.partial(transformer, width, tied))
+
+
+@functools.cache
+def roles(*, tied: bool = False) -> dict[str, sx.Role]:
+    """The role of every weight, by its name."""
+
+    def make(width):
+        return transformer(width, tied, jax.random.key(0))
+
+    return by_weight(lambda spec, _: spec.role, _parameterize(make, BASE_WIDTH, sx.standard))
+
+
+def _parameterize(make, width, parameterization):
+    return sx.parameterize(
+        make, width=width, base_width=BASE_WIDTH, parameterization=parameterization
+    )
+
+
+def transformer(width: int, tied: bool, key: Array) -> sx.nn.Transformer:
+    return sx.nn.Transformer(
+        vocabulary_size=VOCABULARY,
+        sequence_length=SEQUENCE_LENGTH,
+        width=width,
+        depth=DEPTH,
+        head_dimension=HEAD_DIMENSION,
+        tied=tied,
+        key=key,
+    )
+
+
+def slope(logs: np.ndarray) -> float:
+    """The exponent that sizes of shape (widths, seeds) grow with."""
+    return float(np.polyfit(np.log2(WIDTHS), logs.mean(axis=1), 1)[0])
+
+
+def rms(x: Array) -> Array:
+    return jnp.sqrt(jnp.mean(jnp.square(x)))
+
+
+def by_weight(f: Callable[[sx.WeightSpec, Array], Any], tree: PyTree) -> dict[str, Any]:
+    """`f(spec, value)` of every weight; a layer's number stands behind those that are stacked."""
+    found = {}
+    for path, weight in sx.weights_with_paths(tree).items():
+        if weight.spec.stack_axes(weight.value.ndim):
+            for layer, value in enumerate(weight.value):
+                found[f"{path}/{layer}"] = f(weight.spec, value)
+        else:
+            found[path] = f(weight.spec, weight.value)
+    return found
