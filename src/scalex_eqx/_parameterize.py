@@ -136,17 +136,28 @@ def _complete(
         )
     if node.spec.is_complete:
         raise ValueError("this Weight is completed already; give parameterize a fresh model")
+    _check_stack(node.spec, base.value.shape, probe.value.shape, node.value.shape)
     role = _role(node.spec, base.value.shape, probe.value.shape, Fraction(probe_width, base_width))
     _check_growth(node, base, role, ratio)
     return _with_law(node, base.spec, role, parameterization, ratio)
 
 
+def _check_stack(spec: WeightSpec, *shapes: tuple[int, ...]) -> None:
+    """Holds the axes in front of the spec's own to be the same at every width."""
+    axes = len(spec.fan_in) + len(spec.fan_out)
+    listed = ", ".join(map(str, shapes))
+    if min(map(len, shapes)) < axes:
+        raise ValueError(f"the spec is for {axes} axes, but the shapes are {listed}")
+    if len({shape[: len(shape) - axes] for shape in shapes}) > 1:
+        raise ValueError(
+            f"stack axes change with the width: shapes {listed}; only the last {axes} axes, which "
+            "the spec names, may grow"
+        )
+
+
 def _role(spec: WeightSpec, base: tuple[int, ...], probe: tuple[int, ...], ratio: Fraction) -> Role:
     grows_in = _grows(base, probe, spec.fan_in, ratio)
     grows_out = _grows(base, probe, spec.fan_out, ratio)
-    stack = spec.stack_axes(len(base))
-    if [base[axis] for axis in stack] != [probe[axis] for axis in stack]:
-        raise ValueError(f"stack axes {stack} change with the width: {base} and {probe}")
     role = _ROLES[grows_in, grows_out]
     if role is Role.embedding and not spec.fan_in:
         role = Role.vector

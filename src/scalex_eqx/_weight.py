@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeGuard, TypeVar, no_type_check
 
@@ -13,7 +14,7 @@ from ._spec import WeightSpec
 _Value = TypeVar("_Value")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Weight(Generic[_Value]):
     """An array that carries its own scaling law.
 
@@ -42,11 +43,6 @@ class Weight(Generic[_Value]):
         def __class_getitem__(cls, hint):
             return _CheckedWeight.of(hint)
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if hasattr(jax.Array, name) and not name.startswith("__"):
-            raise AttributeError(_not_an_array(f"attribute {name!r}"))
-        raise AttributeError(f"'Weight' object has no attribute {name!r}")
-
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError(_not_an_array("arithmetic"))
 
@@ -55,9 +51,41 @@ class Weight(Generic[_Value]):
     __matmul__ = __rmatmul__ = __truediv__ = __rtruediv__ = __pow__ = _refuse
 
 
-# With a class for a key, JAX reads the fields itself and no Python runs when a tree is taken
-# apart.
-jtu.register_dataclass(Weight, data_fields=["value"], meta_fields=["spec"])
+_VALUE = jtu.GetAttrKey("value")
+_new = object.__new__
+_set_value = Weight.__dict__["value"].__set__
+_set_spec = Weight.__dict__["spec"].__set__
+
+
+def _flatten(weight: Weight) -> tuple[tuple[Any], WeightSpec]:
+    return (weight.value,), weight.spec
+
+
+def _flatten_with_keys(weight: Weight) -> tuple[tuple[tuple[Any, Any]], WeightSpec]:
+    return ((_VALUE, weight.value),), weight.spec
+
+
+def _unflatten(spec: WeightSpec, children: Any) -> Weight:
+    weight = _new(Weight)
+    _set_value(weight, children[0])
+    _set_spec(weight, spec)
+    return weight
+
+
+# A compiled step takes every weight apart and puts it together again at each call. Slots that
+# are filled without the frozen class's __init__ are the quickest way; `register_dataclass` calls
+# it with keywords, which costs twice as much.
+jtu.register_pytree_with_keys(Weight, _flatten_with_keys, _unflatten, _flatten)
+
+
+def _refuse_attribute(name: str, _: Weight) -> NoReturn:
+    raise AttributeError(_not_an_array(f"attribute {name!r}"))
+
+
+# Not in a __getattr__, which would slow down every access to the fields.
+for _name in dir(jax.Array):
+    if not _name.startswith("_"):
+        setattr(Weight, _name, property(functools.partial(_refuse_attribute, _name)))
 
 
 def _not_an_array(wanted: str) -> str:
@@ -121,10 +149,13 @@ def effective(x: Weight[Array] | Array) -> Array:
 
     - `x`: a weight, or an array, such as a resolved model has in its place.
     """
-    if not isinstance(x, Weight):
-        return x
-    multiplier = x.spec.multiplier
-    return x.value if multiplier == 1.0 or x.value is None else multiplier * x.value
+    return _effective_value(x) if isinstance(x, Weight) else x
+
+
+def _effective_value(weight: Weight) -> Any:
+    multiplier = weight.spec.multiplier
+    # A filter leaves None where it has taken an array out.
+    return weight.value if multiplier == 1.0 or weight.value is None else multiplier * weight.value
 
 
 def resolve(tree: PyTree) -> PyTree:
@@ -138,7 +169,7 @@ def resolve(tree: PyTree) -> PyTree:
         return jnp.mean(jax.vmap(model)(x) ** 2)
     ```
     """
-    return jtu.tree_map(effective, tree, is_leaf=is_weight)
+    return map_weights(_effective_value, tree)
 
 
 def map_weights(f: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:

@@ -62,11 +62,14 @@ class CausalSelfAttention(eqx.Module):
         self.head_dimension = head_dimension
         self.logit_scale = logit_scale
 
-    def __call__(self, x: Float[Array, "*batch seq width"]) -> Float[Array, "*batch seq width"]:
+    def __call__(
+        self, x: Float[Array, "*batch seq width"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*batch seq width"]:
         """**Arguments:**
 
         - `x`: the features of each position of one sequence, or of several along leading axes; a
             position attends to itself and those before.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
 
         def heads(projection: Linear) -> Float[Array, "*batch seq heads d"]:

@@ -31,10 +31,13 @@ class Embedding(eqx.Module):
     def __check_init__(self):
         _check(self.weight)
 
-    def __call__(self, index: Int[Array, ""]) -> Float[Array, " size"]:
+    def __call__(
+        self, index: Int[Array, ""], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " size"]:
         """**Arguments:**
 
         - `index`: a token's number.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
         return effective(self.weight)[index]
 

@@ -41,10 +41,13 @@ class Linear(eqx.Module):
     def __check_init__(self):
         _check(self.weight, self.bias)
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+    def __call__(
+        self, x: Float[Array, " in"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " out"]:
         """**Arguments:**
 
         - `x`: one example's features; use `jax.vmap` for more.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
         return apply_linear(self.weight, self.bias, x)
 
@@ -77,10 +80,13 @@ class Readout(eqx.Module):
     def __check_init__(self):
         _check(self.weight, self.bias)
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+    def __call__(
+        self, x: Float[Array, " in"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " out"]:
         """**Arguments:**
 
         - `x`: one example's features.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
         return apply_linear(self.weight, self.bias, x)
 

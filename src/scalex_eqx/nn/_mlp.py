@@ -40,10 +40,13 @@ class MLP(eqx.Module):
         self.down = Linear(hidden_features, out_features, use_bias=use_bias, dtype=dtype, key=down)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+    def __call__(
+        self, x: Float[Array, " in"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " out"]:
         """**Arguments:**
 
         - `x`: one example's features.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
         # Only the activation's input is kept for the backward pass.
         return self.down(jax.checkpoint(self.activation)(self.up(x)))

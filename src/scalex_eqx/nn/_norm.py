@@ -2,7 +2,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._weight import Weight, effective
 from ._init import check_positive, constant
@@ -31,10 +31,13 @@ class LayerNorm(eqx.Module):
     def __check_init__(self):
         _check(self.gain, self.bias)
 
-    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " size"]:
+    def __call__(
+        self, x: Float[Array, " size"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " size"]:
         """**Arguments:**
 
         - `x`: one example's features.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
         centred = x - jnp.mean(x)
         y = centred / jnp.sqrt(jnp.mean(jnp.square(centred)) + self.eps) * effective(self.gain)
@@ -61,10 +64,13 @@ class RMSNorm(eqx.Module):
     def __check_init__(self):
         _check(self.gain, None)
 
-    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " size"]:
+    def __call__(
+        self, x: Float[Array, " size"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " size"]:
         """**Arguments:**
 
         - `x`: one example's features.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
         return x / jnp.sqrt(jnp.mean(jnp.square(x)) + self.eps) * effective(self.gain)
 

@@ -44,10 +44,13 @@ class Block(eqx.Module):
         self.mlp_norm = LayerNorm(width, dtype=dtype)
         self.mlp = MLP(width, 4 * width, width, dtype=dtype, key=mlp_key)
 
-    def __call__(self, x: Float[Array, "*batch seq width"]) -> Float[Array, "*batch seq width"]:
+    def __call__(
+        self, x: Float[Array, "*batch seq width"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*batch seq width"]:
         """**Arguments:**
 
         - `x`: the features of each position of one sequence, or of several along leading axes.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
         x = x + self.attention(each(self.attention_norm, x))
         return x + each(self.mlp, each(self.mlp_norm, x))
@@ -112,13 +115,16 @@ class Transformer(eqx.Module):
             else Readout(width, vocabulary_size, dtype=dtype, key=readout_key)
         )
 
-    def __call__(self, tokens: Int[Array, "*batch seq"]) -> Float[Array, "*batch seq vocabulary"]:
+    def __call__(
+        self, tokens: Int[Array, "*batch seq"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*batch seq vocabulary"]:
         """The logits of the next token at each position.
 
         **Arguments:**
 
         - `tokens`: one sequence, no longer than `sequence_length`, or a batch of them along
             leading axes, which is faster than `jax.vmap` over them.
+        - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
         positions = effective(self.position_embedding.weight)
         if tokens.shape[-1] > positions.shape[0]:

@@ -64,7 +64,9 @@ def scale_by_adam(
         require_complete(params)
 
         def zeros(_, w):
-            return jnp.zeros_like(w, dtype=jnp.promote_types(w.dtype, jnp.float32))
+            # promote_types refuses mixed dtypes where promotion is strict.
+            narrow = jnp.finfo(w.dtype).bits < 32
+            return jnp.zeros_like(w, dtype=jnp.float32 if narrow else w.dtype)
 
         moments = (map_values(zeros, params) for _ in range(2))
         return ScaleByAdamState(jnp.zeros((), jnp.int32), *moments)

@@ -1,10 +1,10 @@
 import dataclasses
 from fractions import Fraction
 
-from ._rational import exact
+from ._rational import Exponent, exact
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Alignment:
     r"""How strongly weights, activations and their updates are assumed to point the same way.
 
@@ -31,9 +31,10 @@ class Alignment:
     omega: Fraction
     u: Fraction
 
-    def __post_init__(self):
-        for field in ("alpha", "omega", "u"):
-            object.__setattr__(self, field, exact(getattr(self, field), field))
+    def __init__(self, name: str, alpha: Exponent, omega: Exponent, u: Exponent):
+        object.__setattr__(self, "name", name)
+        for field, value in {"alpha": alpha, "omega": omega, "u": u}.items():
+            object.__setattr__(self, field, exact(value, field))
 
 
 full_alignment = Alignment("full", Fraction(1), Fraction(1, 2), Fraction(1))

@@ -1,22 +1,25 @@
 import dataclasses
 from fractions import Fraction
 
-from ._rational import exact
+from ._rational import Exponent, exact
 from ._role import Role
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class LayerExponents:
-    """One exact exponent for each of the three kinds of matrices."""
+    """One exact exponent for each of the three kinds of matrices.
+
+    **Arguments:** each an int, a `Fraction` or a string such as `"1/2"`.
+    """
 
     embedding: Fraction
     hidden: Fraction
     readout: Fraction
 
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = exact(getattr(self, field.name), field.name)
-            object.__setattr__(self, field.name, value)
+    def __init__(self, embedding: Exponent, hidden: Exponent, readout: Exponent):
+        given = {"embedding": embedding, "hidden": hidden, "readout": readout}
+        for name, value in given.items():
+            object.__setattr__(self, name, exact(value, name))
 
     def __getitem__(self, role: Role) -> Fraction:
         """The exponent of `role`; it is zero for `vector` and `constant`, which are not scaled."""

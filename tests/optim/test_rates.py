@@ -1,0 +1,189 @@
+"""The factors of the learning rate on each weight."""
+
+from fractions import Fraction
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import scalex_eqx as sx
+
+ROLES = ("embedding", "hidden", "readout", "vector", "constant")
+# Exponents c of muP: embedding, hidden, readout, vector, constant.
+MUP = {
+    ("sgd", "full"): (0.0, 0.0, 0.0, -1.0, 0.0),
+    ("sgd", "none"): (0.0, -0.5, 0.0, -1.0, 0.0),
+    ("adam", "full"): (0.5, 1.0, 0.5, 0.0, 0.0),
+    ("adam", "none"): (0.5, 0.5, 0.0, 0.0, 0.0),
+    ("adafactor", "full"): (0.0, 0.5, 0.0, 0.0, 0.0),
+    ("adafactor", "none"): (0.0, 0.0, 0.0, 0.0, 0.0),
+}
+ALIGNMENTS = {"full": sx.full_alignment, "none": sx.no_alignment}
+
+
+@pytest.fixture(autouse=True)
+def _count_traces_from_zero():
+    chex.clear_trace_counter()
+
+
+@pytest.fixture
+def model(weight):
+    """One weight of each role, all ones, at four times the base width."""
+    values = {"vector": [1.0], "constant": [1.0]}
+    return {role: weight(values.get(role, [[1.0]]), role) for role in ROLES}
+
+
+def apply(tx: Any, updates, params=None):
+    return tx.update(updates, tx.init(updates), params)[0]
+
+
+def factors(updates) -> list[float]:
+    return [updates[role].value.item() for role in ROLES]
+
+
+@pytest.mark.parametrize(("family", "alignment"), MUP)
+def test_factors_of_an_alignment(model, family: str, alignment: str):
+    updates = apply(sx.scale_by_width(family, ALIGNMENTS[alignment]), model)
+    expected = [4**-c for c in MUP[family, alignment]]
+    assert factors(updates) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 9])
+def test_factors_follow_the_width_ratio(weight, ratio: int):
+    update = apply(sx.scale_by_width("adam", sx.full_alignment), weight([[1.0]], ratio=ratio))
+    assert update.value.item() == pytest.approx(1 / ratio, rel=1e-6)
+
+
+def test_a_global_rate(model):
+    assert factors(apply(sx.scale_by_width("adam", sx.global_rate), model)) == [1] * 5
+
+
+def test_a_mapping_from_role_to_exponent(model):
+    rates = {"embedding": 0, "hidden": "1/2", "readout": Fraction(3, 2), "vector": -1}
+    updates = apply(sx.scale_by_width("sgd", rates | {sx.Role.constant: 0}), model)
+    assert factors(updates) == pytest.approx([1, 1 / 2, 1 / 8, 4, 1], rel=1e-6)
+
+
+def test_a_mapping_that_lacks_a_role_of_the_model_is_refused(model):
+    tx: Any = sx.scale_by_width("adam", {"hidden": 1, "readout": 1})
+    with pytest.raises(ValueError, match=r"no exponent for the role constant.* names hidden, rea"):
+        apply(tx, model)
+    assert apply(tx, model["hidden"]).value.item() == 0.25
+
+
+@pytest.mark.parametrize("argument", ["rates", "role_multipliers"])
+def test_an_unknown_role_is_refused(argument: str):
+    arguments: Any = {"rates": sx.global_rate} | {argument: {"hiden": 1.0}}
+    with pytest.raises(ValueError, match=f"{argument} names the role 'hiden'; expected one of emb"):
+        sx.scale_by_width("adam", **arguments)
+
+
+def test_an_inexact_exponent_is_refused():
+    with pytest.raises(ValueError, match=r"rates\['hidden'\] is 0.5, of type float"):
+        sx.scale_by_width("adam", {"hidden": 0.5})
+
+
+def test_other_rates_are_refused():
+    """Where a runtime type checker is at work, it refuses first."""
+    with pytest.raises((ValueError, TypeError), match="full"):
+        sx.scale_by_width("adam", "full")  # pyright: ignore[reportArgumentType]
+
+
+def test_an_unknown_family_is_refused():
+    with pytest.raises(ValueError, match="family 'adamm' is unknown: expected sgd, adam, adafacto"):
+        sx.scale_by_width("adamm", sx.full_alignment)
+
+
+def test_a_family_of_ones_own(model):
+    signs = sx.UpdateFamily("sign", gradient_degree=0, weight_degree=0)
+    updates = apply(sx.scale_by_width(signs, sx.full_alignment), model)
+    assert factors(updates) == pytest.approx([0.5, 0.25, 0.5, 1, 1], rel=1e-6)
+
+
+def test_multipliers_by_role(model):
+    tx = sx.scale_by_width("adam", sx.global_rate, role_multipliers={"hidden": 3.0, "vector": 0.5})
+    assert factors(apply(tx, model)) == [1, 3, 1, 0.5, 1]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_updates_keep_their_dtype(weight, dtype: str):
+    for gamma in (3.0, jnp.asarray(3.0)):
+        tx = sx.scale_by_width("adam", sx.full_alignment, role_multipliers={"hidden": gamma})
+        update = apply(tx, weight([[1.0]], dtype=dtype)).value
+        assert (update.dtype, update.item()) == (jnp.dtype(dtype), 0.75)
+
+
+def test_behind_the_rule_of_optax(model):
+    gradients = jax.tree.map(lambda x: -2 * x, model)
+    tx = optax.chain(
+        optax.scale_by_adam(), sx.scale_by_width("adam", sx.full_alignment), optax.scale(-0.1)
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        updates = apply(tx, gradients)
+    expected = [0.1 * 4**-c for c in MUP["adam", "full"]]
+    assert factors(updates) == pytest.approx(expected, rel=1e-5)
+
+
+# The whole rule
+
+
+def moved(model, tx: Any, steps: int = 3) -> list[float]:
+    """How far each weight goes under a constant gradient, which is `steps` times its rate."""
+    params, state = model, tx.init(model)
+    for _ in range(steps):
+        updates, state = tx.update(model, state, params)
+        params = optax.apply_updates(params, updates)
+    return [1 - x for x in factors(params)]
+
+
+def test_adam_moves_each_weight_at_its_own_rate(model):
+    tx = sx.adam(0.01, role_multipliers={"embedding": 2.0})
+    expected = [0.03 * 4**-c for c in MUP["adam", "full"]]
+    expected[0] *= 2
+    assert moved(model, tx) == pytest.approx(expected, rel=1e-4)
+
+
+def test_adam_takes_its_rates(model):
+    expected = [0.03 * 4**-c for c in MUP["adam", "none"]]
+    assert moved(model, sx.adam(0.01, sx.no_alignment)) == pytest.approx(expected, rel=1e-4)
+    assert moved(model, sx.adam(0.01, sx.global_rate)) == pytest.approx([0.03] * 5, rel=1e-4)
+
+
+def test_a_schedule_is_asked_from_step_zero(model):
+    def schedule(step):
+        return jnp.asarray([0.1, 0.01, 0.001])[step]
+
+    expected = [0.111 * 4**-c for c in MUP["adam", "full"]]
+    assert moved(model, sx.adam(schedule)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_sweeps_over_numbers_compile_once_and_equal_a_loop(model):
+    """Learning rate, epsilon and multiplier are traced; gradients are near epsilon."""
+
+    @jax.jit
+    @chex.assert_max_traces(1)
+    def run(rate, eps, gamma):
+        tx: Any = sx.adam(rate, eps=eps, role_multipliers={"hidden": gamma, "vector": gamma})
+        updates, _ = tx.update(model, tx.init(model))
+        return updates
+
+    grid = np.asarray([[1e-2, 1.0, 1.0], [3e-2, 4.0, 2.0], [1e-3, 0.0, 0.5]], np.float32)
+    looped = [factors(run(*map(jnp.asarray, point))) for point in grid]
+    chex.clear_trace_counter()
+    together = jax.jit(jax.vmap(run))(*jnp.asarray(grid.T))
+    columns = [np.ravel(together[role].value) for role in ROLES]
+    np.testing.assert_allclose(np.transpose(columns), looped, rtol=1e-6)
+    # g of muP: 1/2, 1, 1/2, 1, 0.
+    for rate_eps_gamma, found in zip(grid, looped, strict=True):
+        rate, eps, gamma = map(float, rate_eps_gamma)
+        sizes = [1 / (1 + eps * 4**-g) for g in (0.5, 1, 0.5, 1, 0)]
+        gammas = (1, gamma, 1, gamma, 1)
+        expected = [
+            -rate * k * 4**-c * size
+            for k, c, size in zip(gammas, MUP["adam", "full"], sizes, strict=True)
+        ]
+        assert found == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,206 @@
+"""A model that cannot be given a law is refused, with every offending path."""
+
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+import scalex_eqx as sx
+from scalex_eqx import Role, Weight, WeightSpec
+from scalex_eqx.nn import Linear, Readout
+
+KEY = jax.random.key(0)
+
+
+def scaled(make, width: int = 16, base_width: int = 4, parameterization=sx.standard, **more):
+    return sx.parameterize(
+        make, width=width, base_width=base_width, parameterization=parameterization, **more
+    )
+
+
+def expect_error(*parts: str):
+    return pytest.raises(ValueError, match="(?s)" + ".*".join(map(re.escape, parts)))
+
+
+def matrix(rows: int, columns: int, std: float | None = 1.0, role: Role | None = None) -> Weight:
+    return Weight(jnp.ones((rows, columns)), WeightSpec((-1,), (-2,), std, role))
+
+
+def good(width: int) -> Weight:
+    return matrix(width, width)
+
+
+def test_stray_arrays():
+    class Layer(eqx.Module):
+        linear: Linear
+        scale: jax.Array
+        table: list[jax.Array]
+
+    def make(width: int):
+        return {
+            "layer": Layer(Linear(width, width, key=KEY), jnp.ones(()), [jnp.ones(width)]),
+            "count": jnp.zeros((), jnp.int32),
+        }
+
+    with expect_error("layer/scale: a floating-point array outside a Weight; wrap it") as caught:
+        scaled(make)
+    assert "layer/table/0: a floating-point array outside" in str(caught.value)
+    assert "layer/linear" not in str(caught.value)
+    assert "count" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "growth"),
+    [
+        (lambda width: matrix(width**2, width), "axes (-2,) grow by 4"),
+        (lambda width: matrix(width, 3 * width + 1), "axes (-1,) grow by 25/13"),
+        (lambda width: matrix(width, 100 - width), "axes (-1,) grow by 23/24"),
+    ],
+)
+def test_an_axis_that_grows_at_another_rate(make, growth: str):
+    remedy = "where the width grows by 2; every axis must grow as the width does or stay"
+    with expect_error("a: ", growth, remedy, "c: ", growth):
+        scaled(lambda width: {"a": make(width), "b": good(width), "c": make(width)})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda width: matrix(width, 7 if width == 16 else width),
+        lambda width: matrix(width, 16 if width == 16 else 4),
+    ],
+)
+def test_growth_that_stops_or_starts_beyond_the_probe(make):
+    with expect_error("w: axes (-1,)", "from shape (4, 4) to (16, "):
+        scaled(lambda width: {"w": make(width)})
+
+
+@pytest.mark.parametrize(
+    "depths", [{4: 2, 8: 4, 16: 2}, {4: 2, 8: 2, 16: 4}, {4: None, 8: 2, 16: 2}]
+)
+def test_a_stack_that_changes_with_the_width(depths):
+    def make(width: int):
+        depth = depths[width]
+        shape = (width, width) if depth is None else (depth, width, width)
+        return {"w": Weight(jnp.ones(shape), WeightSpec((-1,), (-2,), std=1.0))}
+
+    with expect_error("w: stack axes", "change with the width"):
+        scaled(make)
+
+
+def test_a_spec_for_more_axes_than_there_are():
+    def make(width: int):
+        return {"v": Weight(jnp.ones(width), WeightSpec((-1,), (-2,), std=1.0)), "w": good(width)}
+
+    with expect_error("v: the spec is for 2 axes, but the shapes are (4,), (8,), (16,)"):
+        scaled(make)
+
+
+def test_a_role_that_contradicts_the_shapes():
+    def make(width: int):
+        return {
+            "hidden": Readout(width, width, key=KEY),
+            "input": Readout(3, width, key=KEY),
+            "fine": Readout(width, 3, key=KEY),
+        }
+
+    with expect_error(
+        "hidden/weight: declared as readout, but its shapes, (4, 4) at the base width and (8, 8)",
+        "are those of hidden",
+        "input/weight: declared as readout",
+        "are those of embedding; change the role or the fan axes",
+    ) as caught:
+        scaled(make)
+    assert "fine" not in str(caught.value)
+
+
+def test_an_embedding_whose_count_grows():
+    with expect_error("weight: declared as embedding", "are those of hidden"):
+        scaled(lambda width: sx.nn.Embedding(width, width, key=KEY))
+
+
+@pytest.mark.parametrize("at", [4, 8, 16])
+def test_weights_that_are_there_at_one_width_only(at: int):
+    def make(width: int):
+        extra = {"x": good(width), "y": jnp.ones(2)} if width == at else {}
+        return {"w": good(width), "more": extra}
+
+    with expect_error(f"more/x (only at width {at})", f"more/y (only at width {at})"):
+        scaled(make)
+
+
+def test_a_weight_that_is_missing_at_one_width():
+    def make(width: int):
+        return {"w": good(width)} | ({} if width == 16 else {"v": good(width)})
+
+    with expect_error("v (only at width 4), v (only at width 8)"):
+        scaled(make)
+
+
+def test_no_weight_at_all():
+    with expect_error("without a single Weight: there is nothing to scale"):
+        scaled(lambda width: {"width": width, "count": jnp.zeros(3, jnp.int32)})
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ({"probe_width": 4}, "probe_width and base_width are both 4"),
+        ({"width": 0}, "width is 0; expected a positive integer"),
+        ({"base_width": -4}, "base_width is -4; expected a positive integer"),
+        ({"probe_width": 0}, "probe_width is 0; expected a positive integer"),
+    ],
+)
+def test_widths_that_make_no_sense(widths, message: str):
+    with expect_error(message):
+        scaled(good, **widths)
+
+
+def test_a_model_that_has_a_law_already():
+    def make(width: int):
+        return {"done": scaled(good, width=width), "fresh": good(width)}
+
+    with expect_error(
+        "done: this Weight is completed already; give parameterize a fresh"
+    ) as caught:
+        scaled(make)
+    assert "fresh:" not in str(caught.value)
+
+
+def test_a_matrix_without_a_spread():
+    def make(width: int):
+        return {"a": matrix(width, width, std=None), "b": matrix(3, width, std=None)}
+
+    with expect_error("a: a hidden weight of standard", "b: a readout weight", "has no std"):
+        scaled(make)
+    with expect_error("a: a hidden weight of mup"):
+        scaled(make, parameterization=sx.mup)
+
+
+def test_a_matrix_that_keeps_its_spread_needs_none():
+    model = scaled(lambda width: matrix(width, width, std=None), parameterization=sx.ntk)
+    assert model.spec.std is None
+    assert model.spec.role is Role.hidden
+    assert jnp.all(model.value == 1)
+
+
+def test_different_problems_are_listed_together():
+    def make(width: int):
+        return {
+            "array": jnp.ones(width),
+            "growth": matrix(width, width**2),
+            "role": matrix(width, width, role=Role.readout),
+            "spread": matrix(width, width, std=None),
+        }
+
+    with expect_error("array: ", "growth: ", "role: ", "spread: "):
+        scaled(make)
+
+
+def test_an_unstable_parameterization_is_named_when_its_exponents_are_asked_for():
+    half = sx.LayerExponents("1/2", "1/2", "1/2")
+    model = scaled(good, parameterization=sx.Parameterization("shaky", half, half))
+    with expect_error("'shaky' is not stable"):
+        _ = model.spec.gradient_exponent
