@@ -42,8 +42,8 @@ class Transfer:
     """The width at which all recipes are the same model; the smallest width by default."""
     learning_rates: tuple[str, ...] = ("2^-10", "2^-9", "2^-8", "2^-7", "2^-6", "2^-5")
     """Peak learning rates at the base width, as 2^-8 or 0.004."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Each fixes initial draws and data order; the verdict needs three."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    """Each fixes initial draws and data order; the verdict needs three or more."""
     steps: int = 250
     """Training steps of a run."""
     batch_size: int = 4

@@ -23,6 +23,9 @@ Progress = Callable[[int, float], None]
 
 _AXIS = "runs"
 
+# Blocks compiled as one: at depth 2 and width 256 a step takes three quarters of the time.
+_UNROLLED = 4
+
 
 class Trained(NamedTuple):
     """What came of one run; losses are NaN or infinite from where it diverged."""
@@ -112,6 +115,7 @@ class _Trainer:
             width=width,
             depth=self.setting.depth,
             head_dimension=self.setting.head_dimension,
+            unroll=min(self.setting.depth, _UNROLLED),
             key=key,
         )
 

@@ -69,6 +69,7 @@ class Transformer(eqx.Module):
     blocks: Block
     final_norm: LayerNorm
     readout: Readout | TiedReadout
+    unroll: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Transformer(eqx.Module):
         head_dimension: int,
         logit_scale: LogitScale = "1/sqrt(d)",
         tied: bool = False,
+        unroll: int = 1,
         dtype: Any = None,
         key: PRNGKeyArray,
     ):
@@ -92,10 +94,12 @@ class Transformer(eqx.Module):
         - `head_dimension`: the size of one attention head; their number grows with the width.
         - `logit_scale`: of the attention, `"1/sqrt(d)"` or `"1/d"`.
         - `tied`: whether the token embedding is also the readout.
+        - `unroll`: how many blocks of the `scan` are compiled as one. With `unroll=depth` a shallow
+            model runs faster, because nothing is copied into stacks; a deep one compiles slowly.
         - `dtype`: of the weights; JAX's default float if not given.
         - `key`: for the initial draw.
         """
-        check_positive(depth=depth)
+        check_positive(depth=depth, unroll=unroll)
         token_key, position_key, readout_key, block_key = jax.random.split(key, 4)
         self.token_embedding = Embedding(vocabulary_size, width, dtype=dtype, key=token_key)
         self.position_embedding = Embedding(sequence_length, width, dtype=dtype, key=position_key)
@@ -108,6 +112,7 @@ class Transformer(eqx.Module):
                 key=key,
             )
         )(jax.random.split(block_key, depth))
+        self.unroll = unroll
         self.final_norm = LayerNorm(width, dtype=dtype)
         self.readout = (
             TiedReadout(width)
@@ -140,7 +145,7 @@ class Transformer(eqx.Module):
         def step(x, arrays):
             return eqx.combine(arrays, static)(x), None
 
-        x, _ = jax.lax.scan(step, x, arrays)
+        x, _ = jax.lax.scan(step, x, arrays, unroll=self.unroll)
         x = each(self.final_norm, x)
         if isinstance(self.readout, TiedReadout):
             tied = self.readout
