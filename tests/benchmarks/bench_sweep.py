@@ -51,9 +51,7 @@ def main(width: int = 256, members: int = 18, repeats: int = 5) -> None:
     rates, peaks = [], []
     for _ in range(repeats):
         start = time.perf_counter()
-        for _ in range(10):
-            result = product(square, square)
-        result.block_until_ready()
+        jax.block_until_ready([product(square, square) for _ in range(10)])
         peaks.append(10 * 2 * 2048**3 / (time.perf_counter() - start) / 1e9)
         start = time.perf_counter()
         state, losses = advance(state, run, tokens, steps)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -93,7 +94,7 @@ def test_a_group_equals_the_loop_that_a_user_would_write():
         return eqx.apply_updates(model, updates), state, loss
 
     with jax.numpy_dtype_promotion("standard"):
-        state = tx.init(eqx.filter(model, eqx.is_array))
+        state: Any = tx.init(eqx.filter(model, eqx.is_array))
         for index in range(12):
             batch_key = jax.random.fold_in(jax.random.fold_in(key, 1), index)
             starts = jax.random.randint(batch_key, (4, 1), 0, len(tokens) - 9 + 1)
