@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: transfer test lint format docs clean
+.PHONY: transfer test lint format docs figures clean
 
 # Passes its arguments on: make transfer ARGS="--widths 64 128 256 --steps 100"
 transfer: $(VENV)/.experiments
@@ -22,6 +22,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+figures: transfer
+	cp runs/transfer/transfer.png docs/images/transfer.png
+	cp runs/transfer/results.json docs/results/transfer.json
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs serve

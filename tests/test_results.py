@@ -1,0 +1,102 @@
+"""The figures that README and docs print are those of the committed transfer run."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scalex_eqx.cli._commands import Transfer
+from scalex_eqx.experiments import Run, analyse
+from scalex_eqx.experiments._fits import to_json
+
+ROOT = Path(__file__).parents[1]
+RESULTS = json.loads((ROOT / "docs/results/transfer.json").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/transfer.md").read_text(encoding="utf-8")
+ANALYSES = {analysis["recipe"]: analysis for analysis in RESULTS["analyses"]}
+
+
+def test_the_run_is_the_default_one():
+    facts, default = RESULTS["facts"], Transfer()
+    assert facts["recipes"] == ", ".join(default.recipes)
+    assert facts["widths"].startswith(", ".join(map(str, default.widths)))
+    assert facts["learning rates"] == ", ".join(default.learning_rates)
+    assert facts["seeds"] == ", ".join(map(str, default.seeds))
+    assert f"{default.steps} steps of {default.batch_size} x " in facts["training"]
+
+
+def test_the_verdicts_follow_from_the_runs():
+    runs = [Run(**run) for run in RESULTS["runs"]]
+    assert [to_json(analysis) for analysis in analyse(runs)] == RESULTS["analyses"]
+
+
+def test_one_rate_drifts_and_full_alignment_transfers_and_ends_lower():
+    one, full = ANALYSES["standard:adam:global"], ANALYSES["standard:adam:full"]
+    assert one["verdict"] == "drifts"
+    assert one["drift"]["exponent"] <= -0.5
+    assert full["verdict"] == "transfers"
+    low, high = full["drift"]["interval"]
+    assert abs(full["drift"]["exponent"]) <= 0.25
+    assert (high - low) / 2 <= 0.25
+    assert full["best_loss"] < one["best_loss"]
+
+
+def test_the_slope_agrees_with_an_independent_fit():
+    """Parabolas through three points and one regression over all seeds, by `numpy.polyfit`."""
+    for recipe, analysis in ANALYSES.items():
+        widths, optima = [], []
+        for width in (64, 128, 256):
+            for seed in range(4):
+                curve = sorted(
+                    (np.log2(run["learning_rate"]), run["held_out_loss"])
+                    for run in RESULTS["runs"]
+                    if (run["recipe"], run["width"], run["seed"]) == (recipe, width, seed)
+                )
+                best = min(range(len(curve)), key=lambda i: curve[i][1])
+                a, b, _ = np.polyfit(*zip(*curve[best - 1 : best + 2], strict=True), 2)
+                widths.append(np.log2(width))
+                optima.append(-b / (2 * a))
+        assert np.polyfit(widths, optima, 1)[0] == pytest.approx(
+            analysis["drift"]["exponent"], abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("recipe", ANALYSES)
+def test_the_page_prints_the_run(recipe):
+    analysis = ANALYSES[recipe]
+    for summary in analysis["widths"]:
+        row = (
+            f"| {summary['width']} | 2^{summary['log2_learning_rate']:.2f} "
+            f"± {summary['log2_spread']:.2f} | {summary['loss']:.4f} "
+            f"± {summary['loss_spread']:.4f} |"
+        )
+        assert row in PAGE
+    (low, high), (cheap, dear) = analysis["drift"]["interval"], analysis["reuse"]["interval"]
+    assert (
+        f"| `{recipe}` | {analysis['drift']['exponent']:.3f} [{low:+.3f}, {high:+.3f}] | "
+        f"{analysis['reuse']['cost']:.4f} [{cheap:+.4f}, {dear:+.4f}] | {analysis['verdict']} |"
+    ) in PAGE
+
+
+def test_the_readme_prints_the_run():
+    for analysis in ANALYSES.values():
+        low, high = analysis["drift"]["interval"]
+        rates = ", ".join(f"2^{w['log2_learning_rate']:.2f}" for w in analysis["widths"])
+        assert (
+            f"| {rates} | {analysis['drift']['exponent']:.2f} [{low:+.2f}, {high:+.2f}]: "
+            f"{analysis['verdict']} | {analysis['reuse']['cost']:.3f} | "
+            f"{analysis['best_loss']:.4f} |"
+        ) in README
+
+
+@pytest.mark.parametrize("text", [README, PAGE])
+def test_hardware_date_and_data_are_named(text):
+    facts = RESULTS["facts"]
+    digest = re.search(r"sha256 (\w+)", facts["data"])
+    assert digest is not None
+    assert digest[1] in text
+    words = " ".join(text.split())
+    assert f"{len(RESULTS['runs'])} runs in {facts['training time'].split()[0]} s" in words
+    assert "two cores of an AMD EPYC, 22 November 2026" in words
