@@ -2,6 +2,7 @@ import math
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class ProgressBar:
@@ -14,9 +15,9 @@ class ProgressBar:
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("loss {task.fields[loss]}"),
-            TimeElapsedColumn(),
+            TimeElapsedColumn(table_column=Column(min_width=7)),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(min_width=7)),
             console=console,
             # The first report of a width comes after its compilation.
             speed_estimate_period=300,
@@ -40,7 +41,7 @@ class ProgressBar:
 
     def group(self, name: str, runs: int) -> None:
         """Names the runs that train now."""
-        self._progress.update(self._task, description=f"{name}, {runs} runs")
+        self._progress.update(self._task, description=name)
         if not self._console.is_terminal:
             self._console.print(f"training {name}, {runs} runs")
 
