@@ -199,8 +199,47 @@ def test_different_problems_are_listed_together():
         scaled(make)
 
 
-def test_an_unstable_parameterization_is_named_when_its_exponents_are_asked_for():
+def test_an_unstable_parameterization_is_named():
     half = sx.LayerExponents("1/2", "1/2", "1/2")
-    model = scaled(good, parameterization=sx.Parameterization("shaky", half, half))
     with expect_error("'shaky' is not stable"):
-        _ = model.spec.gradient_exponent
+        scaled(good, parameterization=sx.Parameterization("shaky", half, half))
+
+
+@pytest.mark.parametrize("width", [0, -8])
+def test_a_width_is_a_positive_integer(width):
+    for name in ("width", "base_width", "probe_width"):
+        with expect_error(f"{name} is {width!r}; expected a positive integer"):
+            scaled(good, **{name: width})
+
+
+def test_a_weight_of_no_array_is_named():
+    def make(width):
+        return {"good": good(width), "bad": sx.Weight(None, good(width).spec)}
+
+    with expect_error("bad: a Weight of NoneType"):
+        scaled(make)
+
+
+def test_a_second_readout_beside_a_tied_one_is_refused():
+    def make(width):
+        keys = jax.random.split(jax.random.key(0))
+        return {
+            "embedding": sx.nn.Embedding(7, width, key=keys[0]),
+            "tied": sx.nn.TiedReadout(width),
+            "value": sx.nn.Readout(width, 1, key=keys[1]),
+        }
+
+    with expect_error("readouts of its own: value/weight"):
+        scaled(make)
+
+
+def test_paths_that_read_alike_are_kept_apart():
+    """A key with a slash in it, beside nested ones."""
+
+    def make(width):
+        wide, narrow = sx.nn.Linear(4, width, key=KEY), sx.nn.Readout(width, 4, key=KEY)
+        return {"a/b": wide.weight, "a": {"b": narrow.weight}}
+
+    model = scaled(make)
+    assert model["a/b"].spec.role == sx.Role.embedding
+    assert model["a"]["b"].spec.role == sx.Role.readout

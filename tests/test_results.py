@@ -55,7 +55,8 @@ def test_the_slope_agrees_with_an_independent_fit():
                     if (run["recipe"], run["width"], run["seed"]) == (recipe, width, seed)
                 )
                 best = min(range(len(curve)), key=lambda i: curve[i][1])
-                a, b, _ = np.polyfit(*zip(*curve[best - 1 : best + 2], strict=True), 2)
+                around = np.array(curve[best - 1 : best + 2])
+                a, b, _ = np.polyfit(around[:, 0], around[:, 1], 2)
                 widths.append(np.log2(width))
                 optima.append(-b / (2 * a))
         assert np.polyfit(widths, optima, 1)[0] == pytest.approx(

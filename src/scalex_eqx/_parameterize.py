@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from ._spec import WeightSpec
 from ._weight import Tie, Weight, is_trainable, is_weight, path_string
-from .theory import Parameterization, Role
+from .theory import Parameterization, Role, gradient_exponents
 
 
 def parameterize(
@@ -44,18 +44,27 @@ def parameterize(
 
     **Returns:** the model. Works under `jit`, and under `vmap` over the keys.
 
-    **Raises:** `ValueError`, listing every offending path, if a floating-point array stands
-    outside a `Weight`; if an axis grows at another rate than the width; if a declared role
-    contradicts the shapes; if the three models don't have the same weights.
+    **Raises:** `ValueError` if the widths are not positive integers, the parameterization is not
+    stable at initialisation, the three models don't have the same weights, or there are none; and,
+    listing every offending path, if a floating-point array stands outside a `Weight`, an axis
+    grows at another rate than the width, a stack axis grows, a declared role contradicts the
+    shapes, a weight that needs a `std` has none, or a weight is completed already.
     """
     probe_width = 2 * base_width if probe_width is None else probe_width
     _check_widths(width, base_width, probe_width)
+    if not isinstance(parameterization, Parameterization):
+        raise ValueError(
+            f"parameterization is {parameterization!r}; expected a Parameterization such as "
+            "scalex_eqx.mup"
+        )
+    gradient_exponents(parameterization)  # Refuses one that is not stable at initialisation.
     base = _nodes(eqx.filter_eval_shape(make, base_width))
     probe = _nodes(eqx.filter_eval_shape(make, probe_width))
     model = make(width)
     nodes = _nodes(model)
     _check_same_paths({base_width: base, probe_width: probe, width: nodes})
     if any(isinstance(node, Tie) for node in nodes.values()):
+        _check_tied(nodes)
         parameterization = parameterization.tied()
 
     errors: list[str] = []
@@ -66,22 +75,36 @@ def parameterize(
                 node, base[path], probe[path], parameterization, width, base_width, probe_width
             )
         except ValueError as error:
-            errors.append(f"{path}: {error}")
+            errors.append(f"{path_string(path)}: {error}")
     if errors:
         raise ValueError("parameterize cannot give every weight a law:\n  " + "\n  ".join(errors))
     return jtu.tree_map_with_path(
-        lambda path, leaf: completed.get(path_string(path), leaf), model, is_leaf=_is_node
+        lambda path, leaf: completed.get(path, leaf), model, is_leaf=_is_node
     )
+
+
+def _check_tied(nodes: dict[tuple[Any, ...], Any]) -> None:
+    """A second readout would have other exponents than the tied one, and so other gradients."""
+    readouts = [
+        path_string(path)
+        for path, node in nodes.items()
+        if is_weight(node) and node.spec.role is Role.readout
+    ]
+    if readouts:
+        raise ValueError(
+            f"the model has a tied readout and readouts of its own: {', '.join(readouts)}. A "
+            "scaling law for both is not available; keep one"
+        )
 
 
 def _is_node(x: Any) -> bool:
     return is_weight(x) or isinstance(x, Tie)
 
 
-def _nodes(model: PyTree) -> dict[str, Any]:
+def _nodes(model: PyTree) -> dict[tuple[Any, ...], Any]:
     """What needs a scaling law: weights, ties, and stray arrays, which are errors later."""
     leaves = jtu.tree_leaves_with_path(model, is_leaf=_is_node)
-    return {path_string(p): leaf for p, leaf in leaves if _is_node(leaf) or is_trainable(leaf)}
+    return {path: leaf for path, leaf in leaves if _is_node(leaf) or is_trainable(leaf)}
 
 
 def _check_widths(width: int, base_width: int, probe_width: int) -> None:
@@ -90,8 +113,8 @@ def _check_widths(width: int, base_width: int, probe_width: int) -> None:
         ("base_width", base_width),
         ("probe_width", probe_width),
     ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected a positive integer")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a positive integer")
     if probe_width == base_width:
         raise ValueError(
             f"probe_width and base_width are both {base_width}; which axes grow can only be seen "
@@ -99,7 +122,7 @@ def _check_widths(width: int, base_width: int, probe_width: int) -> None:
         )
 
 
-def _check_same_paths(models: dict[int, dict[str, Any]]) -> None:
+def _check_same_paths(models: dict[int, dict[tuple[Any, ...], Any]]) -> None:
     paths = {width: set(nodes) for width, nodes in models.items()}
     if not any(paths.values()):
         raise ValueError("make returned a model without a single Weight: there is nothing to scale")
@@ -107,7 +130,7 @@ def _check_same_paths(models: dict[int, dict[str, Any]]) -> None:
     extra = [
         f"{path} (only at width {width})"
         for width, found in paths.items()
-        for path in sorted(found - common)
+        for path in sorted(map(path_string, found - common))
     ]
     if extra:
         raise ValueError(
@@ -132,7 +155,12 @@ def _complete(
     if not is_weight(node):
         raise ValueError(
             "a floating-point array outside a Weight; wrap it as Weight(array, WeightSpec(fan_in="
-            "..., fan_out=..., std=...)), or make it a static field if it is not trained"
+            "..., fan_out=..., std=...)), or compute it in the forward pass if it is not trained"
+        )
+    if not eqx.is_inexact_array(node.value) or not isinstance(node.spec, WeightSpec):
+        raise ValueError(
+            f"a Weight of {type(node.value).__name__} and {type(node.spec).__name__}; expected a "
+            "floating-point array and a WeightSpec"
         )
     if node.spec.is_complete:
         raise ValueError("this Weight is completed already; give parameterize a fresh model")

@@ -52,6 +52,7 @@ class WeightSpec(metaclass=_Interned):
     width_ratio: Fraction | None = None
 
     def __post_init__(self):
+        self._check_declared()
         axes = (*self.fan_in, *self.fan_out)
         if any(axis >= 0 for axis in axes) or len(set(axes)) < len(axes):
             raise ValueError(
@@ -63,6 +64,18 @@ class WeightSpec(metaclass=_Interned):
                 f"fan_in {self.fan_in} and fan_out {self.fan_out} must together be the last "
                 f"{len(axes)} axes; only stack axes stand in front of them"
             )
+
+    def _check_declared(self) -> None:
+        for name in ("fan_in", "fan_out"):
+            axes = getattr(self, name)
+            if not isinstance(axes, tuple) or not all(isinstance(axis, int) for axis in axes):
+                raise ValueError(f"{name} is {axes!r}; expected a tuple of axes such as (-1,)")
+        if self.std is not None and not (
+            isinstance(self.std, float | int) and 0 <= self.std < float("inf")
+        ):
+            raise ValueError(f"std is {self.std!r}; expected a number of at least 0, or None")
+        if self.role is not None and self.role not in list(Role):
+            raise ValueError(f"role is {self.role!r}; expected one of {', '.join(Role)}, or None")
 
     def __reduce__(self):
         return WeightSpec, tuple(getattr(self, f.name) for f in dataclasses.fields(self))

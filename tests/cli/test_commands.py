@@ -29,7 +29,7 @@ def refused(monkeypatch, capsys, *arguments):
         (["--recipes", "standard:lamb:full"], "unknown optimizer 'lamb'; choose from adam, adamw"),
         (["--recipes", "sp:adam:full"], "choose from standard, ntk, mup, mean_field"),
         (["--recipes", "mup:adam:half"], "choose from global, full, none"),
-        (["--widths", "64"], "--widths has 1 values; give at least 2"),
+        (["--widths", "64"], "--widths has 1 value; give at least 2"),
         (["--widths", "64", "100"], "--widths has 100"),
         (["--learning-rates", "0.1", "0.2"], "--learning-rates has 2 values; give at least 3"),
         (["--learning-rates", "0.1", "0.2", "x"], "--learning-rates has 'x'"),

@@ -79,7 +79,7 @@ def test_an_unknown_part_of_a_recipe_lists_the_choices(text, message):
     "change, message",
     [
         ({"recipes": ()}, "--recipes has 0 values"),
-        ({"widths": (32,)}, "--widths has 1 values; give at least 2"),
+        ({"widths": (32,)}, "--widths has 1 value; give at least 2"),
         ({"widths": (32, 32)}, "--widths has 32 more than once"),
         ({"widths": (32, 40)}, "--widths has 40, which is not .* --head-dimension 16"),
         ({"learning_rates": (0.1, 0.2)}, "--learning-rates has 2 values; give at least 3"),

@@ -24,7 +24,7 @@ from scalex_eqx.experiments import (
 from scalex_eqx.experiments._rows import Row
 from scalex_eqx.experiments._store import Store
 from scalex_eqx.experiments._train import Trained
-from scalex_eqx.experiments._transfer import STORE, _row
+from scalex_eqx.experiments._transfer import STORE, _row, environment
 
 SMALL = "--widths 8 16 --head-dimension 8 --depth 1 --steps 2 --sequence-length 8 --batch-size 2"
 RATES = "--learning-rates 2^-9 2^-6 1e30 --recipes standard:adam:full mup:adam:none --seeds 0"
@@ -148,7 +148,7 @@ def store_all_but(sweep, corpus, folder, left_out):
                     sweep.specification(member, corpus.digest),
                     status="ok",
                     held_out_loss=2.0 + abs(np.log2(member.learning_rate / 0.02)),
-                    result={"training_losses": [2.0], "seconds": 1.0},
+                    result={"seconds": 1.0, "environment": environment()},
                 )
                 for member in members[: len(members) - left_out]
             ]
@@ -188,7 +188,9 @@ def test_an_unfinished_sweep_says_how_much_is_missing(text, tmp_path):
     output = io.StringIO()
     report(tmp_path, Console(file=output, width=100))
     assert "2 of 6 runs are missing" in output.getvalue()
-    assert "cannot tell" in output.getvalue()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in (" ".join(output.getvalue().split()), page):
+        assert "cannot tell: 2 of 6 runs are missing; finish the sweep" in text
 
 
 def test_a_store_without_a_sweep_is_refused(tmp_path):

@@ -187,3 +187,30 @@ def test_sweeps_over_numbers_compile_once_and_equal_a_loop(model):
             for k, c, size in zip(gammas, MUP["adam", "full"], sizes, strict=True)
         ]
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: sx.adam(-1.0), "learning_rate is -1.0"),
+        (lambda: sx.adam(0.1, b1=1.0), "b1 is 1.0; expected a finite number, at least 0 and less"),
+        (lambda: sx.adam(0.1, b2=-0.5), "b2 is -0.5"),
+        (lambda: sx.adam(0.1, eps=float("nan")), "eps is nan"),
+        (lambda: sx.adamw(0.1, -0.1), "weight_decay is -0.1"),
+        (lambda: sx.adam(0.1, role_multipliers={"hidden": -1.0}), r"role_multipliers\['hidden'\]"),
+    ],
+)
+def test_a_constant_outside_its_range_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("scalar", [np.float32, np.float64, float, jnp.float32, int])
+def test_updates_keep_the_dtype_of_low_precision_weights(scalar):
+    """NumPy's scalars would widen them, some although they are floats."""
+    spec = sx.WeightSpec((-1,), (-2,), 1.0, sx.Role.hidden, sx.mup, Fraction(4))
+    weight: Any = sx.Weight(jnp.ones((2, 2), jnp.bfloat16), spec)
+    tx = sx.adam(scalar(1), role_multipliers={"hidden": scalar(2)})
+    updates: Any = tx.update(weight, tx.init(weight))[0]
+    assert updates.value.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float32(updates.value), -2 / 4, rtol=2**-7)

@@ -87,6 +87,8 @@ class Transfer:
         )
         if self.at_once is not None and self.at_once < 1:
             raise UsageError(f"--at-once is {self.at_once}; expected at least 1")
+        if self.data is not None and not str(self.data).strip("."):
+            raise UsageError("--data is empty or the current folder; name a file or a folder")
         corpus = load_corpus(self.data, vocabulary_size=self.vocabulary_size)
         _use_all_cores()
         console.print(f"data: {corpus.name}, {len(corpus.tokens):,} tokens")
@@ -125,7 +127,7 @@ def run() -> int:
     console = Console()
     try:
         command.run(console)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"scalex: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -49,12 +49,13 @@ class Sweep:
     setting: Setting
 
     def __post_init__(self) -> None:
-        _check_distinct("--recipes", self.recipes, 1, "a recipe")
+        _check_distinct("--recipes", self.recipes, 1, "each is compared with the others")
         _check_distinct("--widths", self.widths, 2, "a drift is a slope across widths")
         _check_distinct(
             "--learning-rates", self.learning_rates, 3, "a minimum needs a point on both sides"
         )
-        _check_distinct("--seeds", self.seeds, 1, "a seed")
+        _check_apart(self.learning_rates)
+        _check_distinct("--seeds", self.seeds, 1, "each fixes draws and data order")
         _check_setting(self)
 
     def groups(self) -> Iterator[tuple[Recipe, int, list[Member]]]:
@@ -114,7 +115,8 @@ def parse_learning_rate(text: str) -> float:
         rate = float(base) ** float(exponent) if power else float(base)
     except (ValueError, OverflowError, ZeroDivisionError):
         rate = math.nan
-    if isinstance(rate, complex) or not (math.isfinite(rate) and rate > 0):
+    # Training is in float32, which keeps no positive number outside these limits.
+    if isinstance(rate, complex) or not 1e-37 < rate < 1e38:
         raise UsageError(
             f"--learning-rates has {text!r}; expected positive numbers such as 0.004 or 2^-8"
         )
@@ -123,10 +125,19 @@ def parse_learning_rate(text: str) -> float:
 
 def _check_distinct(option: str, values: Sequence[object], at_least: int, why: str) -> None:
     if len(values) < at_least:
-        raise UsageError(f"{option} has {len(values)} values; give at least {at_least}: {why}")
+        given = f"{len(values)} value{'' if len(values) == 1 else 's'}"
+        raise UsageError(f"{option} has {given}; give at least {at_least}: {why}")
     repeated = [value for value in dict.fromkeys(values) if list(values).count(value) > 1]
     if repeated:
         raise UsageError(f"{option} has {repeated[0]} more than once; give each value once")
+
+
+def _check_apart(learning_rates: Sequence[float]) -> None:
+    """Rates that differ by rounding alone would be two points of one curve at the same place."""
+    ordered = sorted(learning_rates)
+    for low, high in itertools.pairwise(ordered):
+        if high < low * (1 + 1e-6):
+            raise UsageError(f"--learning-rates has {low} and {high}, which are the same; drop one")
 
 
 def _check_setting(sweep: Sweep) -> None:
@@ -144,8 +155,13 @@ def _check_setting(sweep: Sweep) -> None:
                 f"{option} has {width}, which is not a positive multiple of --head-dimension "
                 f"{setting.head_dimension}; choose another width or another head dimension"
             )
-    if any(seed < 0 for seed in sweep.seeds):
-        raise UsageError(f"--seeds has {min(sweep.seeds)}; expected numbers of at least 0")
+    for seed in sweep.seeds:
+        if not 0 <= seed < 2**31:
+            raise UsageError(f"--seeds has {seed}; expected whole numbers from 0 to 2147483647")
+    if not 0 <= setting.weight_decay < 1:
+        raise UsageError(
+            f"--weight-decay is {setting.weight_decay}; expected at least 0 and less than 1"
+        )
     decays = any(recipe.optimizer == "adamw" for recipe in sweep.recipes)
     if decays and setting.weight_decay <= 0:
         raise UsageError("a recipe uses adamw; give a positive --weight-decay, or use adam")

@@ -114,12 +114,25 @@ def _seed_cost(runs: Sequence[Run], small: Optimum, large: Optimum) -> float | s
     return "diverges" if loss is None else max(0.0, loss - large.loss)
 
 
-def analyse(runs: Sequence[Run]) -> tuple[RecipeAnalysis, ...]:
-    """One analysis a recipe, in order of first appearance."""
+def analyse(
+    runs: Sequence[Run], planned: Mapping[str, int] | None = None
+) -> tuple[RecipeAnalysis, ...]:
+    """One analysis a recipe, in order of first appearance.
+
+    **Arguments:**
+
+    - `runs`: the finished runs.
+    - `planned`: how many runs each recipe was to have. A recipe that lacks some gets no verdict:
+        a gap in the grid would look like its edge, and a missing width like a shorter sweep.
+    """
+    planned = planned or {}
     recipes: dict[str, list[Run]] = {}
     for run in runs:
         recipes.setdefault(run.recipe, []).append(run)
-    return tuple(_analyse_recipe(recipe, members) for recipe, members in recipes.items())
+    return tuple(
+        _analyse_recipe(recipe, members, planned.get(recipe, len(members)))
+        for recipe, members in recipes.items()
+    )
 
 
 def to_json(analysis: RecipeAnalysis) -> dict[str, object]:
@@ -127,7 +140,7 @@ def to_json(analysis: RecipeAnalysis) -> dict[str, object]:
     return json.loads(json.dumps(dataclasses.asdict(analysis), allow_nan=False))
 
 
-def _analyse_recipe(recipe: str, runs: Sequence[Run]) -> RecipeAnalysis:
+def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int) -> RecipeAnalysis:
     curves = _group(runs)
     optima = {
         key: fit_optimum(
@@ -138,6 +151,8 @@ def _analyse_recipe(recipe: str, runs: Sequence[Run]) -> RecipeAnalysis:
     widths = sorted({width for width, _ in curves})
     seeds = sorted({seed for _, seed in curves})
     missing = _missing(widths, seeds, curves)
+    if len(runs) < planned:
+        missing = f"{planned - len(runs)} of {planned} runs are missing; finish the sweep"
     if missing:
         drift = Drift(None, None, (), LEVEL, missing)
         reuse = ReuseCost(widths[0], widths[-1], None, None, (), f"unknown: {missing}")

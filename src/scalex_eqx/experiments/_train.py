@@ -163,7 +163,10 @@ def mean_loss(model: Any, batch: Int[Array, "batch length"]) -> Float[Array, ""]
 
 
 def warmup_cosine(count: Int[Array, ""], steps: int, warmup: float) -> Float[Array, ""]:
-    r"""The schedule's shape: a linear rise to 1 over `warmup * steps`, then a cosine to 0."""
+    r"""The schedule's shape: a linear rise to 1 over `warmup * steps`, then a cosine to 0.
+
+    The last step is at 0 itself.
+    """
     time = (count + 1).astype(jnp.result_type(float))
     rise = max(1.0, warmup * steps)
     fall = (time - rise) / max(1.0, steps - rise)
@@ -209,10 +212,9 @@ def _stride(steps: int) -> int:
 
 
 def _in_batches(windows: np.ndarray, batch_size: int) -> Int[Array, "batches batch length"]:
-    """The windows as whole batches; they all weigh the same, so a remainder is left out."""
-    size = min(batch_size, len(windows))
-    count = len(windows) // size
-    return jnp.asarray(windows[: count * size].reshape(count, size, -1))
+    """All windows, in equal batches of at most `batch_size`."""
+    size = max(n for n in range(1, batch_size + 1) if len(windows) % n == 0)
+    return jnp.asarray(windows.reshape(-1, size, windows.shape[1]))
 
 
 def _mean_of_finite(losses: np.ndarray) -> float:

@@ -1,9 +1,10 @@
 """The LR-transfer experiment: trains what is missing, keeps every run, and reports."""
 
+import collections
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -60,10 +61,12 @@ def transfer(
     """
     setting = sweep.setting
     check_train(corpus, length=setting.sequence_length)
-    held_out_windows(corpus, count=setting.held_out_windows, length=setting.sequence_length)
+    windows = held_out_windows(
+        corpus, count=setting.held_out_windows, length=setting.sequence_length
+    )
     keys = _keys(sweep, corpus.digest)
     with Store.open(folder / STORE, create=True) as store:
-        store.add_sweep({**sweep.to_json(), "data": _describe(corpus)}, environment())
+        store.add_sweep({**sweep.to_json(), "data": _describe(corpus, len(windows))}, environment())
         missing = set(store.missing(keys.values()))
         work = {member: _work(member, setting, corpus.vocabulary_size) for member in keys}
         total = sum(work.values())
@@ -109,7 +112,8 @@ def report(path: Path, console: Console) -> tuple[RecipeAnalysis, ...]:
             "transfer` command trains them",
             style="yellow",
         )
-    analyses = analyse(runs)
+    planned = collections.Counter(str(member.recipe) for member in keys)
+    analyses = analyse(runs, planned)
     facts = _facts(sweep, saved, list(rows.values()))
     folder = path.parent
     plot_transfer(runs, analyses, folder / "transfer.png")
@@ -147,12 +151,13 @@ def _parts(members: Sequence[Member], size: int) -> list[Sequence[Member]]:
     return [members[i : i + size] for i in range(0, len(members), size)] if members else []
 
 
-def _describe(corpus: Corpus) -> dict[str, object]:
+def _describe(corpus: Corpus, held_out_windows: int) -> dict[str, object]:
     return {
         "name": corpus.name,
         "digest": corpus.digest,
         "tokens": len(corpus.tokens),
         "vocabulary_size": corpus.vocabulary_size,
+        "held_out_windows": held_out_windows,
     }
 
 
@@ -192,6 +197,7 @@ def _row(specification: Mapping[str, object], trained: Trained, seconds: float) 
             "training_losses": [round(float(loss), 5) for loss in trained.training_losses],
             "diverged_at_step": int(bad.argmax()) if bad.any() else None,
             "seconds": seconds,
+            "environment": environment(),
         },
     )
 
@@ -210,8 +216,10 @@ def _work(member: Member, setting: Setting, vocabulary_size: int) -> float:
 
 
 def _facts(sweep: Sweep, saved: SweepRow, rows: Sequence[Row]) -> dict[str, str]:
-    setting, data, machine = sweep.setting, saved.configuration["data"], saved.environment
+    setting, data = sweep.setting, saved.configuration["data"]
     seconds = sum(row.result["seconds"] for row in rows)
+    # Of the runs, not of the sweep: it may have been resumed elsewhere.
+    environments = [row.result["environment"] for row in rows]
     return {
         "recipes": ", ".join(map(str, sweep.recipes)),
         "widths": f"{', '.join(map(str, sorted(sweep.widths)))} (base {setting.base_width})",
@@ -223,13 +231,22 @@ def _facts(sweep: Sweep, saved: SweepRow, rows: Sequence[Row]) -> dict[str, str]
             f"{setting.warmup:.0%} warm-up, cosine to 0, betas {setting.b1} and {setting.b2}, "
             f"epsilon {setting.eps:g}, weight decay {setting.weight_decay:g}"
         ),
-        "held out": f"{setting.held_out_windows} windows of {setting.sequence_length} tokens",
+        "held out": f"{data['held_out_windows']} windows of {setting.sequence_length} tokens",
         "data": f"{data['name']}, {data['tokens']:,} tokens, sha256 {data['digest'][:16]}",
-        "machine": f"{machine['device']}, {machine['processor']}, {machine['cores']} cores",
-        "versions": ", ".join(f"{k} {machine[k]}" for k in ("python", "jax", "equinox", "optax")),
+        "machine": _each_once(
+            f"{e['device']}, {e['processor']}, {e['cores']} cores" for e in environments
+        ),
+        "versions": _each_once(
+            ", ".join(f"{name} {e[name]}" for name in ("python", "jax", "equinox", "optax"))
+            for e in environments
+        ),
         "training time": f"{seconds:.0f} s, compilation included",
         "finished": max(row.created for row in rows),
     }
+
+
+def _each_once(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _processor() -> str:

@@ -11,7 +11,16 @@ from .._spec import WeightSpec
 from .._weight import require_complete
 from ..theory import full_alignment
 from ._decay import DecayMode, add_weight_decay
-from ._rates import Rates, Scalar, scale_by_learning_rate, scale_by_width
+from ._rates import (
+    Rates,
+    Scalar,
+    ScalarOrSchedule,
+    as_dtype_of,
+    check_number,
+    is_python_number,
+    scale_by_learning_rate,
+    scale_by_width,
+)
 from ._tree import map_values
 
 EpsScaling = Literal["gradient", "constant"]
@@ -59,6 +68,9 @@ def scale_by_adam(
     """
     if eps_scaling not in ("gradient", "constant"):
         raise ValueError(f"eps_scaling is {eps_scaling!r}; expected 'gradient' or 'constant'")
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    check_number("eps", eps)
 
     def init(params: optax.Params) -> ScaleByAdamState:
         require_complete(params)
@@ -99,8 +111,7 @@ def scale_by_adam(
 def _ema(
     decay: Scalar, mean: Float[Array, "*shape"], x: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    if isinstance(decay, jax.Array):
-        decay = decay.astype(mean.dtype)
+    decay = as_dtype_of(mean, decay)
     return decay * mean + (1 - decay) * x
 
 
@@ -110,7 +121,7 @@ def _mass(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     Written as -expm1(t log beta): subtracting beta^t from 1 in float32 loses as many digits as
     1 - beta has leading zeros.
     """
-    log_decay = jnp.log(decay) if isinstance(decay, jax.Array) else _log(decay)
+    log_decay = jnp.log(decay) if isinstance(decay, jax.Array) else _log(float(decay))
     return -jnp.expm1(log_decay * count.astype(jnp.result_type(float)))
 
 
@@ -121,17 +132,16 @@ def _log(decay: float) -> float:
 def _ratio(
     m: Float[Array, "*shape"], v: Float[Array, "*shape"], eps: Scalar
 ) -> Float[Array, "*shape"]:
-    if isinstance(eps, jax.Array):
-        eps = eps.astype(m.dtype)
+    eps = as_dtype_of(m, eps)
     ratio = m / (jnp.sqrt(v) + eps)
-    if not isinstance(eps, jax.Array) and eps >= jnp.finfo(m.dtype).tiny:
+    if is_python_number(eps) and eps >= jnp.finfo(m.dtype).tiny:
         return ratio
     # The denominator may be zero. It is NaN only where m is, so no NaN is hidden.
     return jnp.where(m == 0, m, ratio)
 
 
 def adam(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
     rates: Rates = full_alignment,
     *,
     b1: Scalar = 0.9,
@@ -165,7 +175,7 @@ def adam(
 
 
 def adamw(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
     weight_decay: Scalar,
     rates: Rates = full_alignment,
     *,
@@ -177,7 +187,7 @@ def adamw(
     eps_scaling: EpsScaling = "gradient",
     role_multipliers: Mapping[str, Scalar] | None = None,
 ) -> optax.GradientTransformation:
-    r"""Adam as above with weight decay $\lambda$ on every matrix, embedding and readout included.
+    r"""Adam with weight decay $\lambda$ on every matrix, embedding and readout included.
 
     | `decay_mode` | step |
     |---|---|
@@ -200,6 +210,7 @@ def adamw(
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
+    check_number("weight_decay", weight_decay)
     adam_update = scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling)
     step = (
         scale_by_width("adam", rates, role_multipliers=role_multipliers),

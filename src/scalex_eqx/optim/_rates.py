@@ -1,10 +1,12 @@
 import functools
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -21,7 +23,8 @@ from ..theory import (
 from ..theory._rational import exact
 from ._tree import map_values
 
-Scalar = float | Float[Array, ""]
+Scalar = float | int | np.floating | Float[Array, ""]
+ScalarOrSchedule = Scalar | optax.Schedule
 
 
 class GlobalRate:
@@ -97,11 +100,12 @@ def scale_by_width(
 
 
 def scale_by_learning_rate(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
 ) -> optax.GradientTransformation:
     r"""$u \leftarrow -\eta_t\, u$ for a float, a traced scalar or a schedule $\eta$."""
     if callable(learning_rate):
         return optax.scale_by_schedule(lambda count: -jnp.asarray(learning_rate(count)))
+    check_number("learning_rate", learning_rate)
     return optax.stateless(
         lambda updates, _: jax.tree.map(lambda u: times(-learning_rate, u), updates)
     )
@@ -109,9 +113,31 @@ def scale_by_learning_rate(
 
 def times(factor: Scalar, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`factor * x` in the dtype of `x`, without an operation where the factor is exactly 1."""
-    if isinstance(factor, jax.Array):
-        return factor.astype(x.dtype) * x
-    return x if factor == 1.0 else factor * x
+    return x if is_python_number(factor) and factor == 1.0 else as_dtype_of(x, factor) * x
+
+
+def is_python_number(x: Any) -> bool:
+    """Whether `x` is a plain number, which takes the dtype of what it is multiplied with.
+
+    NumPy's scalars don't, although some of them are instances of `float`.
+    """
+    return type(x) in (int, float)
+
+
+def as_dtype_of(x: Float[Array, "*shape"], scalar: Scalar) -> Any:
+    """`scalar` so that arithmetic with it stays in the dtype of `x`."""
+    return scalar if is_python_number(scalar) else jnp.asarray(scalar, x.dtype)
+
+
+def check_number(name: str, value: Any, *, below: float = math.inf) -> None:
+    """Refuses what is no number, and a known one outside [0, below). Traced ones pass."""
+    if isinstance(value, jax.Array):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
+        raise ValueError(f"{name} is {value!r}; expected a number or a scalar array")
+    if not 0 <= float(value) < below:
+        limits = "at least 0" if below == math.inf else f"at least 0 and less than {below:g}"
+        raise ValueError(f"{name} is {value!r}; expected a finite number, {limits}")
 
 
 def _exponents(
@@ -144,6 +170,8 @@ def _checked_rates(rates: Any) -> Any:
 
 
 def _checked_multipliers(multipliers: Mapping[str, Scalar]) -> dict[Role, Scalar]:
+    for key, gamma in multipliers.items():
+        check_number(f"role_multipliers[{key!r}]", gamma)
     return {_role(key, "role_multipliers"): gamma for key, gamma in multipliers.items()}
 
 

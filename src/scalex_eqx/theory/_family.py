@@ -24,6 +24,13 @@ class UpdateFamily:
     gradient_degree: int
     weight_degree: int
 
+    def __post_init__(self):
+        for field in ("gradient_degree", "weight_degree"):
+            if getattr(self, field) not in (0, 1):
+                raise ValueError(
+                    f"{field} of family {self.name!r} is {getattr(self, field)!r}; expected 0 or 1"
+                )
+
 
 sgd = UpdateFamily("sgd", 1, 0)
 adam = UpdateFamily("adam", 0, 0)

@@ -23,7 +23,7 @@ class LayerExponents:
 
     def __getitem__(self, role: Role) -> Fraction:
         """The exponent of `role`; it is zero for `vector` and `constant`, which are not scaled."""
-        return getattr(self, role, Fraction(0))
+        return getattr(self, Role(role), Fraction(0))
 
 
 @dataclasses.dataclass(frozen=True)
