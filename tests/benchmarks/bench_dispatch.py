@@ -24,9 +24,10 @@ import scalex_eqx as sx
 def containers(count: int) -> dict[str, Any]:
     arrays = [jnp.full((4, 4), float(i)) for i in range(count)]
     specs = [sx.WeightSpec(fan_in=(-1,), fan_out=(-2,), std=float(i % 7)) for i in range(count)]
+    weights = [sx.Weight(a, s) for a, s in zip(arrays, specs, strict=True)]
     return {
         "plain arrays": arrays,
-        "Weight": [sx.Weight(a, s) for a, s in zip(arrays, specs, strict=True)],
+        "Weight": weights,
         "[array]": [[a] for a in arrays],
     }
 
@@ -58,6 +59,12 @@ def time_call(step: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
     return 1e6 * elapsed
 
 
+def models(count: int) -> dict[str, Any]:
+    """Equinox layers of one weight each, and their twins with the arrays in place."""
+    layers = [sx.nn.Linear(4, 4, key=jax.random.key(i)) for i in range(count)]
+    return {"resolved layers": sx.resolve(layers), "layers": layers}
+
+
 def compare(step: Callable[..., Any], copies: int, trees: dict[str, Any], rounds: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in trees}
     for tree in trees.values():
@@ -87,6 +94,7 @@ def main() -> None:
     ):
         print(title)
         compare(step, copies, trees, arguments.rounds)
+        compare(step, copies, models(arguments.weights), arguments.rounds)
 
 
 if __name__ == "__main__":

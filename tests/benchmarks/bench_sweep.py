@@ -1,6 +1,7 @@
 """How near the mapped training of a sweep comes to the machine's matrix-product rate.
 
-Run: `.venv/bin/python tests/benchmarks/bench_sweep.py [width] [members] [repeats]`. Prints one
+Run: `.venv/bin/python tests/benchmarks/bench_sweep.py [width] [members] [batch]
+[repeats]`. Prints one
 training chunk's rate as a fraction of the float32 matrix products measured in the same process,
 interleaved: median and range. The rate counts matrix products only, forward and backward.
 """
@@ -23,13 +24,13 @@ from scalex_eqx.experiments._train import _mapped, _shared_out, _Trainer
 STEPS = 5
 
 
-def main(width: int = 256, members: int = 18, repeats: int = 5) -> None:
+def main(width: int = 256, members: int = 18, batch: int = 8, repeats: int = 7) -> None:
     setting = Setting(
         base_width=64,
         depth=2,
         head_dimension=16,
         sequence_length=64,
-        batch_size=8,
+        batch_size=batch,
         steps=STEPS,
     )
     recipe, corpus = parse_recipe("standard:adam:full"), load_corpus(None)
@@ -59,7 +60,7 @@ def main(width: int = 256, members: int = 18, repeats: int = 5) -> None:
         rates.append(work / (time.perf_counter() - start) / 1e9)
     ratios = np.array(rates) / np.array(peaks)
     print(f"matrix products 2048 x 2048: {np.median(peaks):.0f} GFLOP/s")
-    print(f"width {width}, {members} runs: {np.median(rates):.0f} GFLOP/s")
+    print(f"width {width}, {members} runs, batches of {batch}: {np.median(rates):.0f} GFLOP/s")
     print(f"ratio: {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})")
 
 
