@@ -176,7 +176,7 @@ def _check_stack(spec: WeightSpec, *shapes: tuple[int, ...]) -> None:
     listed = ", ".join(map(str, shapes))
     if min(map(len, shapes)) < axes:
         raise ValueError(f"the spec is for {axes} axes, but the shapes are {listed}")
-    if len({shape[: len(shape) - axes] for shape in shapes}) > 1:
+    if len({tuple(shape[a] for a in spec.stack_axes(len(shape))) for shape in shapes}) > 1:
         raise ValueError(
             f"stack axes change with the width: shapes {listed}; only the last {axes} axes, which "
             "the spec names, may grow"
@@ -222,14 +222,11 @@ def _grows(
 
 def _check_growth(node: Weight, base: Weight, role: Role, ratio: Fraction) -> None:
     """Holds the shape at the width wanted against what base and probe have shown."""
-    expected = {
-        axes: ratio if grows else Fraction(1)
-        for axes, grows in (
-            (node.spec.fan_in, role in (Role.hidden, Role.readout)),
-            (node.spec.fan_out, role in (Role.embedding, Role.hidden, Role.vector)),
-        )
-    }
-    for axes, growth in expected.items():
+    for axes, grows in (
+        (node.spec.fan_in, role in (Role.hidden, Role.readout)),
+        (node.spec.fan_out, role in (Role.embedding, Role.hidden, Role.vector)),
+    ):
+        growth = ratio if grows else Fraction(1)
         if _grows(base.value.shape, node.value.shape, axes, ratio) != (growth != 1):
             raise ValueError(
                 f"axes {axes} have grown from shape {base.value.shape} to {node.value.shape}, "

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from scalex_eqx.experiments._errors import UsageError
+from ._errors import UsageError
 
 BYTES = 256
 _LARGEST_VOCABULARY = 2**31 - 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from scalex_eqx.experiments._errors import UsageError
+from ._errors import UsageError
 
 # Raise it when the meaning of a result changes: it enters every key, so that older rows stay in
 # the file but are no longer found.

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from scalex_eqx.experiments._errors import UsageError
-from scalex_eqx.experiments._rows import (
+from ._errors import UsageError
+from ._rows import (
     RESULT_VERSION as RESULT_VERSION,
     Row as Row,
     SweepRow as SweepRow,

@@ -1,12 +1,13 @@
 """The LR-transfer experiment: trains what is missing, keeps every run, and reports."""
 
 import collections
+import functools
 import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -20,7 +21,7 @@ from ._errors import UsageError
 from ._fits import RecipeAnalysis, Run, analyse
 from ._report import plot_transfer, print_table, write_html, write_json
 from ._rows import run_key
-from ._store import Row, Store, SweepRow
+from ._store import Row, Store
 from ._train import Trained, train_group
 
 STORE = "runs.sqlite"
@@ -114,7 +115,7 @@ def report(path: Path, console: Console) -> tuple[RecipeAnalysis, ...]:
         )
     planned = collections.Counter(str(member.recipe) for member in keys)
     analyses = analyse(runs, planned)
-    facts = _facts(sweep, saved, list(rows.values()))
+    facts = _facts(sweep, data, list(rows.values()))
     folder = path.parent
     plot_transfer(runs, analyses, folder / "transfer.png")
     write_json(facts, runs, analyses, folder / "results.json")
@@ -151,13 +152,13 @@ def _parts(members: Sequence[Member], size: int) -> list[Sequence[Member]]:
     return [members[i : i + size] for i in range(0, len(members), size)] if members else []
 
 
-def _describe(corpus: Corpus, held_out_windows: int) -> dict[str, object]:
+def _describe(corpus: Corpus, windows: int) -> dict[str, object]:
     return {
         "name": corpus.name,
         "digest": corpus.digest,
         "tokens": len(corpus.tokens),
         "vocabulary_size": corpus.vocabulary_size,
-        "held_out_windows": held_out_windows,
+        "held_out_windows": windows,
     }
 
 
@@ -215,8 +216,8 @@ def _work(member: Member, setting: Setting, vocabulary_size: int) -> float:
     return 6.0 * weights * setting.batch_size * setting.sequence_length * setting.steps
 
 
-def _facts(sweep: Sweep, saved: SweepRow, rows: Sequence[Row]) -> dict[str, str]:
-    setting, data = sweep.setting, saved.configuration["data"]
+def _facts(sweep: Sweep, data: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
+    setting = sweep.setting
     seconds = sum(row.result["seconds"] for row in rows)
     # Of the runs, not of the sweep: it may have been resumed elsewhere.
     environments = [row.result["environment"] for row in rows]
@@ -249,6 +250,7 @@ def _each_once(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
+@functools.cache
 def _processor() -> str:
     """The processor's name; the kernel knows it better than Python's `platform` does."""
     try:
