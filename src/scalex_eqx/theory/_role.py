@@ -11,6 +11,7 @@ class Role(StrEnum):
     | `readout` | grows | fixed | the matrix that produces the logits |
     | `vector` | none | grows | biases and norm gains of the trunk |
     | `constant` | none or fixed | fixed | the readout's bias, a gain over a fixed head dimension |
+    | `buffer` | any | any | an array that is not trained; it has no law and is left alone |
 
     A gain that is shared by a growing number of heads has the shape of a `constant`, but its
     gradient sums over the heads: the exponents of `constant`, all zero, are not right for it.
@@ -21,3 +22,4 @@ class Role(StrEnum):
     readout = "readout"
     vector = "vector"
     constant = "constant"
+    buffer = "buffer"
