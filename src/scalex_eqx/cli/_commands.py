@@ -19,6 +19,7 @@ from ..experiments import (
     report,
     transfer,
 )
+from ._exponents import Exponents
 from ._progress import ProgressBar
 
 
@@ -34,8 +35,9 @@ class Transfer:
 
     recipes: tuple[str, ...] = ("standard:adam:global", "standard:adam:full")
     """What to compare: parameterization:optimizer:rates. Parameterizations: standard, ntk, mup,
-    mean_field. Optimizers: adam, adamw. Rates: global (one learning rate for all weights), full
-    or none (the prescription under that alignment assumption)."""
+    mean_field. Optimizers: adam, adamw, adam_atan2, adam_parameter_scaling, adafactor, lion, sgd.
+    Rates: global (one learning rate for all weights), full or none (the prescription under that
+    alignment assumption)."""
     widths: tuple[int, ...] = (64, 128, 256)
     """Widths of the residual stream; multiples of the head dimension."""
     base_width: int | None = None
@@ -114,6 +116,7 @@ class Report:
 Command = (
     Annotated[Transfer, tyro.conf.subcommand("transfer")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Exponents, tyro.conf.subcommand("exponents")]
 )
 
 

@@ -2,9 +2,12 @@
 
 from ._alignment import (
     Alignment as Alignment,
+    depends_on_depth as depends_on_depth,
     full_alignment as full_alignment,
     no_alignment as no_alignment,
 )
+from ._assess import assess as assess
+from ._equivalence import equivalence as equivalence, shift as shift
 from ._exponents import (
     gradient_exponents as gradient_exponents,
     learning_rate_exponents as learning_rate_exponents,
@@ -16,6 +19,7 @@ from ._family import (
     as_family as as_family,
     sgd as sgd,
 )
+from ._layers import Infeasible as Infeasible
 from ._parameterization import (
     LayerExponents as LayerExponents,
     Parameterization as Parameterization,
@@ -25,3 +29,9 @@ from ._parameterization import (
     standard as standard,
 )
 from ._role import Role as Role
+from ._solution import (
+    Alternative as Alternative,
+    LayerSolution as LayerSolution,
+    Solution as Solution,
+)
+from ._solve import solve as solve

@@ -1,11 +1,11 @@
 from fractions import Fraction
 
-from ._alignment import Alignment
-from ._family import UpdateFamily, as_family
+from ._alignment import Alignments
+from ._family import UpdateFamily
+from ._layers import check_initialisation
 from ._parameterization import Parameterization
 from ._role import Role
-
-_HALF = Fraction(1, 2)
+from ._solve import solve
 
 
 def gradient_exponents(parameterization: Parameterization) -> dict[Role, Fraction]:
@@ -18,8 +18,8 @@ def gradient_exponents(parameterization: Parameterization) -> dict[Role, Fractio
 
     - `parameterization`: the exponents $a$ and $b$.
 
-    **Returns:** a dictionary from each of the five roles to its exponent. For a tied embedding
-    (see `Parameterization.tied`) the two uses of the weight have equal exponents.
+    **Returns:** a dictionary from each of the five trained roles to its exponent. For a tied
+    embedding (see `Parameterization.tied`) the two uses of the weight have equal exponents.
 
     **Raises:** `ValueError` if the parameterization does not start at a stable point.
 
@@ -28,8 +28,11 @@ def gradient_exponents(parameterization: Parameterization) -> dict[Role, Fractio
         Everett et al. (2024), [arXiv:2407.05872](https://arxiv.org/abs/2407.05872), Table 1,
         column "Gradient".
     """
-    _check_initialisation(parameterization)
-    a = parameterization.a
+    a, b = parameterization.a, parameterization.b
+    check_initialisation(
+        f"parameterization {parameterization.name!r}",
+        [(role, role, a[role], b[role]) for role in (Role.embedding, Role.hidden, Role.readout)],
+    )
     before_readout = parameterization.logit_exponent
     return {
         Role.embedding: before_readout + a.embedding,
@@ -41,34 +44,35 @@ def gradient_exponents(parameterization: Parameterization) -> dict[Role, Fractio
 
 
 def learning_rate_exponents(
-    parameterization: Parameterization, family: str | UpdateFamily, alignment: Alignment
+    parameterization: Parameterization,
+    family: str | UpdateFamily,
+    alignment: Alignments,
+    depth: int = 1,
 ) -> dict[Role, Fraction]:
     r"""The exponents $c$ of the largest stable learning rates, $\eta \sim r^{-c}$.
 
-    The effective weight's update has entries $r^{-(a + c + p g + q b)}$, where $p$ and $q$ are
-    the family's degrees in the gradient and in the weight. Multiplied with the activations it
-    grows by $r^s$, $s$ the alignment ($\alpha = u = s$); the embedding's fan-in does not grow.
-    Each layer's output may change by order one and no more:
+    They are those of [`scalex_eqx.theory.solve`][], which has the equations and says more about
+    them. For $\alpha = u = s$ and $\omega = 1/2$ they balance the effective weight's update with
+    the sum over the fan-in, so that each layer's output changes by order one and no more:
 
-    $$a + c + p g + q b = \begin{cases} 0 & \text{embedding, vector} \\ s & \text{hidden, readout.}
-    \end{cases}$$
+    $$a + c + p g + q b + o = \begin{cases} 0 & \text{embedding, vector} \\
+    s & \text{hidden, readout.} \end{cases}$$
 
-    Two conditions can ask for less than that. A family that is relative to the weight ($q = 1$)
-    must not have updates that outgrow it: $c \ge 0$. And where updates follow the gradient
-    ($p = 1$) the readout's update must not outgrow its initial size, or the gradients behind it
-    would grow: $2 a + c \ge A$.
+    A family that is relative to the weight ($q > 0$) can be asked for less, and so can the
+    readout of one that follows the gradient ($p > 0$).
 
     **Arguments:**
 
     - `parameterization`: the exponents $a$ and $b$.
     - `family`: `"sgd"`, `"adam"`, `"adafactor"`, or an `UpdateFamily`.
-    - `alignment`: `full_alignment`, `no_alignment`, or another with $\alpha = u$ and
-      $\omega = 1/2$; those are the ones for which this closed form holds.
+    - `alignment`: one for all layers, or as in [`scalex_eqx.theory.solve`][].
+    - `depth`: the number of hidden layers. It matters if
+        [`scalex_eqx.theory.depends_on_depth`][] says so.
 
-    **Returns:** a dictionary from each of the five roles to its exponent.
+    **Returns:** a dictionary from each of the five trained roles to its exponent, without
+    `hidden` if `depth` is 0. Where the hidden layers' exponents differ it is the largest.
 
-    **Raises:** `ValueError` if the parameterization does not start at a stable point or the
-    closed form does not cover the alignment.
+    **Raises:** `ValueError` if the parameterization does not start at a stable point.
 
     ??? cite "Source"
 
@@ -76,56 +80,4 @@ def learning_rate_exponents(
         With muP and mean-field and no alignment, for SGD and Adafactor, the readout's exponent
         is the largest learning rate but the logits' change vanishes as the width grows.
     """
-    family = as_family(family)
-    s = _closed_form_alignment(alignment)
-    exponents = {
-        role: _exponent(parameterization, family, role, growth, gradient)
-        for (role, gradient), growth in zip(
-            gradient_exponents(parameterization).items(),
-            (Fraction(0), s, s, Fraction(0), Fraction(0)),
-            strict=True,
-        )
-    }
-    exponents[Role.constant] = Fraction(0)
-    return exponents
-
-
-def _exponent(
-    parameterization: Parameterization,
-    family: UpdateFamily,
-    role: Role,
-    growth: Fraction,
-    gradient: Fraction,
-) -> Fraction:
-    a, b = parameterization.a[role], parameterization.b[role]
-    p, q = family.gradient_degree, family.weight_degree
-    if role is Role.readout and p:
-        growth = max(growth, parameterization.logit_exponent)
-    exponent = growth - a - p * gradient - q * b
-    return max(exponent, Fraction(0)) if q else exponent
-
-
-def _closed_form_alignment(alignment: Alignment) -> Fraction:
-    if alignment.omega != _HALF or alignment.alpha != alignment.u:
-        raise ValueError(
-            f"alignment {alignment.name!r} is (alpha, omega, u) = ({alignment.alpha}, "
-            f"{alignment.omega}, {alignment.u}); learning-rate exponents are available for "
-            "alpha = u and omega = 1/2, such as full_alignment and no_alignment"
-        )
-    return alignment.alpha
-
-
-def _check_initialisation(parameterization: Parameterization) -> None:
-    a, b = parameterization.a, parameterization.b
-    conditions = (
-        ("embedding", a.embedding + b.embedding == 0, "a + b = 0"),
-        ("hidden", a.hidden + b.hidden == _HALF, "a + b = 1/2"),
-        ("readout", a.readout + b.readout >= _HALF, "a + b >= 1/2"),
-    )
-    for role, holds, condition in conditions:
-        if not holds:
-            raise ValueError(
-                f"parameterization {parameterization.name!r} is not stable at initialisation: "
-                f"its {role} has a = {a[Role(role)]} and b = {b[Role(role)]}, but activations "
-                f"and logits stay bounded only with {condition}"
-            )
+    return solve(parameterization, family, alignment, depth=depth).exponents

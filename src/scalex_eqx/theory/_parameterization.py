@@ -1,7 +1,7 @@
 import dataclasses
 from fractions import Fraction
 
-from ._rational import Exponent, exact
+from ._rational import Number, set_rounded
 from ._role import Role
 
 
@@ -9,21 +9,28 @@ from ._role import Role
 class LayerExponents:
     """One exact exponent for each of the three kinds of matrices.
 
-    **Arguments:** each an int, a `Fraction` or a string such as `"1/2"`.
+    **Arguments:** each an int, a `Fraction`, a string such as `"1/2"`, or a float, which is read
+    as the nearest fraction with a denominator of at most 1000; `notes` says so.
     """
 
     embedding: Fraction
     hidden: Fraction
     readout: Fraction
+    notes: tuple[str, ...] = dataclasses.field(init=False, compare=False, repr=False)
 
-    def __init__(self, embedding: Exponent, hidden: Exponent, readout: Exponent):
-        given = {"embedding": embedding, "hidden": hidden, "readout": readout}
-        for name, value in given.items():
-            object.__setattr__(self, name, exact(value, name))
+    def __init__(self, embedding: Number, hidden: Number, readout: Number):
+        set_rounded(self, {"embedding": embedding, "hidden": hidden, "readout": readout})
 
     def __getitem__(self, role: Role) -> Fraction:
         """The exponent of `role`; it is zero for `vector` and `constant`, which are not scaled."""
         return getattr(self, Role(role), Fraction(0))
+
+
+def derived(source: LayerExponents, **changed: Fraction) -> LayerExponents:
+    """`source` with other exponents, and still with its notes on those that were rounded."""
+    new = dataclasses.replace(source, **changed)
+    object.__setattr__(new, "notes", source.notes)
+    return new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +64,13 @@ class Parameterization:
     b: LayerExponents
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was rounded, a sentence each: empty unless exponents were given as floats."""
+        return tuple(
+            f"{field}, {note}" for field in ("a", "b") for note in getattr(self, field).notes
+        )
+
+    @property
     def logit_exponent(self) -> Fraction:
         r"""$A = a + b$ of the readout: the effective readout's entries are $r^{-A}$ at init."""
         return self.a.readout + self.b.readout
@@ -72,8 +86,8 @@ class Parameterization:
         b = self.b.embedding
         return Parameterization(
             f"{self.name} (tied)",
-            dataclasses.replace(self.a, readout=1 - b),
-            dataclasses.replace(self.b, readout=b),
+            derived(self.a, readout=1 - b),
+            derived(self.b, readout=b),
         )
 
 

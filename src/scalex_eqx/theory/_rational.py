@@ -1,10 +1,17 @@
+import math
 from fractions import Fraction
 from typing import Any
 
 Exponent = int | str | Fraction
-"""What an exponent may be given as."""
+"""What an exponent may be given as where it has to be exact."""
+
+Number = int | float | str | Fraction
+"""What an exponent may be given as where a float is rounded to a nearby fraction."""
 
 type_names = "an int, a Fraction or a string such as '1/2'"
+
+# A float has a denominator of up to 2^1074, and exponents are not known to that precision.
+_LARGEST_DENOMINATOR = 1000
 
 
 def exact(value: Any, name: str) -> Fraction:
@@ -18,3 +25,23 @@ def exact(value: Any, name: str) -> Fraction:
         return Fraction(value)
     except ValueError:
         raise ValueError(f"{name} is {value!r}; expected {type_names}") from None
+
+
+def rounded(value: Any, name: str) -> tuple[Fraction, tuple[str, ...]]:
+    """The exponent `value` as a Fraction, and a note where a float was rounded to be one."""
+    if not isinstance(value, float):
+        return exact(value, name), ()
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; expected a finite float, {type_names}")
+    fraction = Fraction(value).limit_denominator(_LARGEST_DENOMINATOR)
+    return fraction, () if fraction == value else (f"{name}: {value!r} read as {fraction}",)
+
+
+def set_rounded(target: Any, values: dict[str, Any]) -> None:
+    """Sets the fields of a frozen dataclass to exponents, and its field `notes`."""
+    notes = ()
+    for field, value in values.items():
+        fraction, note = rounded(value, field)
+        object.__setattr__(target, field, fraction)
+        notes += note
+    object.__setattr__(target, "notes", notes)
