@@ -151,7 +151,8 @@ def test_spread_and_multiplier_of_every_weight(parameterization, width: int):
         column = (Role.embedding, Role.hidden, Role.readout).index(ROLES[path])
         sigma = at_base.get(path, 1.0 if ROLES[path] is Role.embedding else BASE**-0.5)
         b, a = B[parameterization.name][column], A[parameterization.name][column]
-        assert spec.std == pytest.approx(sigma * r**-b, rel=1e-12)
+        assert spec.std == sigma
+        assert spec.initial_std == pytest.approx(sigma * r**-b, rel=1e-12)
         assert spec.multiplier == pytest.approx(r**-a, rel=1e-12)
 
 
@@ -163,7 +164,7 @@ def test_the_spread_is_that_of_the_values(parameterization):
         if weight.spec.std is not None:
             value = np.asarray(weight.value, np.float64)
             tolerance = 4.5 / np.sqrt(2 * value.size)
-            assert np.sqrt(np.mean(value**2)) == pytest.approx(weight.spec.std, rel=tolerance)
+            assert np.sqrt(np.mean(value**2)) == pytest.approx(weight.spec.initial_std, rel=tolerance)
 
 
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=lambda p: p.name)

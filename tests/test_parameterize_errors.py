@@ -32,22 +32,24 @@ def good(width: int) -> Weight:
     return matrix(width, width)
 
 
-def test_stray_arrays():
+def test_arrays_whose_role_cannot_be_told():
     class Layer(eqx.Module):
         linear: Linear
         scale: jax.Array
         table: list[jax.Array]
 
     def make(width: int):
+        tables = [jnp.ones((3, width)), jnp.ones((2, width, width))]
         return {
-            "layer": Layer(Linear(width, width, key=KEY), jnp.ones(()), [jnp.ones(width)]),
+            "layer": Layer(Linear(width, width, key=KEY), jnp.ones(()), tables),
             "count": jnp.zeros((), jnp.int32),
         }
 
-    with expect_error("layer/scale: a floating-point array outside a Weight; wrap it") as caught:
+    with expect_error("layer/table/0: shape (3, 4) at the base width and (3, 8)") as caught:
         scaled(make)
-    assert "layer/table/0: a floating-point array outside" in str(caught.value)
+    assert "layer/table/1: shape (2, 4, 4) at" in str(caught.value)
     assert "layer/linear" not in str(caught.value)
+    assert "layer/scale" not in str(caught.value)
     assert "count" not in str(caught.value)
 
 
@@ -140,7 +142,7 @@ def test_a_weight_that_is_missing_at_one_width():
 
 
 def test_no_weight_at_all():
-    with expect_error("without a single Weight: there is nothing to scale"):
+    with expect_error("without a single Weight or floating-point array: there is nothing to scale"):
         scaled(lambda width: {"width": width, "count": jnp.zeros(3, jnp.int32)})
 
 
@@ -189,7 +191,7 @@ def test_a_matrix_that_keeps_its_spread_needs_none():
 def test_different_problems_are_listed_together():
     def make(width: int):
         return {
-            "array": jnp.ones(width),
+            "array": jnp.ones((3, width)),
             "growth": matrix(width, width**2),
             "role": matrix(width, width, role=Role.readout),
             "spread": matrix(width, width, std=None),

@@ -6,6 +6,7 @@ import threading
 from fractions import Fraction
 
 import pytest
+from jaxtyping import TypeCheckError
 
 import scalex_eqx as sx
 from scalex_eqx import Role, WeightSpec
@@ -57,6 +58,7 @@ def test_equal_specs_are_one_object(remake):
         {"role": None},
         {"parameterization": sx.standard},
         {"width_ratio": Fraction(2)},
+        {"factor_exponent": Fraction(1, 2)},
         {"fan_in": (-2,), "fan_out": (-1,)},
     ],
 )
@@ -146,3 +148,27 @@ def test_what_a_fresh_spec_cannot_say():
         _ = fresh.gradient_exponent
     with pytest.raises(ValueError, match="is not completed"):
         fresh.scale(Fraction(1))
+
+
+def test_what_a_factor_adds():
+    """It multiplies the weight and so its gradient, and nothing else."""
+    spec = dataclasses.replace(COMPLETE, factor_exponent=Fraction(1, 2))
+    assert spec.multiplier == 1 / 4
+    assert spec.gradient_exponent == Fraction(3, 2)
+    assert spec.spread_exponent == COMPLETE.spread_exponent == 0
+
+
+def test_a_buffer_has_no_exponents():
+    spec = dataclasses.replace(COMPLETE, role=Role.buffer)
+    assert (spec.multiplier, spec.gradient_exponent, spec.spread_exponent) == (1.0, 0, 0)
+
+
+@pytest.mark.parametrize("exponent", [0.5, "1/2", 1, None])
+def test_a_factor_that_is_not_exact(exponent):
+    with pytest.raises((ValueError, TypeCheckError)):
+        dataclasses.replace(COMPLETE, factor_exponent=exponent)
+
+
+def test_a_buffer_has_no_factor():
+    with pytest.raises(ValueError, match="factor_exponent is 1 of a buffer"):
+        WeightSpec((), (), role=Role.buffer, factor_exponent=Fraction(1))

@@ -238,6 +238,17 @@ def test_resolve_replaces_every_weight_and_nothing_else():
     assert_equal(sx.resolve(resolved), resolved)
 
 
+def test_a_buffer_is_its_value_without_a_gradient():
+    spec = dataclasses.replace(mlp().up.weight.spec, role=sx.Role.buffer)
+    buffer = Weight(jnp.arange(3.0), spec)
+    assert np.array_equal(sx.effective(buffer), buffer.value)
+    gradient = jax.grad(lambda weight: jnp.sum(sx.effective(weight) ** 2))(buffer)
+    assert gradient.spec is spec
+    assert not np.any(gradient.value)
+    lowered = jax.jit(sx.effective).lower(buffer).as_text()
+    assert "stablehlo" not in lowered.partition("func.func public @main")[2]
+
+
 def test_resolve_passes_a_filtered_weight():
     _, rest = eqx.partition(mlp(), eqx.is_array)
     assert sx.resolve(rest).up.weight is None
@@ -276,16 +287,11 @@ def test_require_complete_passes_a_complete_tree():
 
 
 def foreign() -> eqx.nn.MLP:
-    plain = eqx.nn.MLP(4, 2, width_size=8, depth=1, key=KEY)
-
-    def wrap(x):
-        axes = ((-1,), (-2,)) if x.ndim == 2 else ((), (-1,))
-        return Weight(x, WeightSpec(*axes, std=0.1))
-
-    return eqx.tree_at(
-        lambda m: [leaf for layer in m.layers for leaf in (layer.weight, layer.bias)],
-        plain,
-        replace_fn=wrap,
+    return sx.parameterize(
+        lambda width: eqx.nn.MLP(4, 2, width, depth=1, key=KEY),
+        width=8,
+        base_width=8,
+        parameterization=sx.ntk,
     )
 
 

@@ -36,12 +36,15 @@ class WeightSpec(metaclass=_Interned):
         from the end: `(-1,)` and `(-2,)` for a matrix that is applied as `weight @ x`. All
         other axes, which stand in front, are stack axes: layers stacked for a `scan`, or
         members of an ensemble.
-    - `std`: the standard deviation of the distribution that the value was drawn from, `None` if
-        it was not drawn (a gain of ones).
+    - `std`: $\sigma$, the standard deviation of the distribution that the value was drawn from,
+        `None` if it was not drawn (a gain of ones). Once completed it is that of the base model;
+        see `initial_std`.
     - `role`: how the axes grow with the width. Declared by a layer it is a promise that
         `parameterize` checks; left out it is inferred from the shapes.
     - `parameterization`: whose exponents hold; completed by `parameterize`.
     - `width_ratio`: $r = n / n_\text{base}$, exact; completed by `parameterize`.
+    - `factor_exponent`: $f$ of a further factor $r^{-f}$ in the forward pass, exact. The initial
+        value doesn't know of it; see `factors` of `parameterize`.
     """
 
     fan_in: tuple[int, ...]
@@ -50,6 +53,7 @@ class WeightSpec(metaclass=_Interned):
     role: Role | None = None
     parameterization: Parameterization | None = None
     width_ratio: Fraction | None = None
+    factor_exponent: Fraction = Fraction(0)
 
     def __post_init__(self):
         self._check_declared()
@@ -76,6 +80,16 @@ class WeightSpec(metaclass=_Interned):
             raise ValueError(f"std is {self.std!r}; expected a number of at least 0, or None")
         if self.role is not None and self.role not in list(Role):
             raise ValueError(f"role is {self.role!r}; expected one of {', '.join(Role)}, or None")
+        if not isinstance(self.factor_exponent, Fraction):
+            raise ValueError(
+                f"factor_exponent is {self.factor_exponent!r}; expected a Fraction: exponents are "
+                "exact"
+            )
+        if self.role is Role.buffer and self.factor_exponent:
+            raise ValueError(
+                f"factor_exponent is {self.factor_exponent} of a buffer, which has no scaling law; "
+                "drop it"
+            )
 
     def __reduce__(self):
         return WeightSpec, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
@@ -87,16 +101,32 @@ class WeightSpec(metaclass=_Interned):
 
     @property
     def multiplier(self) -> float:
-        """$r^{-a}$, by which the value is multiplied in the forward pass; 1 until completed."""
+        """$r^{-(a + f)}$, the value's factor in the forward pass; 1 until completed."""
         if self.parameterization is None or self.role is None:
             return 1.0
-        return self.scale(self.parameterization.a[self.role])
+        return self.scale(self.parameterization.a[self.role] + self.factor_exponent)
+
+    @property
+    def spread_exponent(self) -> Fraction:
+        """$b$: the initial spread is $r^{-b}$ times the base model's."""
+        parameterization, role, _ = self._completed()
+        return parameterization.b[role]
+
+    @property
+    def initial_std(self) -> float | None:
+        r"""$\sigma r^{-b}$, the standard deviation at initialisation; `None` if not declared."""
+        return None if self.std is None else self.std * self.scale(self.spread_exponent)
 
     @property
     def gradient_exponent(self) -> Fraction:
-        """$g$: the gradient's entries are $r^{-g}$ times the base model's at initialisation."""
+        """$g + f$: the gradient's entries are $r^{-(g + f)}$ times the base model's at first.
+
+        Zero for a `buffer`, which has no gradient.
+        """
         parameterization, role, _ = self._completed()
-        return gradient_exponents(parameterization)[role]
+        if role is Role.buffer:
+            return Fraction(0)
+        return gradient_exponents(parameterization)[role] + self.factor_exponent
 
     def scale(self, exponent: Fraction) -> float:
         r"""$r^{-\text{exponent}}$, exactly 1 where the exponent is zero."""

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
 from ._spec import WeightSpec
+from .theory import Role
 
 _Value = TypeVar("_Value")
 
@@ -44,7 +45,7 @@ class Weight(Generic[_Value]):
             return _CheckedWeight.of(hint)
 
     def _refuse(self, *_: Any) -> NoReturn:
-        raise TypeError(_not_an_array("arithmetic"))
+        raise TypeError(not_an_array("arithmetic"))
 
     __jax_array__ = __array__ = __getitem__ = __neg__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
@@ -79,7 +80,7 @@ jtu.register_pytree_with_keys(Weight, _flatten_with_keys, _unflatten, _flatten)
 
 
 def _refuse_attribute(name: str, _: Weight) -> NoReturn:
-    raise AttributeError(_not_an_array(f"attribute {name!r}"))
+    raise AttributeError(not_an_array(f"attribute {name!r}"))
 
 
 # Not in a __getattr__, which would slow down every access to the fields.
@@ -88,7 +89,8 @@ for _name in dir(jax.Array):
         setattr(Weight, _name, property(functools.partial(_refuse_attribute, _name)))
 
 
-def _not_an_array(wanted: str) -> str:
+def not_an_array(wanted: str) -> str:
+    """The message where `wanted` was asked of a `Weight` that had to be resolved before."""
     return (
         f"{wanted} of a Weight: it is no array but carries one, with its scaling law. Apply "
         "`model = scalex_eqx.resolve(model)` inside the loss, before modules that expect plain "
@@ -143,7 +145,9 @@ def is_weight(node: Any) -> TypeGuard[Weight]:
 
 
 def effective(x: Weight[Array] | Array) -> Array:
-    r"""The effective weight $r^{-a} w$ of a `Weight`; an array is returned unchanged.
+    r"""The effective weight $r^{-(a + f)} w$ of a `Weight`; an array is returned unchanged.
+
+    A `buffer` is not trained: its value is returned as it is, without a gradient.
 
     **Arguments:**
 
@@ -153,9 +157,13 @@ def effective(x: Weight[Array] | Array) -> Array:
 
 
 def _effective_value(weight: Weight) -> Any:
-    multiplier = weight.spec.multiplier
     # A filter leaves None where it has taken an array out.
-    return weight.value if multiplier == 1.0 or weight.value is None else multiplier * weight.value
+    if weight.value is None:
+        return None
+    if weight.spec.role is Role.buffer:
+        return jax.lax.stop_gradient(weight.value)
+    multiplier = weight.spec.multiplier
+    return weight.value if multiplier == 1.0 else multiplier * weight.value
 
 
 def resolve(tree: PyTree) -> PyTree:
@@ -214,8 +222,9 @@ def require_complete(tree: PyTree) -> None:
     problems = []
     if bare:
         problems.append(
-            f"arrays without a scaling law: {', '.join(bare)}. Make each a Weight(value, "
-            "WeightSpec(...)), or keep it out of the trained tree"
+            f"arrays without a scaling law: {', '.join(bare)}. Make each a Weight, as "
+            "scalex_eqx.parameterize does, or keep it out of the trained tree; a resolved model "
+            "belongs inside the loss only"
         )
     if incomplete:
         problems.append(

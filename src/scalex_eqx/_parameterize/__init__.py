@@ -1,0 +1,3 @@
+"""Base width + target width → a model whose every weight has its scaling law."""
+
+from ._api import parameterize as parameterize, parameterize_model as parameterize_model

@@ -1,0 +1,159 @@
+from collections.abc import Callable, Collection
+from fractions import Fraction
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import PyTree
+
+from .._weight import is_weight
+from ..theory import Parameterization
+from ._assign import Options
+from ._law import give_law
+from ._nodes import find_nodes
+from ._select import Choices, Key
+
+Frozen = Collection[Key] | Callable[[str, Any], Any]
+
+
+def parameterize(
+    make: Callable[[int], PyTree],
+    *,
+    width: int,
+    base_width: int,
+    parameterization: Parameterization,
+    roles: Choices | None = None,
+    layouts: Choices | None = None,
+    factors: Choices | None = None,
+    frozen: Frozen | None = None,
+    probe_width: int | None = None,
+    force: bool = False,
+) -> PyTree:
+    r"""The model `make(width)` with the scaling law of every trainable array.
+
+    $$w \sim \sigma\, r^{-b}, \qquad W_\text{effective} = r^{-(a + f)}\, w, \qquad
+    r = \text{width} / \text{base_width}.$$
+
+    `make` may return any pytree. Each [`scalex_eqx.Weight`][] in it is completed, and each other
+    floating-point array becomes one. Comparing the shapes at `base_width` and at `probe_width`
+    tells which axes grow, hence each array's role; which axes are summed over is known for the
+    modules of `equinox.nn` and their subclasses, declared by a `Weight`, and otherwise inferred
+    where the shapes leave no choice. The state of stateful layers, integers and keys are left
+    alone.
+
+    The initial spread $\sigma$ is the base model's: the `std` that a `Weight` declares, or the
+    standard deviation of an array's entries, all layers of a stack together. An array's
+    deviations from its mean are multiplied by what the law asks for; its mean, such as a gain's
+    one, stays, and so do zeros and other constants.
+
+    At `width == base_width` all parameterizations are the same model, the one that was tuned, and
+    every value is bitwise what `make` returned.
+
+    **Arguments:**
+
+    - `make`: builds the model at a given width, e.g.
+        `lambda width: eqx.nn.MLP(8, 4, width, 2, key=key)`. What it draws at random must come
+        from keys that it holds.
+    - `width`: the width wanted; smaller than the base width works as well.
+    - `base_width`: the width at which the hyperparameters are tuned.
+    - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
+    - `roles`: the roles of some arrays. One that the shapes contradict is an error.
+    - `layouts`: the names of some arrays' last axes: `"in"` if it is summed over, `"out"` if it is
+        produced. Axes in front of them number stacked layers. They precede what is known.
+    - `factors`: the exponents $f$ of factors $r^{-f}$ in the forward pass of some arrays, such as
+        `"1/2"` for attention's queries where the heads' dimension grows. They leave the initial
+        values and the exponents $a$ and $b$ alone.
+    - `frozen`: the arrays that are not trained. They stay as `make` drew them and get the role
+        `buffer`.
+    - `probe_width`: a second width at which `make` works, other than the base width; twice the
+        base width by default.
+    - `force`: whether `roles` may contradict the shapes.
+
+    `roles`, `layouts` and `factors` are each a mapping or a function. A mapping's keys are path
+    patterns (`"layers/*/weight"`, in which `*` also matches slashes) or module types, which stand
+    for all arrays in modules of that type or a subclass; under a type there may be a mapping from
+    patterns of paths within the module, `{MyDense: {"kernel": ("in", "out")}}`. A function is
+    called with path and array, or its shape, and returns a value or `None`. `frozen` is a
+    collection of such keys, or a function that returns whether the array is frozen.
+
+    **Returns:** the model. Works under `jit`, and under `vmap` over the keys.
+
+    **Raises:** `ValueError` if the widths are not positive integers, the parameterization is not
+    stable at initialisation, the three models don't have the same arrays, or there are none; and,
+    listing every offending path, if an array's role cannot be inferred, an axis grows at another
+    rate than the width, a stack axis grows, a given or declared role contradicts the shapes, a
+    `Weight` that needs a `std` has none or is completed already, a shared weight has uses without
+    a law, a layer normalises its weight, or an option matches no array or says two things of one.
+    """
+    probe_width = 2 * base_width if probe_width is None else probe_width
+    _check_widths(width, base_width, probe_width)
+    base = eqx.filter_eval_shape(make, base_width)
+    probe = eqx.filter_eval_shape(make, probe_width)
+    if width != base_width and not all(is_weight(n.leaf) for n in find_nodes(base).values()):
+        base = make(base_width)
+    return give_law(
+        (base, probe, make(width)),
+        (f"at width {base_width}", f"at width {probe_width}", f"at width {width}"),
+        (Fraction(probe_width, base_width), Fraction(width, base_width)),
+        parameterization,
+        Options(roles, layouts, factors, frozen, force),
+    )
+
+
+def parameterize_model(
+    model: PyTree,
+    base: PyTree,
+    probe: PyTree,
+    *,
+    parameterization: Parameterization,
+    roles: Choices | None = None,
+    layouts: Choices | None = None,
+    factors: Choices | None = None,
+    frozen: Frozen | None = None,
+    force: bool = False,
+) -> PyTree:
+    r"""A model that is there already, with the scaling law of every trainable array.
+
+    It does what [`scalex_eqx.parameterize`][] does, for a model that no function of the width
+    makes. The width ratio $r$ is the rate at which axes grow from `base` to `model`.
+
+    The initial spread $\sigma$ is measured if `base` holds arrays. If it holds shapes, the
+    values of `model` are taken to be drawn with the usual spread: $1 / \sqrt{\text{fan-in}}$
+    where the fan-in grows, and one that does not depend on the width elsewhere. Under the
+    standard parameterization they then stay as they are.
+
+    **Arguments:**
+
+    - `model`: the model, freshly initialised.
+    - `base`: the same model at the base width; arrays, or their shapes as `jax.eval_shape`
+        returns them. Any `Weight` in it has the spec that it has at that width.
+    - `probe`: the same at another width than the base width, which may be `model` itself.
+    - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
+    - `roles`, `layouts`, `factors`, `frozen`, `force`: as for `parameterize`.
+
+    **Returns:** the model.
+
+    **Raises:** `ValueError` as `parameterize` does, and if axes grow at different rates or
+    nothing grows from `base` to `probe`.
+    """
+    return give_law(
+        (base, probe, model),
+        ("in base", "in probe", "in the model"),
+        None,
+        parameterization,
+        Options(roles, layouts, factors, frozen, force),
+    )
+
+
+def _check_widths(width: int, base_width: int, probe_width: int) -> None:
+    for name, value in (
+        ("width", width),
+        ("base_width", base_width),
+        ("probe_width", probe_width),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a positive integer")
+    if probe_width == base_width:
+        raise ValueError(
+            f"probe_width and base_width are both {base_width}; which axes grow can only be seen "
+            "from two different widths"
+        )

@@ -1,0 +1,177 @@
+"""Axes and role of each array of a model: chosen, declared, known or inferred."""
+
+import dataclasses
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import equinox as eqx
+
+from .._spec import WeightSpec
+from .._weight import is_weight, path_string
+from ..theory import Role
+from ..theory._rational import exact
+from ._growth import role_from_shapes
+from ._layouts import PATH, Layout, fan_axes, inferred_layout, known_layout, parse_layout
+from ._nodes import Node, Path
+from ._select import Choices, as_choices, select
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the caller of `parameterize` says of some arrays; see there."""
+
+    roles: Choices | None
+    layouts: Choices | None
+    factors: Choices | None
+    frozen: Any
+    force: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The options, resolved: what they say of each path. A frozen array has the role `buffer`."""
+
+    roles: Mapping[Path, Role]
+    layouts: Mapping[Path, Layout]
+    factors: Mapping[Path, Fraction]
+    force: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Triple:
+    """The same node in the model at the base, the probe and the wanted width."""
+
+    base: Node
+    probe: Node
+    wanted: Node
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        return self.base.array.shape, self.probe.array.shape, self.wanted.array.shape
+
+
+def choose(
+    options: Options, nodes: Mapping[Path, Node], uses: Mapping[Path, Node]
+) -> tuple[Chosen, list[str]]:
+    """Matches the options with a model's nodes, and with second uses of weights.
+
+    **Returns:** the choices, and everything that is wrong with them.
+    """
+    both = {**nodes, **uses}
+    frozen, frozen_errors = select("frozen", as_choices("frozen", options.frozen), nodes, bool)
+    roles, role_errors = select("roles", options.roles, both, _parse_role)
+    layouts, layout_errors = select("layouts", options.layouts, both, parse_layout)
+    factors, factor_errors = select("factors", options.factors, nodes, _parse_factor)
+    errors = [*frozen_errors, *role_errors, *layout_errors, *factor_errors]
+    for path in frozen:
+        if roles.get(path, Role.buffer) is not Role.buffer:
+            errors.append(
+                f"{path_string(path)}: frozen, so that it has no scaling law, but roles says "
+                f"{roles[path]}; drop either"
+            )
+    roles |= dict.fromkeys(frozen, Role.buffer)
+    return Chosen(roles, layouts, factors, options.force), errors
+
+
+def assign(
+    path: Path, triple: Triple, chosen: Chosen, probe_ratio: Fraction, ratio: Fraction
+) -> WeightSpec:
+    """The spec of an array with its axes and its role; everything but the law's exponents.
+
+    **Raises:** `ValueError` if the array has no law, or not this one.
+    """
+    if len({is_weight(node.leaf) for node in (triple.base, triple.probe, triple.wanted)}) > 1:
+        raise ValueError(
+            "a Weight in one of the models and an array in another; make it the same in all"
+        )
+    given = chosen.roles.get(path)
+    declared = _declared(triple.wanted.leaf)
+    if Role.buffer in (given, declared and declared.role):
+        if path in chosen.factors:
+            raise ValueError("not trained, so that it has no scaling law, but factors gives it one")
+        return dataclasses.replace(declared or WeightSpec((), ()), role=Role.buffer)
+    _check_not_normalised(triple.wanted)
+    layout = chosen.layouts.get(path)
+    if declared is None:
+        spec = _undeclared(path, triple, layout, given)
+    elif layout is None or fan_axes(layout) == (declared.fan_in, declared.fan_out):
+        spec = declared
+    else:
+        raise ValueError(
+            f"layouts gives {layout}, but this is a Weight that declares fan_in {declared.fan_in} "
+            f"and fan_out {declared.fan_out} itself; drop the entry"
+        )
+    role = role_from_shapes(spec, triple.shapes, probe_ratio, ratio)
+    role = _checked_role(role, given, spec.role, triple, chosen.force)
+    factor = chosen.factors.get(path, spec.factor_exponent)
+    return dataclasses.replace(spec, role=role, factor_exponent=factor)
+
+
+def _declared(leaf: Any) -> WeightSpec | None:
+    """The spec of a `Weight` that is in order; `None` for an array."""
+    if not is_weight(leaf):
+        return None
+    if not eqx.is_inexact_array(leaf.value) or not isinstance(leaf.spec, WeightSpec):
+        raise ValueError(
+            f"a Weight of {type(leaf.value).__name__} and {type(leaf.spec).__name__}; expected a "
+            "floating-point array and a WeightSpec"
+        )
+    if leaf.spec.is_complete:
+        raise ValueError("this Weight is completed already; give parameterize a fresh model")
+    return leaf.spec
+
+
+def _undeclared(path: Path, triple: Triple, layout: Layout | None, role: Role | None) -> WeightSpec:
+    base, probe, _ = triple.shapes
+    layout = known_layout(triple.wanted) if layout is None else layout
+    try:
+        layout = inferred_layout(base, probe, role) if layout is None else layout
+    except ValueError as error:
+        raise ValueError(str(error).replace(PATH, path_string(path))) from None
+    if len(layout) > min(len(base), len(probe)):
+        raise ValueError(
+            f"the layout {layout} is for at least {len(layout)} axes, but the shapes are "
+            f"{', '.join(map(str, triple.shapes))}; name the last axes only, those that are there"
+        )
+    return WeightSpec(*fan_axes(layout))
+
+
+def _checked_role(
+    role: Role, given: Role | None, declared: Role | None, triple: Triple, force: bool
+) -> Role:
+    """`role`, which the shapes show, unless a given one is forced."""
+    if given is not None and force:
+        return given
+    base, probe, _ = triple.shapes
+    shown = (
+        f"but its shapes, {base} at the base width and {probe} at the probe width, are those of "
+        f"{role}"
+    )
+    if given not in (None, role):
+        raise ValueError(
+            f"roles says {given}, {shown}; correct the entry, or pass force=True if the shapes "
+            "mislead"
+        )
+    if given is None and declared not in (None, role):
+        raise ValueError(f"declared as {declared}, {shown}; change the role or the fan axes")
+    return role
+
+
+def _check_not_normalised(node: Node) -> None:
+    for parent, _ in node.parents:
+        if isinstance(parent, eqx.nn.WeightNorm | eqx.nn.SpectralNorm):
+            raise ValueError(
+                f"in an equinox.nn.{type(parent).__name__}, which normalises the weight, so that "
+                "its spread is not its own; use the layer without it, or freeze its arrays"
+            )
+
+
+def _parse_role(value: Any) -> Role:
+    if value not in list(Role):
+        raise ValueError(f"{value!r} is no role; expected one of {', '.join(Role)}")
+    return Role(value)
+
+
+def _parse_factor(value: Any) -> Fraction:
+    return exact(value, "the exponent")

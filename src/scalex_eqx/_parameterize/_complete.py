@@ -1,0 +1,74 @@
+"""Value and spec of a weight once its role is known."""
+
+import dataclasses
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._spec import WeightSpec
+from .._weight import Weight, is_weight
+from ..theory import Parameterization, Role
+from ._assign import Triple
+from ._spread import respread, spread
+
+
+def complete(
+    triple: Triple, spec: WeightSpec, parameterization: Parameterization, ratio: Fraction
+) -> Weight:
+    """The weight with its law.
+
+    **Arguments:**
+
+    - `triple`: what `make` returned for it.
+    - `spec`: its axes and its role.
+    - `parameterization`, `ratio`: whose exponents hold, and the width ratio $r$.
+    """
+    spec = dataclasses.replace(spec, parameterization=parameterization, width_ratio=ratio)
+    if spec.role is Role.buffer:
+        return Weight(triple.wanted.array, spec)
+    if is_weight(triple.wanted.leaf):
+        return _with_declared_spread(triple, spec)
+    return Weight(_with_measured_spread(triple, spec), spec)
+
+
+def _with_declared_spread(triple: Triple, spec: WeightSpec) -> Weight:
+    value, base_std = triple.wanted.array, triple.base.leaf.spec.std
+    exponent = spec.spread_exponent
+    if base_std is None or spec.std is None:
+        if exponent:
+            name = spec.parameterization and spec.parameterization.name
+            raise ValueError(
+                f"a {spec.role} weight of {name} starts with a spread of its own "
+                "(b != 0), but its spec has no std: declare the std that it was drawn with"
+            )
+        return Weight(value, spec)
+    factor = base_std * spec.scale(exponent) / spec.std if spec.std else 1.0
+    spec = dataclasses.replace(spec, std=base_std)
+    return Weight(value if factor == 1.0 else factor * value, spec)
+
+
+def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
+    if spec.width_ratio == 1 or not triple.wanted.array.size:
+        return triple.wanted.array
+    value, base = jnp.asarray(triple.wanted.array), triple.base.array
+    scale = spec.scale(spec.spread_exponent)
+    if isinstance(base, jax.ShapeDtypeStruct):
+        # The usual spread is taken for granted.
+        usual = spec.scale(Fraction(1, 2)) if _fan_in_grows(spec, triple) else 1.0
+        return value if scale == usual else respread(value, scale / usual)
+    if base.size == 1 < value.size:
+        raise ValueError(
+            f"shape {base.shape} at the base width: the spread of a single entry cannot be "
+            "measured; take a larger base width, or wrap the array as Weight(array, "
+            "WeightSpec(fan_in=..., fan_out=..., std=...))"
+        )
+    drawn = spread(value)
+    # Where nothing varies nothing is changed, whatever the factor.
+    return respread(value, scale * spread(jnp.asarray(base)) / jnp.where(drawn > 0, drawn, 1))
+
+
+def _fan_in_grows(spec: WeightSpec, triple: Triple) -> bool:
+    base, _, wanted = triple.shapes
+    return any(base[axis] != wanted[axis] for axis in spec.fan_in)

@@ -1,0 +1,156 @@
+"""From three models of different widths to one whose every weight has its law."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import jax.tree_util as jtu
+from jaxtyping import PyTree
+
+from .._weight import Tie, path_string
+from ..theory import Parameterization, Role, gradient_exponents
+from ._assign import Options, Triple, assign, choose
+from ._complete import complete
+from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
+from ._ratio import infer_ratios
+from ._shared import Use, find_uses, tied_getters
+
+_Result = TypeVar("_Result")
+
+
+def give_law(
+    models: tuple[PyTree, PyTree, PyTree],
+    labels: tuple[str, str, str],
+    ratios: tuple[Fraction, Fraction] | None,
+    parameterization: Parameterization,
+    options: Options,
+) -> PyTree:
+    """The last of `models` with every weight's law completed; see `parameterize`.
+
+    **Arguments:**
+
+    - `models`: the model at the base, the probe and the wanted width.
+    - `labels`: where they are, for errors.
+    - `ratios`: of the probe and the wanted width to the base width; inferred if `None`.
+    - `parameterization`, `options`: what the caller of `parameterize` gave.
+    """
+    _check_parameterization(parameterization)
+    nodes, uses = _triples(models, labels), find_uses(models[2])
+    ties = {path: nodes.pop(path) for path in list(nodes) if _is_tie(nodes[path])}
+    places = _places(models, uses)
+    chosen, errors = choose(options, _wanted(nodes), _wanted(places))
+    if ratios is None:
+        ratios = infer_ratios(nodes, chosen)
+
+    specs = _each(
+        lambda path, triple: assign(path, triple, chosen, *ratios), {**nodes, **places}, errors
+    )
+    roles = {path: spec.role for path, spec in specs.items() if spec.role}
+    tied, tie_errors = tied_getters(uses, roles)
+    errors += tie_errors
+    if ties or tied:
+        errors += _other_readouts(path for path in nodes if roles.get(path) is Role.readout)
+        parameterization = parameterization.tied()
+
+    completed: dict[Path, Any] = _each(
+        lambda path, triple: complete(triple, specs[path], parameterization, ratios[1]),
+        {path: triple for path, triple in nodes.items() if path in specs},
+        errors,
+    )
+    if errors:
+        raise ValueError("parameterize cannot give every weight a law:\n  " + "\n  ".join(errors))
+    factor = _tie_factor(parameterization, ratios[1])
+    for path, tie in ties.items():
+        completed[path] = Tie(tie.base.leaf.factor * factor, is_complete=True)
+    for path, getter in tied.items():
+        completed[path] = dataclasses.replace(getter, factor=factor)
+    return _replaced(models[2], completed)
+
+
+def _check_parameterization(parameterization: Any) -> None:
+    if not isinstance(parameterization, Parameterization):
+        raise ValueError(
+            f"parameterization is {parameterization!r}; expected a Parameterization such as "
+            "scalex_eqx.mup"
+        )
+    gradient_exponents(parameterization)  # Refuses one that is not stable at initialisation.
+
+
+def _triples(models: tuple[PyTree, ...], labels: tuple[str, ...]) -> dict[Path, Triple]:
+    """The nodes at each path; they must be the same paths in all models."""
+    found = [find_nodes(model) for model in models]
+    if not any(found):
+        raise ValueError(
+            "the model is without a single Weight or floating-point array: there is nothing to "
+            "scale"
+        )
+    common = set.intersection(*map(set, found))
+    extra = [
+        f"{path} (only {label})"
+        for label, nodes in zip(labels, found, strict=True)
+        for path in sorted_strings(set(nodes) - common)
+    ]
+    if extra:
+        raise ValueError(
+            "the models must have the same weights at every width, but there are "
+            + ", ".join(dict.fromkeys(extra))
+        )
+    # In the order of the tree.
+    return {path: Triple(*(nodes[path] for nodes in found)) for path in found[2]}
+
+
+def _places(models: tuple[PyTree, ...], uses: Mapping[Path, Use]) -> dict[Path, Triple]:
+    """The places that second uses fill."""
+    if not uses:
+        return {}
+    base, probe = map(find_uses, models[:2])
+    return {path: Triple(base[path].node, probe[path].node, use.node) for path, use in uses.items()}
+
+
+def _is_tie(triple: Triple) -> bool:
+    return isinstance(triple.wanted.leaf, Tie)
+
+
+def _wanted(triples: Mapping[Path, Triple]) -> dict[Path, Node]:
+    return {path: triple.wanted for path, triple in triples.items()}
+
+
+def _each(
+    f: Callable[[Path, Triple], _Result], triples: Mapping[Path, Triple], errors: list[str]
+) -> dict[Path, _Result]:
+    """`f` of each triple, without those for which it raises, which are added to `errors`."""
+    results = {}
+    for path, triple in triples.items():
+        try:
+            results[path] = f(path, triple)
+        except ValueError as error:
+            errors.append(f"{path_string(path) or 'the model itself'}: {error}")
+    return results
+
+
+def _other_readouts(paths: Iterable[Path]) -> list[str]:
+    """A second readout would have other exponents than the tied one, and so other gradients."""
+    readouts = ", ".join(map(path_string, paths))
+    if not readouts:
+        return []
+    return [
+        f"the model has a tied readout and readouts of its own: {readouts}. A scaling law for both "
+        "is not available; keep one"
+    ]
+
+
+def _tie_factor(parameterization: Parameterization, ratio: Fraction) -> float:
+    """What a tied embedding is multiplied by where it is used as readout."""
+    # The effective embedding already has its own multiplier.
+    exponent = parameterization.a.readout - parameterization.a.embedding
+    return float(ratio) ** -float(exponent)
+
+
+def _replaced(model: PyTree, leaves: Mapping[Path, Any]) -> PyTree:
+    return jtu.tree_map_with_path(
+        lambda path, leaf: leaves.get(path, leaf),
+        model,
+        is_leaf=lambda path, leaf: path in leaves or is_node(leaf),
+        is_leaf_takes_path=True,
+    )

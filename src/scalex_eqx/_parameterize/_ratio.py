@@ -1,0 +1,49 @@
+"""The width ratios that the shapes of three models show."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from .._weight import path_string
+from ..theory import Role
+from ._assign import Chosen, Triple
+from ._growth import Shape
+from ._nodes import Path
+
+
+def infer_ratios(triples: Mapping[Path, Triple], chosen: Chosen) -> tuple[Fraction, Fraction]:
+    """The ratios of the probe and of the wanted width to the base width.
+
+    **Raises:** `ValueError` if axes grow at different rates, or if nothing grows from the base to
+    the probe width.
+    """
+    shapes = {
+        path_string(path): triple.shapes
+        for path, triple in triples.items()
+        if chosen.roles.get(path) is not Role.buffer
+    }
+    probe = _ratio("probe", {path: (base, other) for path, (base, other, _) in shapes.items()})
+    if probe == 1:
+        raise ValueError(
+            "base and probe have the same shapes; which axes grow can only be seen from two "
+            "different widths"
+        )
+    return probe, _ratio("the model", {path: (base, x) for path, (base, _, x) in shapes.items()})
+
+
+def _ratio(name: str, shapes: dict[str, tuple[Shape, Shape]]) -> Fraction:
+    rates: dict[Fraction, list[str]] = {}
+    for path, (base, other) in shapes.items():
+        if len(base) != len(other):
+            raise ValueError(
+                f"{path}: shape {base} in base and {other} in {name}; expected as many axes in both"
+            )
+        for axis, (size, grown) in enumerate(zip(base, other, strict=True)):
+            if grown != size:
+                rates.setdefault(Fraction(grown, size), []).append(f"{path} axis {axis}")
+    if len(rates) > 1:
+        listed = "\n  ".join(f"by {rate}: {', '.join(axes)}" for rate, axes in rates.items())
+        raise ValueError(
+            f"from base to {name} axes grow at different rates; every axis must grow as the width "
+            f"does or stay as it is:\n  {listed}"
+        )
+    return next(iter(rates), Fraction(1))
