@@ -127,8 +127,8 @@ def twin_step(w, count: Any, mu, nu):
 
     value, grads = jax.value_and_grad(loss)(w)
     count = jnp.asarray(optax.safe_increment(count))
-    mu = {n: B1 * mu[n] + (1 - B1) * g for n, g in grads.items()}
-    nu = {n: B2 * nu[n] + (1 - B2) * jnp.square(g) for n, g in grads.items()}
+    mu = {n: mu[n] + (1 - B1) * (g - mu[n]) for n, g in grads.items()}
+    nu = {n: nu[n] + (1 - B2) * (jnp.square(g) - nu[n]) for n, g in grads.items()}
     mass1, mass2 = (-jnp.expm1(np.log(b) * count.astype(float)) for b in (B1, B2))
     new = {}
     for n, x in w.items():

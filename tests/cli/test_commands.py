@@ -26,7 +26,10 @@ def refused(monkeypatch, capsys, *arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--recipes", "standard:lamb:full"], "unknown optimizer 'lamb'; choose from adam, adamw"),
+        (
+            ["--recipes", "standard:lamb:full"],
+            "unknown optimizer 'lamb'; choose from adam, adamw, adam_atan2",
+        ),
         (["--recipes", "sp:adam:full"], "choose from standard, ntk, mup, mean_field"),
         (["--recipes", "mup:adam:half"], "choose from global, full, none"),
         (["--widths", "64"], "--widths has 1 value; give at least 2"),

@@ -66,7 +66,7 @@ def test_other_learning_rates_are_refused(text):
     [
         ("standard:adam", "not parameterization:optimizer:rates"),
         ("nope:adam:full", "unknown parameterization 'nope'; .* standard, ntk, mup, mean_field"),
-        ("standard:nope:full", "unknown optimizer 'nope'; choose from adam, adamw"),
+        ("standard:nope:full", "unknown optimizer 'nope'; choose from adam, adamw, adam_atan2"),
         ("standard:adam:nope", "unknown rates 'nope'; choose from global, full, none"),
     ],
 )

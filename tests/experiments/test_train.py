@@ -11,6 +11,7 @@ import pytest
 
 from scalex_eqx.experiments import Member, Setting, parse_recipe
 from scalex_eqx.experiments._data import corpus_of_tokens, held_out_windows
+from scalex_eqx.experiments._recipe import OPTIMIZERS
 from scalex_eqx.experiments._train import mean_loss, train_group, warmup_cosine
 from scalex_eqx.nn import Transformer
 
@@ -142,3 +143,11 @@ def test_progress_reaches_the_last_step_once():
     assert steps == sorted(set(steps))
     assert steps[-1] == 21
     assert all(np.isfinite(loss) for _, loss in seen)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_trains(optimizer):
+    rate = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1}.get(optimizer, 0.01)
+    recipe = parse_recipe(f"standard:{optimizer}:full")
+    (run,) = train_afresh([(rate, 0)], recipe=recipe, width=32)
+    assert run.training_losses[-1] < run.training_losses[0] - 0.1

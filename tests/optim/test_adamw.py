@@ -151,3 +151,13 @@ def test_low_precision_weights_stay_low(weight, dtype: str, schedule):
     updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
     assert updates.value.dtype == jnp.dtype(dtype)
     assert updates.value.tolist() == [[-0.625, -1.125]]
+
+
+def test_no_decay_is_plain_adam(weight):
+    params = weight(START)
+    state, plain = sx.adamw(RATE, 0.0).init(params), sx.adam(RATE).init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(plain)
+    assert train(sx.adamw(RATE, 0.0), weight, "hidden").tolist() == (
+        train(sx.adam(RATE), weight, "hidden").tolist()
+    )
+    assert jax.tree.structure(sx.adamw(RATE, 0.1).init(params)) != jax.tree.structure(plain)

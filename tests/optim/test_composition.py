@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,22 @@ RULES = {
     "adam": lambda: sx.adam(0.01),
     "adamw": lambda: sx.adamw(0.01, 0.001),
     "adamw coupled": lambda: sx.adamw(0.01, 0.1, decay_mode="coupled"),
+    "adam_atan2": lambda: sx.optim.adam_atan2(0.01, weight_decay=0.001),
+    "sgd": lambda: sx.optim.sgd(0.1),
+    "momentum": lambda: sx.optim.sgd(0.05, momentum=0.9, weight_decay=0.001),
+    "lion": lambda: sx.optim.lion(0.01),
+    "sign_sgd": lambda: sx.optim.sign_sgd(0.01),
+    "adafactor": lambda: sx.optim.adafactor(0.05),
+    "adafactor factored": lambda: sx.optim.adafactor(0.05, min_factored_size=2),
+    "adam_parameter_scaling": lambda: sx.optim.adam_parameter_scaling(0.05),
+}
+NUMBERS: dict[str, tuple[Any, dict[str, float]]] = {
+    "adam": (sx.adam, {"eps": 1e-3}),
+    "adam_atan2": (sx.optim.adam_atan2, {"weight_decay": 0.1, "b": 0.5}),
+    "sgd": (sx.optim.sgd, {"momentum": 0.8}),
+    "lion": (sx.optim.lion, {"b1": 0.8}),
+    "sign_sgd": (sx.optim.sign_sgd, {"weight_decay": 0.1}),
+    "adam_parameter_scaling": (sx.optim.adam_parameter_scaling, {"floor": 0.1}),
 }
 
 
@@ -65,14 +82,18 @@ def test_multi_steps_averages_gradients(rule, params):
     assert_close(accumulated, optax.apply_updates(params, updates))
 
 
-def test_injected_hyperparameters(params):
-    tx: Any = optax.inject_hyperparams(sx.adam)(learning_rate=0.01, eps=1e-3)
-    assert_close(train(tx, params), train(sx.adam(0.01, eps=1e-3), params))
+@pytest.mark.parametrize("name", NUMBERS)
+def test_injected_hyperparameters(params, name: str):
+    """They are arrays then, decay rates included."""
+    make, numbers = NUMBERS[name]
+    tx: Any = optax.inject_hyperparams(make)(learning_rate=0.01, **numbers)
+    assert_close(train(tx, params), train(make(0.01, **numbers), params))
     state = tx.init(params)
-    assert {"learning_rate", "b1", "b2", "eps"} <= set(state.hyperparams)
+    assert {"learning_rate", *numbers} <= set(state.hyperparams)
     state.hyperparams["learning_rate"] = jnp.asarray(0.5)
     updates, _ = tx.update(gradients(params, 0), state, params)
-    expected, _ = sx.adam(0.5, eps=1e-3).update(gradients(params, 0), state.inner_state)
+    other = make(jnp.asarray(0.5), **{k: jnp.asarray(v) for k, v in numbers.items()})
+    expected, _ = other.update(gradients(params, 0), other.init(params), params)
     assert_close(updates, expected)
 
 
@@ -146,6 +167,15 @@ def test_trees_without_a_law_are_refused_with_every_path(rule, params):
         sx.scale_by_adam(),
         sx.scale_by_width("adam", sx.global_rate),
         sx.optim.add_weight_decay(0.1),
+        sx.optim.scale_by_adam_atan2(),
+        sx.optim.scale_by_momentum(),
+        sx.optim.scale_by_gradient(),
+        sx.optim.scale_by_lion(),
+        sx.optim.scale_by_sign(),
+        sx.optim.scale_by_factored_rms(),
+        sx.optim.scale_by_parameter_rms(),
+        sx.optim.clip_by_rms(1.0),
+        sx.optim.clip_by_effective_norm(1.0),
     ],
 )
 def test_each_part_refuses_bare_arrays(tx: Any, params):
@@ -172,10 +202,93 @@ def test_stacked_and_unstacked_weights_get_equal_updates(rule, weight):
     assert_close(together, jtu.tree_map(lambda *xs: jnp.stack(xs), *alone))
 
 
+def states(tree) -> list[Any]:
+    """The parts of an optimizer's state that carry a rule."""
+
+    def has_rule(node):
+        return hasattr(node, "rule")
+
+    return [n for n in jtu.tree_leaves(tree, is_leaf=has_rule) if has_rule(n)]
+
+
 def test_a_state_has_the_nodes_of_its_model(rule, params):
-    state = rule().init(params)[0]
-    for moment in (state.mu, state.nu):
-        assert jtu.tree_structure(moment) == jtu.tree_structure(params)
+    """Each field with units has the weights, with their laws, in their places."""
+    for state in states(rule().init(params)):
+        for name, _ in state.rule.fields:
+            specs = [w.spec for w in jtu.tree_leaves(getattr(state, name), is_leaf=is_weight)]
+            assert specs == [w.spec for w in jtu.tree_leaves(params, is_leaf=is_weight)]
+
+
+def is_weight(node) -> bool:
+    return isinstance(node, sx.Weight)
+
+
+def test_the_fields_have_the_degrees_that_they_say(rule, params):
+    """Gradients and weights in other units: what is remembered follows them."""
+    before = rule().init(params)
+    small, large = 2.0**-3, 2.0**5
+
+    def after(gradient_unit, weight_unit):
+        grads = jax.tree.map(lambda g: g * gradient_unit, gradients(params, 0))
+        weights = jax.tree.map(lambda w: w * weight_unit, params)
+        return states(rule().update(grads, before, weights)[1])
+
+    normalised = False
+    for state, scaled in zip(after(1.0, 1.0), after(small, large), strict=True):
+        for name, degree in state.rule.fields:
+            unit = 1.0 if normalised else small**degree.update * large**degree.weight
+            for x, y in zip(
+                jtu.tree_leaves(getattr(state, name)),
+                jtu.tree_leaves(getattr(scaled, name)),
+                strict=True,
+            ):
+                np.testing.assert_allclose(y, x * unit, rtol=1e-5)
+                assert np.any(np.asarray(x) != 0)
+        normalised = normalised or state.rule.output.update == 0
+
+
+def test_a_buffer_has_no_state_and_does_not_change(rule, params, weight):
+    with_buffer = params | {"table": weight([[1.0, 2.0]], "buffer")}
+    grads = gradients(with_buffer, 0)
+    state = rule().init(with_buffer)
+    for part in states(state):
+        for name, _ in part.rule.fields:
+            assert getattr(part, name)["table"].value is None
+    updates, after = rule().update(grads, state, with_buffer)
+    np.testing.assert_array_equal(updates.pop("table").value, grads.pop("table").value)
+    assert jtu.tree_structure(after) == jtu.tree_structure(state)
+    alone, _ = rule().update(grads, rule().init(params), params)
+    assert_close(updates, alone)
+
+
+@chex.assert_max_traces(n=1)
+def _traced_once(learning_rate, params, grads, make):
+    tx = make(learning_rate)
+    return tx.update(grads, tx.init(params), params)[0]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_learning_rate_does_not_compile_again(params, name: str):
+    chex.clear_trace_counter()
+    make = NUMBERS[name][0]
+    step = jax.jit(_traced_once, static_argnames="make")
+    one, two = (step(jnp.asarray(r), params, gradients(params, 0), make=make) for r in (0.1, 0.2))
+    assert_close(jax.tree.map(lambda u: 2 * u, one), two)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_updates_have_the_dtype_of_their_gradients(rule, weight, dtype: str, x64):
+    params = {"w": weight(np.ones((2, 2)), dtype=dtype), "b": weight(np.ones(2), "vector")}
+    tx = rule()
+    state, step = tx.init(params), jax.jit(tx.update)
+    for seed in range(2):
+        grads = gradients(params, seed)
+        updates, after = step(grads, state, params)
+        assert [u.dtype for u in jtu.tree_leaves(updates)] == [
+            g.dtype for g in jtu.tree_leaves(grads)
+        ]
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+        state = after
 
 
 def test_training_a_model(rule):

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import scalex_eqx as sx
-from scalex_eqx.optim._adam import _mass
+from scalex_eqx.optim._moments import mass
 
 STEPS = 20
 ULP = 2.0**-24
@@ -179,7 +179,7 @@ def test_a_narrow_second_moment_would_lose_small_changes(weight):
 @pytest.mark.parametrize("prepare", [float, np.float64])
 def test_bias_correction_is_accurate(decay: float, count: int, prepare):
     exact = -math.expm1(count * math.log(decay))
-    found = float(_mass(prepare(decay), jnp.asarray(count)))
+    found = float(mass(prepare(decay), jnp.asarray(count)))
     assert found == pytest.approx(exact, rel=8 * ULP)
 
 

@@ -10,7 +10,15 @@ from ._errors import UsageError
 PARAMETERIZATIONS = {
     p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
 }
-OPTIMIZERS = ("adam", "adamw")
+OPTIMIZERS = (
+    "adam",
+    "adamw",
+    "adam_atan2",
+    "adam_parameter_scaling",
+    "adafactor",
+    "lion",
+    "sgd",
+)
 RATES: dict[str, Rates] = {
     "global": optim.global_rate,
     "full": theory.full_alignment,
@@ -39,12 +47,23 @@ class Recipe:
     ) -> optax.GradientTransformation:
         """The update rule. `decay` is independent of the learning rate and constant in time."""
         rates = RATES[self.rates]
-        if self.optimizer == "adam":
-            return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps)
-        constant = optax.constant_schedule(1.0)
-        return optim.adamw(
-            learning_rate, decay, rates, weight_decay_schedule=constant, b1=b1, b2=b2, eps=eps
-        )
+        if self.optimizer == "adamw":
+            constant = optax.constant_schedule(1.0)
+            return optim.adamw(
+                learning_rate, decay, rates, weight_decay_schedule=constant, b1=b1, b2=b2, eps=eps
+            )
+        if self.optimizer == "adam_atan2":
+            return optim.adam_atan2(learning_rate, rates, b1=b1, b2=b2)
+        if self.optimizer == "adam_parameter_scaling":
+            return optim.adam_parameter_scaling(learning_rate, rates, b1=b1, b2=b2, eps=eps)
+        if self.optimizer == "adafactor":
+            # Without momentum, as it was published; widths from 32 on are factored.
+            return optim.adafactor(learning_rate, rates, min_factored_size=32)
+        if self.optimizer == "lion":
+            return optim.lion(learning_rate, rates)
+        if self.optimizer == "sgd":
+            return optim.sgd(learning_rate, rates, momentum=b1)
+        return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps)
 
 
 def parse_recipe(text: str) -> Recipe:

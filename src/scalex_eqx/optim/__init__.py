@@ -1,18 +1,58 @@
 """Update rules as `optax.GradientTransformation`s over trees of weights."""
 
+from ._adafactor import (
+    ScaleByFactoredRmsState as ScaleByFactoredRmsState,
+    adafactor as adafactor,
+    scale_by_factored_rms as scale_by_factored_rms,
+)
 from ._adam import (
     ScaleByAdamState as ScaleByAdamState,
     adam as adam,
     adamw as adamw,
     scale_by_adam as scale_by_adam,
 )
+from ._adam_atan2 import (
+    ScaleByAdamAtan2State as ScaleByAdamAtan2State,
+    adam_atan2 as adam_atan2,
+    scale_by_adam_atan2 as scale_by_adam_atan2,
+)
+from ._clip import (
+    ClipState as ClipState,
+    clip_by_effective_norm as clip_by_effective_norm,
+    clip_by_rms as clip_by_rms,
+)
 from ._decay import (
     AddWeightDecayState as AddWeightDecayState,
     add_weight_decay as add_weight_decay,
 )
+from ._learning_rate import (
+    ScaleByLearningRateState as ScaleByLearningRateState,
+    scale_by_learning_rate as scale_by_learning_rate,
+)
+from ._lion import (
+    ScaleByLionState as ScaleByLionState,
+    ScaleBySignState as ScaleBySignState,
+    lion as lion,
+    scale_by_lion as scale_by_lion,
+    scale_by_sign as scale_by_sign,
+    sign_sgd as sign_sgd,
+)
+from ._parameter_scaling import (
+    ScaleByParameterRmsState as ScaleByParameterRmsState,
+    adam_parameter_scaling as adam_parameter_scaling,
+    scale_by_parameter_rms as scale_by_parameter_rms,
+)
 from ._rates import (
     Rates as Rates,
+    ScaleByWidthState as ScaleByWidthState,
     global_rate as global_rate,
-    scale_by_learning_rate as scale_by_learning_rate,
     scale_by_width as scale_by_width,
+)
+from ._rule import Constant as Constant, Degree as Degree, Rule as Rule
+from ._sgd import (
+    ScaleByGradientState as ScaleByGradientState,
+    ScaleByMomentumState as ScaleByMomentumState,
+    scale_by_gradient as scale_by_gradient,
+    scale_by_momentum as scale_by_momentum,
+    sgd as sgd,
 )

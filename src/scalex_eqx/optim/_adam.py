@@ -1,43 +1,42 @@
+import functools
 import math
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from .._spec import WeightSpec
 from .._weight import require_complete
 from ..theory import full_alignment
-from ._decay import DecayMode, add_weight_decay
-from ._rates import (
-    Rates,
-    Scalar,
-    ScalarOrSchedule,
-    as_dtype_of,
-    check_number,
-    is_python_number,
-    scale_by_learning_rate,
-    scale_by_width,
-)
-from ._tree import map_values
+from ._decay import DecayMode
+from ._descent import descend
+from ._moments import ema, mass, wide_dtype, wide_zeros
+from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
+from ._rates import Rates
+from ._rule import Constant, Degree, Rule
+from ._tree import init_values, map_values
 
 EpsScaling = Literal["gradient", "constant"]
+Eps = Scalar | Callable[[WeightSpec], float]
 
 
 class ScaleByAdamState(NamedTuple):
-    """The step count, and the first and second moments of the gradient."""
+    """The step count, the first and second moments of the gradient, and what the rule is."""
 
     count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
     mu: PyTree
     nu: PyTree
+    rule: PyTree
 
 
 def scale_by_adam(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
-    eps: Scalar = 1e-12,
+    eps: Eps = 1e-12,
     *,
     eps_scaling: EpsScaling = "gradient",
 ) -> optax.GradientTransformation:
@@ -47,13 +46,20 @@ def scale_by_adam(
     \qquad u = \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon\, r^{-g}}$$
 
     The exponent in epsilon is that of the weight's gradient at initialisation, so that epsilon
-    and gradient shrink together as the width grows. $0/0$ counts as 0, so $\epsilon = 0$ is
-    allowed: the row of an embedding whose token has not been seen yet stays where it is.
+    and gradient shrink together as the width grows.
+
+    A weight's epsilon is never less than $\sqrt{\text{tiny} / (1 - \beta_2)}$, $\text{tiny}$ the
+    smallest normal number of the moments' dtype: 3.4e-18 in float32 with the default $\beta_2$.
+    The square of a smaller gradient underflows, $v$ is 0, and a smaller epsilon would make the
+    update larger than one, without limit. Gradients above 1e-10 don't notice it. So
+    $\epsilon = 0$ is allowed and means the least that is safe: the row of an embedding whose
+    token has not been seen yet stays where it is.
 
     **Arguments:**
 
     - `b1`, `b2`: the decay rates.
-    - `eps`: $\epsilon$ at the base width; a float or a traced scalar.
+    - `eps`: $\epsilon$ at the base width; a float, a traced scalar, or a function from a weight's
+        `WeightSpec` to a float.
     - `eps_scaling`: `"gradient"` for the factor $r^{-g}$, `"constant"` for none.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights. The moments are kept in
@@ -66,78 +72,97 @@ def scale_by_adam(
         per-layer epsilon is that of Everett et al. (2024), section 4.3,
         [arXiv:2407.05872](https://arxiv.org/abs/2407.05872).
     """
-    if eps_scaling not in ("gradient", "constant"):
-        raise ValueError(f"eps_scaling is {eps_scaling!r}; expected 'gradient' or 'constant'")
-    check_number("b1", b1, below=1.0)
-    check_number("b2", b2, below=1.0)
-    check_number("eps", eps)
+    rule = _rule(b1, b2, eps, eps_scaling)
 
     def init(params: optax.Params) -> ScaleByAdamState:
         require_complete(params)
+        mu, nu = (init_values(wide_zeros, params) for _ in range(2))
+        return ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu, rule)
 
-        def zeros(_, w):
-            # promote_types refuses mixed dtypes where promotion is strict.
-            narrow = jnp.finfo(w.dtype).bits < 32
-            return jnp.zeros_like(w, dtype=jnp.float32 if narrow else w.dtype)
-
-        moments = (map_values(zeros, params) for _ in range(2))
-        return ScaleByAdamState(jnp.zeros((), jnp.int32), *moments)
-
-    def weight_eps(spec: WeightSpec) -> Scalar:
-        return eps * spec.scale(spec.gradient_exponent) if eps_scaling == "gradient" else eps
+    def ratio(spec, g, m, v):
+        epsilon = effective_eps(spec, eps, eps_scaling, b2, v.dtype)
+        return (m / (jnp.sqrt(v) + as_dtype_of(v, epsilon))).astype(g.dtype)
 
     def update(updates, state, params=None):
         del params
         require_complete(updates)
         count = jnp.asarray(optax.safe_increment(state.count))
-        mu = map_values(lambda _, g, m: _ema(b1, m, g.astype(m.dtype)), updates, state.mu)
+        mu = map_values(lambda _, m, g: ema(b1, m, g.astype(m.dtype)), state.mu, updates)
         nu = map_values(
-            lambda _, g, v: _ema(b2, v, jnp.square(g.astype(v.dtype))), updates, state.nu
+            lambda _, v, g: ema(b2, v, jnp.square(g.astype(v.dtype))), state.nu, updates
         )
-        mass1, mass2 = _mass(b1, count), _mass(b2, count)
+        mass1, mass2 = mass(b1, count), mass(b2, count)
         new_updates = map_values(
-            lambda spec, g, m, v: _ratio(
-                m / mass1.astype(m.dtype), v / mass2.astype(v.dtype), weight_eps(spec)
-            ).astype(g.dtype),
+            lambda spec, g, m, v: ratio(
+                spec, g, m / mass1.astype(m.dtype), v / mass2.astype(v.dtype)
+            ),
             updates,
             mu,
             nu,
         )
-        return new_updates, ScaleByAdamState(count, mu, nu)
+        return new_updates, ScaleByAdamState(count, mu, nu, rule)
 
     return optax.GradientTransformation(init, update)
 
 
-def _ema(
-    decay: Scalar, mean: Float[Array, "*shape"], x: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
-    decay = as_dtype_of(mean, decay)
-    return decay * mean + (1 - decay) * x
+def _rule(b1: Scalar, b2: Scalar, eps: Eps, eps_scaling: EpsScaling) -> Rule:
+    check_eps_scaling(eps_scaling)
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    if not callable(eps):
+        check_number("eps", eps)
+    scaling = (1, 0) if eps_scaling == "gradient" else (0, 0)
+    return Rule(
+        "scale_by_adam",
+        fields=(("mu", Degree(update=1)), ("nu", Degree(update=2))),
+        output=Degree(),
+        constants=(
+            Constant(
+                "eps",
+                eps if callable(eps) else known_number(eps),
+                Degree(update=1),
+                scaling,
+                functools.partial(_known_least_eps, b2),
+            ),
+        ),
+        settings=(("b1", known_number(b1)), ("b2", known_number(b2))),
+    )
 
 
-def _mass(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
-    """$1 - \\beta^t$, the weight of all gradients so far in a moment that started at zero.
+def effective_eps(
+    spec: WeightSpec, eps: Eps, eps_scaling: EpsScaling, b2: Scalar, dtype: Any
+) -> Scalar:
+    r"""The epsilon that Adam adds for a weight whose second moment has dtype `dtype`.
 
-    Written as -expm1(t log beta): subtracting beta^t from 1 in float32 loses as many digits as
-    1 - beta has leading zeros.
+    The second moment is zero where a gradient's first contribution to it,
+    $(1 - \beta_2) g^2$, is below the smallest normal number. The update is then the gradient
+    divided by epsilon alone. It stays at or below one with
+
+    $$\epsilon \ge \sqrt{\text{tiny} / (1 - \beta_2)}$$
+
+    so the larger of that and of the epsilon asked for is used.
     """
-    log_decay = jnp.log(decay) if isinstance(decay, jax.Array) else _log(float(decay))
-    return -jnp.expm1(log_decay * count.astype(jnp.result_type(float)))
+    wanted = eps(spec) if callable(eps) else eps
+    if eps_scaling == "gradient":
+        wanted = wanted * spec.scale(spec.gradient_exponent)
+    if isinstance(b2, jax.Array) or isinstance(wanted, jax.Array):
+        least = jnp.sqrt(float(jnp.finfo(dtype).tiny) / (1 - jnp.asarray(b2, dtype)))
+        return jnp.maximum(jnp.asarray(wanted, dtype), least)
+    return max(float(wanted), _least_eps(b2, dtype))
 
 
-def _log(decay: float) -> float:
-    return math.log(decay) if decay > 0 else -math.inf
+def _least_eps(b2: float | np.floating, dtype: Any) -> float:
+    return math.sqrt(float(jnp.finfo(dtype).tiny) / (1 - float(b2)))
 
 
-def _ratio(
-    m: Float[Array, "*shape"], v: Float[Array, "*shape"], eps: Scalar
-) -> Float[Array, "*shape"]:
-    eps = as_dtype_of(m, eps)
-    ratio = m / (jnp.sqrt(v) + eps)
-    if is_python_number(eps) and eps >= jnp.finfo(m.dtype).tiny:
-        return ratio
-    # The denominator may be zero. It is NaN only where m is, so no NaN is hidden.
-    return jnp.where(m == 0, m, ratio)
+def _known_least_eps(b2: Scalar, dtype: Any) -> float:
+    """The same for a weight of dtype `dtype`; 0 if it isn't known before the step."""
+    return 0.0 if isinstance(b2, jax.Array) else _least_eps(b2, wide_dtype(dtype))
+
+
+def check_eps_scaling(eps_scaling: str) -> None:
+    if eps_scaling not in ("gradient", "constant"):
+        raise ValueError(f"eps_scaling is {eps_scaling!r}; expected 'gradient' or 'constant'")
 
 
 def adam(
@@ -146,7 +171,7 @@ def adam(
     *,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
-    eps: Scalar = 1e-12,
+    eps: Eps = 1e-12,
     eps_scaling: EpsScaling = "gradient",
     role_multipliers: Mapping[str, Scalar] | None = None,
 ) -> optax.GradientTransformation:
@@ -162,15 +187,17 @@ def adam(
     - `rates`: `full_alignment`, `no_alignment`, another `Alignment`, `global_rate`, or a mapping
         from role to exponent; see [`scalex_eqx.scale_by_width`][].
     - `b1`, `b2`: the decay rates of the moments.
-    - `eps`, `eps_scaling`: epsilon at the base width and how it scales.
+    - `eps`, `eps_scaling`: epsilon and how it scales; see [`scalex_eqx.scale_by_adam`][].
     - `role_multipliers`: the constants $\gamma$ by role.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
-    return optax.chain(
+    return descend(
         scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling),
-        scale_by_width("adam", rates, role_multipliers=role_multipliers),
-        scale_by_learning_rate(learning_rate),
+        family="adam",
+        learning_rate=learning_rate,
+        rates=rates,
+        role_multipliers=role_multipliers,
     )
 
 
@@ -183,7 +210,7 @@ def adamw(
     weight_decay_schedule: optax.Schedule | None = None,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
-    eps: Scalar = 1e-12,
+    eps: Eps = 1e-12,
     eps_scaling: EpsScaling = "gradient",
     role_multipliers: Mapping[str, Scalar] | None = None,
 ) -> optax.GradientTransformation:
@@ -210,25 +237,13 @@ def adamw(
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
-    check_number("weight_decay", weight_decay)
-    adam_update = scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling)
-    step = (
-        scale_by_width("adam", rates, role_multipliers=role_multipliers),
-        scale_by_learning_rate(learning_rate),
+    return descend(
+        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling),
+        family="adam",
+        learning_rate=learning_rate,
+        rates=rates,
+        role_multipliers=role_multipliers,
+        weight_decay=weight_decay,
+        decay_mode=decay_mode,
+        weight_decay_schedule=weight_decay_schedule,
     )
-    if decay_mode == "coupled":
-        if weight_decay_schedule is not None:
-            raise ValueError(
-                "weight_decay_schedule is for independent decay; coupled decay follows the "
-                "learning rate. Leave it out, or use decay_mode='independent'"
-            )
-        return optax.chain(adam_update, add_weight_decay(weight_decay), *step)
-    if decay_mode != "independent":
-        raise ValueError(f"decay_mode is {decay_mode!r}; expected 'independent' or 'coupled'")
-    if callable(learning_rate) and weight_decay_schedule is None:
-        raise ValueError(
-            "learning_rate is a schedule, so weight_decay_schedule must say how independent "
-            "decay goes with it: pass the schedule divided by its peak, or "
-            "optax.constant_schedule(1.0) to keep the decay constant"
-        )
-    return optax.chain(adam_update, *step, add_weight_decay(-weight_decay, weight_decay_schedule))

@@ -1,30 +1,31 @@
 import functools
-import math
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import PyTree
 
 from .._spec import WeightSpec
 from .._weight import require_complete
 from ..theory import (
     Alignment,
-    Parameterization,
     Role,
     UpdateFamily,
     as_family,
+    depends_on_depth,
     learning_rate_exponents,
 )
 from ..theory._rational import exact
+from ._numbers import Scalar, check_number, known_number, times
+from ._rule import Rule
 from ._tree import map_values
 
-Scalar = float | int | np.floating | Float[Array, ""]
-ScalarOrSchedule = Scalar | optax.Schedule
+
+class ScaleByWidthState(NamedTuple):
+    """What the rule is; it remembers nothing."""
+
+    rule: PyTree
 
 
 class GlobalRate:
@@ -70,7 +71,7 @@ def scale_by_width(
     - `role_multipliers`: the constants $\gamma$ by role, 1 where left out; floats or traced
         scalars.
 
-    **Returns:** a stateless `optax.GradientTransformation` over trees of weights.
+    **Returns:** an `optax.GradientTransformation` over trees of weights.
 
     **Raises:** `ValueError` for an unknown family, role or kind of rates, and, from `init` and
     `update`, if the tree has arrays that no scaling law is known for.
@@ -78,18 +79,22 @@ def scale_by_width(
     family = as_family(family)
     rates = _checked_rates(rates)
     multipliers = _checked_multipliers(role_multipliers or {})
+    known = {role: known_number(gamma) for role, gamma in multipliers.items()}
+    rule = Rule(
+        "scale_by_width",
+        family=family,
+        rates=rates,
+        settings=(("role_multipliers", known),),
+    )
 
     def factor(spec: WeightSpec) -> Scalar:
-        assert spec.role is not None and spec.parameterization is not None
-        exponent = _exponents(spec.parameterization, family, rates, spec.role)
-        width_factor = spec.scale(exponent)
-        if spec.role not in multipliers:
-            return width_factor
-        return multipliers[spec.role] * width_factor
+        width_factor = spec.scale(rate_exponent(spec, family, rates))
+        gamma = None if spec.role is None else multipliers.get(spec.role)
+        return width_factor if gamma is None else gamma * width_factor
 
-    def init(params: optax.Params) -> optax.OptState:
+    def init(params: optax.Params) -> ScaleByWidthState:
         require_complete(params)
-        return optax.EmptyState()
+        return ScaleByWidthState(rule)
 
     def update(updates, state, params=None):
         del params
@@ -99,70 +104,46 @@ def scale_by_width(
     return optax.GradientTransformation(init, update)
 
 
-def scale_by_learning_rate(
-    learning_rate: ScalarOrSchedule,
-) -> optax.GradientTransformation:
-    r"""$u \leftarrow -\eta_t\, u$ for a float, a traced scalar or a schedule $\eta$."""
-    if callable(learning_rate):
-        return optax.scale_by_schedule(lambda count: -jnp.asarray(learning_rate(count)))
-    check_number("learning_rate", learning_rate)
-    return optax.stateless(
-        lambda updates, _: jax.tree.map(lambda u: times(-learning_rate, u), updates)
-    )
+def rate_exponent(spec: WeightSpec, family: UpdateFamily, rates: Any) -> Fraction:
+    """The exponent $c$ of a completed weight's learning rate, $r^{-c}$.
 
+    **Arguments:**
 
-def times(factor: Scalar, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`factor * x` in the dtype of `x`, without an operation where the factor is exactly 1."""
-    return x if is_python_number(factor) and factor == 1.0 else as_dtype_of(x, factor) * x
-
-
-def is_python_number(x: Any) -> bool:
-    """Whether `x` is a plain number, which takes the dtype of what it is multiplied with.
-
-    NumPy's scalars don't, although some of them are instances of `float`.
+    - `spec`: of the weight.
+    - `family`: of the rule whose updates are scaled.
+    - `rates`: as a `Rule` holds them.
     """
-    return type(x) in (int, float)
-
-
-def as_dtype_of(x: Float[Array, "*shape"], scalar: Scalar) -> Any:
-    """`scalar` so that arithmetic with it stays in the dtype of `x`."""
-    return scalar if is_python_number(scalar) else jnp.asarray(scalar, x.dtype)
-
-
-def check_number(name: str, value: Any, *, below: float = math.inf) -> None:
-    """Refuses what is no number, and a known one outside [0, below). Traced ones pass."""
-    if isinstance(value, jax.Array):
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
-        raise ValueError(f"{name} is {value!r}; expected a number or a scalar array")
-    if not 0 <= float(value) < below:
-        limits = "at least 0" if below == math.inf else f"at least 0 and less than {below:g}"
-        raise ValueError(f"{name} is {value!r}; expected a finite number, {limits}")
-
-
-def _exponents(
-    parameterization: Parameterization, family: UpdateFamily, rates: Any, role: Role
-) -> Fraction:
+    assert spec.role is not None and spec.parameterization is not None
     if isinstance(rates, GlobalRate):
         return Fraction(0)
     if isinstance(rates, Alignment):
-        return _prescription(parameterization, family, rates)[role]
-    if role not in rates:
+        exponent = _prescription(spec.parameterization, family, rates)[spec.role]
+        # The gradient goes through the forward factor, the prescription doesn't know of it.
+        return exponent - family.gradient_degree * spec.factor_exponent
+    exponents = dict(rates)
+    if spec.role not in exponents:
         raise ValueError(
-            f"rates has no exponent for the role {role!s}, which the model has; it names "
-            f"{', '.join(rates)}. Add it"
+            f"rates has no exponent for the role {spec.role!s}, which the model has; it names "
+            f"{', '.join(exponents)}. Add it"
         )
-    return rates[role]
+    return exponents[spec.role]
 
 
 _prescription = functools.lru_cache(learning_rate_exponents)
 
 
 def _checked_rates(rates: Any) -> Any:
+    if isinstance(rates, Alignment) and depends_on_depth(rates):
+        raise ValueError(
+            f"the exponents under alignment {rates.name!r} depend on the number of hidden layers, "
+            "since its omega is not 1/2; give them by role: rates=scalex_eqx.theory.solve("
+            "parameterization, family, alignment, depth=...).exponents"
+        )
     if isinstance(rates, Alignment | GlobalRate):
         return rates
     if isinstance(rates, Mapping):
-        return {_role(key, "rates"): exact(c, f"rates[{key!r}]") for key, c in rates.items()}
+        exponents = ((_role(key, "rates"), exact(c, f"rates[{key!r}]")) for key, c in rates.items())
+        return tuple(exponents)
     raise ValueError(
         f"rates is {rates!r}; expected an Alignment (full_alignment, no_alignment), global_rate, "
         "or a mapping from role to exponent"

@@ -3,20 +3,36 @@ from collections.abc import Callable
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
+from .._spec import WeightSpec
 from .._weight import Weight, map_weights
+from ..theory import Role
 
 
 def map_values(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> PyTree:
-    """Replaces the value of every `Weight` of `tree` by `f(spec, value, ...)`.
+    """Replaces the value of every trained `Weight` of `tree` by `f(spec, value, ...)`.
 
-    The remaining arguments are the values at its place in `rest`. A weight that has been masked
-    or filtered out has no array for a value and stays as it is.
+    The remaining arguments are the values at its place in `rest`. A weight that is not trained,
+    or that has been masked or filtered out and has no array for a value, stays as it is.
     """
 
     def on_weight(weight: Weight, *others: Weight) -> Weight:
-        if not eqx.is_inexact_array(weight.value):
+        if weight.spec.role is Role.buffer or not eqx.is_inexact_array(weight.value):
             return weight
         values = (other.value for other in others)
         return Weight(f(weight.spec, weight.value, *values), weight.spec)
 
     return map_weights(on_weight, tree, *rest)
+
+
+def init_values(f: Callable[[WeightSpec, Array], Array], params: PyTree) -> PyTree:
+    """State of the shape of the weights: `f(spec, value)` for those that are trained.
+
+    The others get no array: a frozen model's state costs nothing.
+    """
+
+    def on_weight(weight: Weight) -> Weight:
+        if weight.spec.role is Role.buffer:
+            return Weight(None, weight.spec)
+        return Weight(f(weight.spec, weight.value), weight.spec)
+
+    return map_weights(lambda w: on_weight(w) if eqx.is_inexact_array(w.value) else w, params)

@@ -1,0 +1,9 @@
+"""Functions of arrays whose error is known over the whole range of their dtype."""
+
+from ._atan2 import atan2 as atan2
+from ._moving import (
+    moving_mean as moving_mean,
+    moving_root_mean_square as moving_root_mean_square,
+    towards as towards,
+)
+from ._power import inverse_power_of_two as inverse_power_of_two, power_of_two as power_of_two

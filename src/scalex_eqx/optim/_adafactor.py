@@ -1,0 +1,252 @@
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._spec import WeightSpec
+from .._weight import require_complete
+from ..ops import moving_root_mean_square
+from ..theory import no_alignment
+from ._adam import EpsScaling, check_eps_scaling
+from ._clip import clip_by_rms
+from ._decay import DecayMode
+from ._descent import descend
+from ._moments import wide, wide_zeros
+from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number
+from ._parameter_scaling import FloorScaling, scale_by_parameter_rms
+from ._rates import Rates
+from ._rule import Constant, Degree, Rule
+from ._sizes import own_axes, root_mean_square, unit_of
+from ._tree import init_values, map_values
+
+
+class ScaleByFactoredRmsState(NamedTuple):
+    """The step count, root mean squares of the gradient, and what the rule is.
+
+    `row` and `column` have those of a factored weight, with length 1 along the axis that was
+    averaged over; `full` has those of the entries of every other weight.
+    """
+
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
+    row: PyTree
+    column: PyTree
+    full: PyTree
+    rule: PyTree
+
+
+def scale_by_factored_rms(
+    *,
+    decay_exponent: Scalar = 0.8,
+    eps: Scalar = 1e-30,
+    eps_scaling: EpsScaling = "gradient",
+    min_factored_size: int = 128,
+) -> optax.GradientTransformation:
+    r"""Divides the gradient by an estimate of its size that has a number a row and a column.
+
+    $$q_{ij} = g_{ij}^2 + \epsilon\, r^{-2g}, \qquad \beta_t = 1 - t^{-0.8}$$
+
+    $$R_i \leftarrow \beta_t R_i + (1 - \beta_t) \operatorname{mean}_j q_{ij}, \qquad
+    C_j \leftarrow \beta_t C_j + (1 - \beta_t) \operatorname{mean}_i q_{ij}$$
+
+    $$u_{ij} = g_{ij} \left( \frac{R_i C_j}{\operatorname{mean}_k R_k} \right)^{-1/2}$$
+
+    The rows and columns are the last two axes of a weight that are long enough. Weights that
+    are stacked along leading axes have statistics of their own. A weight without two such axes
+    keeps one number an entry. What is kept are the *roots* of $R$ and $C$, computed in units of a
+    power of two near the weight's largest gradient: the squares can't underflow.
+
+    Where a whole row or column is still without gradient, or is $2^{63}$ times smaller than the
+    weight's largest, the update is 0; $\epsilon = 0$ is allowed.
+
+    **Arguments:**
+
+    - `decay_exponent`: 0.8 in the formula; a float or a traced scalar.
+    - `eps`: $\epsilon$ at the base width; it is added to the *square* of the gradient.
+    - `eps_scaling`: `"gradient"` for the factor $r^{-2g}$, `"constant"` for none, as in Optax.
+    - `min_factored_size`: how long an axis must be.
+
+    **Returns:** an `optax.GradientTransformation` over trees of weights. The statistics are kept
+    in the weights' dtype or float32, whichever is wider; the updates have the gradients' dtype.
+    A gradient that is not finite gives NaN, where the weight is factored for all of it.
+
+    ??? cite "Source"
+
+        Shazeer and Stern, *Adafactor* (2018), sections 3 and 7,
+        [arXiv:1804.04235](https://arxiv.org/abs/1804.04235).
+    """
+    rule = _rule(decay_exponent, eps, eps_scaling, min_factored_size)
+
+    def axes(spec: WeightSpec, x) -> tuple[int, int] | None:
+        return factored_axes(spec, x, min_factored_size)
+
+    def zeros(which: int):
+        return lambda spec, w: _zeros(spec, w, axes(spec, w))[which]
+
+    def init(params: optax.Params) -> ScaleByFactoredRmsState:
+        require_complete(params)
+        row, column, full = (init_values(zeros(which), params) for which in range(3))
+        return ScaleByFactoredRmsState(jnp.zeros((), jnp.int32), row, column, full, rule)
+
+    def root_eps(spec: WeightSpec, dtype) -> Array:
+        root = jnp.sqrt(eps) if isinstance(eps, jax.Array) else math.sqrt(eps)
+        scale = spec.scale(spec.gradient_exponent) if eps_scaling == "gradient" else 1.0
+        return jnp.asarray(root * scale, dtype)
+
+    def update(updates, state, params=None):
+        del params
+        require_complete(updates)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        step = count.astype(jnp.result_type(float)) ** -decay_exponent
+
+        def move(which: int, spec, root, g):
+            size = _size(spec, g.astype(root.dtype), axes(spec, g), which)
+            size = jnp.hypot(size, root_eps(spec, root.dtype))
+            return moving_root_mean_square(root, size, step.astype(root.dtype))
+
+        def moved(which: int, statistic):
+            return map_values(functools.partial(move, which), statistic, updates)
+
+        row, column, full = moved(0, state.row), moved(1, state.column), moved(2, state.full)
+        new_updates = map_values(
+            lambda spec, g, r, c, f: _normalised(g, r, c, f, axes(spec, g)),
+            updates,
+            row,
+            column,
+            full,
+        )
+        return new_updates, ScaleByFactoredRmsState(count, row, column, full, rule)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _rule(
+    decay_exponent: Scalar, eps: Scalar, eps_scaling: EpsScaling, min_factored_size: int
+) -> Rule:
+    check_eps_scaling(eps_scaling)
+    check_number("decay_exponent", decay_exponent)
+    check_number("eps", eps)
+    _check_size(min_factored_size)
+    scaling = (2, 0) if eps_scaling == "gradient" else (0, 0)
+    return Rule(
+        "scale_by_factored_rms",
+        fields=tuple((name, Degree(update=1)) for name in ("row", "column", "full")),
+        output=Degree(),
+        constants=(Constant("eps", known_number(eps), Degree(update=2), scaling),),
+        settings=(
+            ("decay_exponent", known_number(decay_exponent)),
+            ("min_factored_size", min_factored_size),
+        ),
+    )
+
+
+def factored_axes(
+    spec: WeightSpec, x: Float[Array, "..."], min_size: int
+) -> tuple[int, int] | None:
+    """The last two axes of a weight that are long enough, stack axes left out."""
+    long = [axis for axis in own_axes(spec, x) if x.shape[axis] >= min_size]
+    return (long[-2], long[-1]) if len(long) >= 2 else None
+
+
+def _zeros(spec: WeightSpec, w: Float[Array, "..."], axes: tuple[int, int] | None) -> Any:
+    """What row, column and full statistics of a weight start from, `None` for what it lacks."""
+    zeros = wide_zeros(spec, w)
+    if axes is None:
+        return None, None, zeros
+    row, column = (jax.lax.slice_in_dim(zeros, 0, 1, axis=axis) for axis in reversed(axes))
+    return row, column, None
+
+
+def _size(
+    spec: WeightSpec, g: Float[Array, "*shape"], axes: tuple[int, int] | None, which: int
+) -> Float[Array, "..."]:
+    """The root mean square of the gradient along a row or column, or of each entry alone."""
+    if axes is None:
+        return jnp.abs(g)
+    return root_mean_square(g, (axes[1 - which],), unit_of(g, own_axes(spec, g)))
+
+
+def _normalised(
+    g: Float[Array, "*shape"],
+    row: Float[Array, "..."] | None,
+    column: Float[Array, "..."] | None,
+    full: Float[Array, "*shape"] | None,
+    axes: tuple[int, int] | None,
+) -> Float[Array, "*shape"]:
+    """The gradient divided by its estimated size, and 0 where that is 0."""
+    if row is None or column is None or axes is None:
+        assert full is not None
+        empty, update = full == 0, g.astype(full.dtype) / full
+    else:
+        overall = root_mean_square(row, axes[:1], unit_of(row, axes[:1]))
+        empty = (row == 0) | (column == 0)
+        update = g.astype(row.dtype) / row * (overall / column)
+    # Multiplied, so that no NaN is hidden.
+    return jnp.where(empty, 0 * wide(g), update).astype(g.dtype)
+
+
+def _check_size(min_factored_size: Any) -> None:
+    if not isinstance(min_factored_size, int) or min_factored_size < 1:
+        raise ValueError(
+            f"min_factored_size is {min_factored_size!r}; expected an int of at least 1. It "
+            "decides the shapes of the state: under optax.inject_hyperparams name it in static_args"
+        )
+
+
+def adafactor(
+    learning_rate: ScalarOrSchedule,
+    rates: Rates = no_alignment,
+    *,
+    decay_exponent: Scalar = 0.8,
+    eps: Scalar = 1e-30,
+    eps_scaling: EpsScaling = "gradient",
+    min_factored_size: int = 128,
+    clipping_threshold: Scalar | None = 1.0,
+    floor: Scalar = 1e-3,
+    floor_scaling: FloorScaling = "initial",
+    weight_decay: Scalar = 0.0,
+    decay_mode: DecayMode = "independent",
+    weight_decay_schedule: optax.Schedule | None = None,
+    role_multipliers: Mapping[str, Scalar] | None = None,
+) -> optax.GradientTransformation:
+    r"""Adafactor with per-layer learning rates.
+
+    $$w \leftarrow w - \eta_t\, \gamma_\text{role}\, r^{-c}\, \max(\operatorname{RMS}(w),
+    \phi\, r^{-b})\, \frac{u}{\max(1, \operatorname{RMS}(u) / d)}$$
+
+    with $u$ from [`scalex_eqx.optim.scale_by_factored_rms`][].
+
+    **Arguments:**
+
+    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
+    - `decay_exponent`, `eps`, `eps_scaling`, `min_factored_size`: as for
+        [`scalex_eqx.optim.scale_by_factored_rms`][].
+    - `clipping_threshold`: $d$, `None` for no clipping; see [`scalex_eqx.optim.clip_by_rms`][].
+    - `floor`, `floor_scaling`: as for [`scalex_eqx.optim.scale_by_parameter_rms`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+
+    **Returns:** an `optax.GradientTransformation` over trees of weights.
+    """
+    normalise = scale_by_factored_rms(
+        decay_exponent=decay_exponent,
+        eps=eps,
+        eps_scaling=eps_scaling,
+        min_factored_size=min_factored_size,
+    )
+    clip = () if clipping_threshold is None else (clip_by_rms(clipping_threshold),)
+    return descend(
+        normalise,
+        *clip,
+        scale_by_parameter_rms(floor, floor_scaling=floor_scaling),
+        family="adafactor",
+        learning_rate=learning_rate,
+        rates=rates,
+        role_multipliers=role_multipliers,
+        weight_decay=weight_decay,
+        decay_mode=decay_mode,
+        weight_decay_schedule=weight_decay_schedule,
+    )

@@ -1,0 +1,165 @@
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from .._weight import require_complete
+from ..theory import full_alignment
+from ._decay import DecayMode
+from ._descent import descend
+from ._moments import ema, finite_or_nan, wide_zeros
+from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number
+from ._rates import Rates
+from ._rule import Degree, Rule
+from ._tree import init_values, map_values
+
+
+class ScaleByLionState(NamedTuple):
+    """The mean of the gradient, and what the rule is."""
+
+    mean: PyTree
+    rule: PyTree
+
+
+class ScaleBySignState(NamedTuple):
+    """What the rule is; it remembers nothing."""
+
+    rule: PyTree
+
+
+def scale_by_lion(b1: Scalar = 0.9, b2: Scalar = 0.99) -> optax.GradientTransformation:
+    r"""The sign of a mean of the gradient.
+
+    $$u = \operatorname{sign}(\beta_1 m + (1 - \beta_1) g), \qquad
+    m \leftarrow \beta_2 m + (1 - \beta_2) g$$
+
+    **Arguments:**
+
+    - `b1`: the weight of the past in the update.
+    - `b2`: the decay rate of the mean.
+
+    **Returns:** an `optax.GradientTransformation` over trees of weights. The mean is kept in the
+    weights' dtype or float32, whichever is wider; the updates have the gradients' dtype. A
+    gradient that is not finite gives NaN, then and from there on.
+
+    ??? cite "Source"
+
+        Chen et al., *Symbolic Discovery of Optimization Algorithms* (2023),
+        [arXiv:2302.06675](https://arxiv.org/abs/2302.06675), Algorithm 2.
+    """
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    rule = Rule(
+        "scale_by_lion",
+        fields=(("mean", Degree(update=1)),),
+        output=Degree(),
+        settings=(("b1", known_number(b1)), ("b2", known_number(b2))),
+    )
+
+    def init(params: optax.Params) -> ScaleByLionState:
+        require_complete(params)
+        return ScaleByLionState(init_values(wide_zeros, params), rule)
+
+    def sign(_, g, m):
+        return jnp.sign(finite_or_nan(ema(b1, m, g.astype(m.dtype)))).astype(g.dtype)
+
+    def update(updates, state, params=None):
+        del params
+        require_complete(updates)
+        mean = map_values(lambda _, m, g: ema(b2, m, g.astype(m.dtype)), state.mean, updates)
+        return map_values(sign, updates, state.mean), ScaleByLionState(mean, rule)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_sign() -> optax.GradientTransformation:
+    r"""$u = \operatorname{sign}(g)$; 0 for 0 and NaN for what is not finite."""
+    rule = Rule("scale_by_sign", output=Degree())
+
+    def init(params: optax.Params) -> ScaleBySignState:
+        require_complete(params)
+        return ScaleBySignState(rule)
+
+    def update(updates, state, params=None):
+        del params
+        require_complete(updates)
+        return map_values(lambda _, g: jnp.sign(finite_or_nan(g)), updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def lion(
+    learning_rate: ScalarOrSchedule,
+    rates: Rates = full_alignment,
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    weight_decay: Scalar = 0.0,
+    decay_mode: DecayMode = "independent",
+    weight_decay_schedule: optax.Schedule | None = None,
+    role_multipliers: Mapping[str, Scalar] | None = None,
+) -> optax.GradientTransformation:
+    r"""Lion with per-layer learning rates.
+
+    $$w \leftarrow w - \eta_t\, \gamma_\text{role}\, r^{-c}\, u$$
+
+    with $u$ from [`scalex_eqx.optim.scale_by_lion`][] and $c$ as for Adam.
+
+    **Arguments:**
+
+    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
+    - `b1`, `b2`: as for [`scalex_eqx.optim.scale_by_lion`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+
+    **Returns:** an `optax.GradientTransformation` over trees of weights.
+    """
+    return descend(
+        scale_by_lion(b1, b2),
+        family="adam",
+        learning_rate=learning_rate,
+        rates=rates,
+        role_multipliers=role_multipliers,
+        weight_decay=weight_decay,
+        decay_mode=decay_mode,
+        weight_decay_schedule=weight_decay_schedule,
+    )
+
+
+def sign_sgd(
+    learning_rate: ScalarOrSchedule,
+    rates: Rates = full_alignment,
+    *,
+    weight_decay: Scalar = 0.0,
+    decay_mode: DecayMode = "independent",
+    weight_decay_schedule: optax.Schedule | None = None,
+    role_multipliers: Mapping[str, Scalar] | None = None,
+) -> optax.GradientTransformation:
+    r"""Descent along the sign of the gradient, with per-layer learning rates.
+
+    $$w \leftarrow w - \eta_t\, \gamma_\text{role}\, r^{-c} \operatorname{sign}(g)$$
+
+    with $c$ as for Adam: the size of the update is the same whatever the gradient's.
+
+    **Arguments:**
+
+    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+
+    **Returns:** an `optax.GradientTransformation` over trees of weights.
+
+    ??? cite "Source"
+
+        Bernstein et al., *signSGD* (2018), [arXiv:1802.04434](https://arxiv.org/abs/1802.04434).
+    """
+    return descend(
+        scale_by_sign(),
+        family="adam",
+        learning_rate=learning_rate,
+        rates=rates,
+        role_multipliers=role_multipliers,
+        weight_decay=weight_decay,
+        decay_mode=decay_mode,
+        weight_decay_schedule=weight_decay_schedule,
+    )

@@ -1,0 +1,60 @@
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._spec import WeightSpec
+from ..ops import towards
+from ._numbers import Scalar, as_dtype_of
+
+
+def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`x` in its dtype or float32, whichever is wider."""
+    return x.astype(wide_dtype(x.dtype))
+
+
+def wide_zeros(_: WeightSpec, w: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Zeros of the shape of a weight, in its dtype or float32, whichever is wider."""
+    return jnp.zeros_like(w, dtype=wide_dtype(w.dtype))
+
+
+def wide_dtype(dtype: Any) -> jnp.dtype:
+    """`dtype` or float32, whichever is wider."""
+    # promote_types refuses mixed dtypes where promotion is strict.
+    return jnp.dtype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
+
+
+def ema(
+    decay: Scalar, mean: Float[Array, "*shape"], x: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    r"""$\beta m + (1 - \beta) x$."""
+    return towards(mean, x, as_dtype_of(mean, 1 - decay))
+
+
+def mass(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
+    r"""$1 - \beta^t$, the weight of all gradients so far in a moment that started at zero.
+
+    Written as -expm1(t log beta): subtracting beta^t from 1 in float32 loses as many digits as
+    1 - beta has leading zeros.
+    """
+    log_decay = jnp.log(decay) if isinstance(decay, jax.Array) else _log(float(decay))
+    return -jnp.expm1(log_decay * count.astype(jnp.result_type(float)))
+
+
+def unbiased_step(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
+    r"""$(1 - \beta) / (1 - \beta^t)$: 1 at the first step, falling to $1 - \beta$.
+
+    A mean that moves by it towards each new value needs no correction for its start at zero.
+    """
+    return jnp.minimum((1 - decay) / mass(decay, count), 1)
+
+
+def finite_or_nan(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`x` with NaN in place of infinities, which some update rules would hide."""
+    return jnp.where(jnp.isfinite(x), x, jnp.nan)
+
+
+def _log(decay: float) -> float:
+    return math.log(decay) if decay > 0 else -math.inf

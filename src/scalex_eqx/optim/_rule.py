@@ -1,0 +1,95 @@
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.tree_util as jtu
+
+from .._spec import WeightSpec
+from ..theory import UpdateFamily
+
+
+class Degree(NamedTuple):
+    r"""How a quantity follows a change of units: $\lambda^p \mu^q$ where updates grow by $\lambda$
+    and weights by $\mu$.
+    """
+
+    update: int = 0
+    weight: int = 0
+
+
+UNCHANGED = Degree(update=1)
+"""The degree of an update that is passed on at the size that it came with."""
+
+
+class Constant(NamedTuple):
+    r"""A number that stands in a rule's formula beside gradients or weights.
+
+    **Arguments:**
+
+    - `name`: the argument that sets it.
+    - `value`: at the base width, or a function of the spec that gives it; `None` if it is traced.
+    - `degree`: that of what it is added to or compared with. A rule is the same rule in other
+        units only if the constant changes with them.
+    - `scaling`: the multiples $(i, j)$ of the exponents $g$ and $b$ in its own scaling law,
+        $r^{-(i g + j b)}$ times the value for each weight.
+    - `least`: a function of the state's dtype that gives the least value the rule uses.
+    """
+
+    name: str
+    value: float | Callable[[WeightSpec], float] | None
+    degree: Degree
+    scaling: tuple[int, int] = (0, 0)
+    least: Callable[[Any], float] | None = None
+
+    def base(self, spec: WeightSpec) -> float | None:
+        """Its value at the base width for a weight; `None` if it is traced."""
+        return self.value(spec) if callable(self.value) else self.value
+
+    def at(self, spec: WeightSpec) -> float | None:
+        """Its value for a weight; `None` if it is traced."""
+        base = self.base(spec)
+        of_gradient, of_weight = self.scaling
+        if base is None or not (of_gradient or of_weight):
+            return base
+        assert spec.parameterization is not None and spec.role is not None
+        b = spec.parameterization.b[spec.role]
+        return base * spec.scale(of_gradient * spec.gradient_exponent + of_weight * b)
+
+    @property
+    def law(self) -> str:
+        """Its scaling law in words; empty if it has none."""
+        powers = zip(self.scaling, ("gradient", "initial weight"), strict=True)
+        named = [f"the {what}" + "'s square" * (k == 2) for k, what in powers if k]
+        return f"scales as {' times '.join(named)}" if named else ""
+
+
+@jtu.register_static
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    r"""What an update rule is, as a node without leaves in its state.
+
+    `scalex_eqx.plan` and `scalex_eqx.convert` read it. Write one into the state of a rule of your
+    own and they know that too.
+
+    **Arguments:**
+
+    - `name`: of the transformation.
+    - `fields`: the `Degree` of each field of the state that has the tree of the weights. What is
+        not named here, a step count say, has no units.
+    - `output`: the `Degree` of the updates that the rule puts out in those that it gets:
+        `Degree(1, 0)` for momentum, which keeps their size, `Degree(0, 0)` for Adam, which
+        normalises.
+    - `family`, `rates`: whose exponents $c$ scale the update by $r^{-c}$, if the rule does that.
+    - `constants`: the numbers in its formula.
+    - `settings`: what else a reader of the plan should see, as pairs.
+
+    Numbers are not compared: two Adams with different epsilon have states of one structure.
+    """
+
+    name: str
+    fields: tuple[tuple[str, Degree], ...] = ()
+    output: Degree = UNCHANGED
+    family: UpdateFamily | None = None
+    rates: Any = None
+    constants: tuple[Constant, ...] = dataclasses.field(default=(), compare=False)
+    settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), compare=False)

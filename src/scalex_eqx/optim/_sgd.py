@@ -1,0 +1,137 @@
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import optax
+from jaxtyping import PyTree
+
+from .._weight import require_complete
+from ..theory import full_alignment
+from ._decay import DecayMode
+from ._descent import descend
+from ._moments import finite_or_nan, wide_zeros
+from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
+from ._rates import Rates
+from ._rule import Degree, Rule
+from ._tree import init_values, map_values
+
+
+class ScaleByMomentumState(NamedTuple):
+    """The decaying sum of the gradients, and what the rule is."""
+
+    trace: PyTree
+    rule: PyTree
+
+
+class ScaleByGradientState(NamedTuple):
+    """What the rule is; it remembers nothing."""
+
+    rule: PyTree
+
+
+def scale_by_momentum(
+    momentum: Scalar = 0.9, *, nesterov: bool = False
+) -> optax.GradientTransformation:
+    r"""The decaying sum of the gradients.
+
+    $$m \leftarrow \mu\, m + g, \qquad u = \begin{cases} m & \\ \mu\, m + g & \text{Nesterov}
+    \end{cases}$$
+
+    **Arguments:**
+
+    - `momentum`: $\mu$; a float or a traced scalar.
+    - `nesterov`: whether the update looks one step ahead.
+
+    **Returns:** an `optax.GradientTransformation` over trees of weights. The sum is kept in the
+    weights' dtype or float32, whichever is wider; the updates have the gradients' dtype. A
+    gradient that is not finite gives NaN.
+
+    ??? cite "Source"
+
+        Sutskever et al., *On the importance of initialization and momentum in deep learning*
+        (2013), section 2.
+    """
+    check_number("momentum", momentum, below=1.0)
+    rule = Rule(
+        "scale_by_momentum",
+        fields=(("trace", Degree(update=1)),),
+        settings=(("momentum", known_number(momentum)), ("nesterov", nesterov)),
+    )
+
+    def init(params: optax.Params) -> ScaleByMomentumState:
+        require_complete(params)
+        return ScaleByMomentumState(init_values(wide_zeros, params), rule)
+
+    def accumulate(_, m, g):
+        return as_dtype_of(m, momentum) * m + g.astype(m.dtype)
+
+    def output(_, g, m):
+        update = accumulate(_, m, g) if nesterov else m
+        return finite_or_nan(update).astype(g.dtype)
+
+    def update(updates, state, params=None):
+        del params
+        require_complete(updates)
+        trace = map_values(accumulate, state.trace, updates)
+        return map_values(output, updates, trace), ScaleByMomentumState(trace, rule)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_gradient() -> optax.GradientTransformation:
+    """The gradient itself, with NaN in place of an infinity."""
+    rule = Rule("scale_by_gradient")
+
+    def init(params: optax.Params) -> ScaleByGradientState:
+        require_complete(params)
+        return ScaleByGradientState(rule)
+
+    def update(updates, state, params=None):
+        del params
+        require_complete(updates)
+        return map_values(lambda _, g: finite_or_nan(g), updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def sgd(
+    learning_rate: ScalarOrSchedule,
+    rates: Rates = full_alignment,
+    *,
+    momentum: Scalar | None = None,
+    nesterov: bool = False,
+    weight_decay: Scalar = 0.0,
+    decay_mode: DecayMode = "independent",
+    weight_decay_schedule: optax.Schedule | None = None,
+    role_multipliers: Mapping[str, Scalar] | None = None,
+) -> optax.GradientTransformation:
+    r"""Stochastic gradient descent with per-layer learning rates, with or without momentum.
+
+    $$w \leftarrow w - \eta_t\, \gamma_\text{role}\, r^{-c}\, u$$
+
+    with $u = g$, or from [`scalex_eqx.optim.scale_by_momentum`][].
+
+    **Arguments:**
+
+    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
+    - `momentum`, `nesterov`: as for [`scalex_eqx.optim.scale_by_momentum`][]; `None` for no
+        momentum.
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+
+    **Returns:** an `optax.GradientTransformation` over trees of weights.
+    """
+    if nesterov and momentum is None:
+        raise ValueError("nesterov=True looks ahead along the momentum; pass momentum, such as 0.9")
+    if momentum is None:
+        gradient = scale_by_gradient()
+    else:
+        gradient = scale_by_momentum(momentum, nesterov=nesterov)
+    return descend(
+        gradient,
+        family="sgd",
+        learning_rate=learning_rate,
+        rates=rates,
+        role_multipliers=role_multipliers,
+        weight_decay=weight_decay,
+        decay_mode=decay_mode,
+        weight_decay_schedule=weight_decay_schedule,
+    )

@@ -1,0 +1,34 @@
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._spec import WeightSpec
+from ..ops import power_of_two
+
+
+def own_axes(spec: WeightSpec, x: Float[Array, "..."]) -> tuple[int, ...]:
+    """The axes of one weight, those that number stacked weights left out."""
+    return tuple(range(len(spec.stack_axes(x.ndim)), x.ndim))
+
+
+def unit_of(x: Float[Array, "..."], axes: Sequence[int]) -> Float[Array, "..."]:
+    """The power of two near the largest entry, over axes that stay with length 1."""
+    return power_of_two(jnp.max(jnp.abs(x), axis=tuple(axes), keepdims=True))
+
+
+def root_mean_square(
+    x: Float[Array, "..."], axes: Sequence[int], unit: Float[Array, "..."] | None = None
+) -> Float[Array, "..."]:
+    """The root mean square over axes that stay with length 1.
+
+    The squares are those of `x` in the given unit, so that they neither underflow nor overflow.
+    """
+    if unit is not None:
+        return unit * root_mean_square(x / unit, axes)
+    squares = jnp.square(x)
+    # One axis after another: the partial sums of a large array then stay of one size, and
+    # rounding errors as small as those of its longest axis.
+    for axis in reversed(axes):
+        squares = jnp.mean(squares, axis=axis, keepdims=True)
+    return jnp.sqrt(squares)
