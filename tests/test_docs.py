@@ -23,7 +23,8 @@ import pytest
 import tyro
 
 from scalex_eqx import theory
-from scalex_eqx.cli._commands import Command, Transfer
+from scalex_eqx.cli._commands import Command, Report, Transfer
+from scalex_eqx.cli._exponents import Exponents
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ PARAMETERIZATIONS = {
     p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
 }
 MATRICES = (theory.Role.embedding, theory.Role.hidden, theory.Role.readout)
-NAMESPACES = ("", ".nn", ".optim", ".theory", ".experiments")
+NAMESPACES = ("", ".nn", ".ops", ".optim", ".theory", ".experiments")
 
 # Formulas that were not converted: dollars, delimiters, and commands such as \alpha.
 RAW_TEX = re.compile(r"\$|\\[()\[\]]|\\[a-zA-Z]")
@@ -429,6 +430,8 @@ def test_option_table():
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_options_exist(page: Path):
-    known = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Transfer)}
+    commands: tuple[Any, ...] = (Transfer, Report, Exponents)
+    fields = (field for command in commands for field in dataclasses.fields(command))
+    known = {f"--{field.name.replace('_', '-')}" for field in fields}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert named <= known

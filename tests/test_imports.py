@@ -23,12 +23,15 @@ RANKS = {
     "_parameterize": 4,
     "nn": 4,
     "optim": 4,
-    "plan": 5,
-    "_plan": 5,
-    "diagnostics": 6,
-    "": 7,
-    "experiments": 8,
-    "cli": 9,
+    "_fingerprint": 5,
+    "_parts": 5,
+    "_checkpoint": 6,
+    "_convert": 6,
+    "_plan": 7,
+    "diagnostics": 8,
+    "": 9,
+    "experiments": 10,
+    "cli": 11,
 }
 
 

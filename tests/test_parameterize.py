@@ -164,7 +164,9 @@ def test_the_spread_is_that_of_the_values(parameterization):
         if weight.spec.std is not None:
             value = np.asarray(weight.value, np.float64)
             tolerance = 4.5 / np.sqrt(2 * value.size)
-            assert np.sqrt(np.mean(value**2)) == pytest.approx(weight.spec.initial_std, rel=tolerance)
+            assert np.sqrt(np.mean(value**2)) == pytest.approx(
+                weight.spec.initial_std, rel=tolerance
+            )
 
 
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=lambda p: p.name)

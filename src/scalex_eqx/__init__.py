@@ -1,7 +1,14 @@
 """Scaling laws that travel with the weights."""
 
-from . import nn as nn, optim as optim, theory as theory
-from ._parameterize import parameterize as parameterize
+from . import nn as nn, ops as ops, optim as optim, theory as theory
+from ._checkpoint import load as load, save as save
+from ._convert import convert as convert
+from ._fingerprint import fingerprint as fingerprint
+from ._parameterize import (
+    parameterize as parameterize,
+    parameterize_model as parameterize_model,
+)
+from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
 from ._spec import WeightSpec as WeightSpec
 from ._weight import (
     Tie as Tie,
@@ -13,11 +20,18 @@ from ._weight import (
     weights_with_paths as weights_with_paths,
 )
 from .optim import (
+    adafactor as adafactor,
     adam as adam,
+    adam_atan2 as adam_atan2,
+    adam_parameter_scaling as adam_parameter_scaling,
     adamw as adamw,
+    clip_by_effective_norm as clip_by_effective_norm,
     global_rate as global_rate,
+    lion as lion,
     scale_by_adam as scale_by_adam,
     scale_by_width as scale_by_width,
+    sgd as sgd,
+    sign_sgd as sign_sgd,
 )
 from .theory import (
     Alignment as Alignment,

@@ -175,7 +175,7 @@ def test_initial_weights_of_standard_are_not_those_of_mup():
 
 def update_exponents(parameterization: sx.Parameterization, alignment: sx.Alignment) -> dict:
     rates = learning_rate_exponents(parameterization, "adam", alignment)
-    return {role: parameterization.a[role] + rates[role] for role in sx.Role}
+    return {role: parameterization.a[role] + c for role, c in rates.items()}
 
 
 @pytest.mark.parametrize("alignment", ["full", "none"])

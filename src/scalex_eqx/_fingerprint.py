@@ -1,0 +1,46 @@
+import hashlib
+import json
+from typing import Any
+
+import jax.tree_util as jtu
+from jaxtyping import PyTree
+
+from ._spec import WeightSpec
+from ._weight import Tie, Weight, path_string
+
+
+def laws(tree: PyTree) -> dict[str, Any]:
+    """The scaling law of every weight and tie of `tree` by its path, as plain data."""
+    leaves = jtu.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Weight | Tie))
+    return {
+        path_string(path): _law(leaf.spec) if isinstance(leaf, Weight) else {"factor": leaf.factor}
+        for path, leaf in leaves
+        if isinstance(leaf, Weight | Tie)
+    }
+
+
+def fingerprint(tree: PyTree) -> str:
+    """Sixteen hexadecimal digits that stand for the scaling laws of all weights of `tree`.
+
+    Two models have the same one if their weights have the same paths, roles, axes, exponents,
+    width ratios and constants. Values and shapes are not in it.
+    """
+    text = json.dumps(laws(tree), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _law(spec: WeightSpec) -> dict[str, Any]:
+    law: dict[str, Any] = {
+        "fan_in": list(spec.fan_in),
+        "fan_out": list(spec.fan_out),
+        "role": spec.role and str(spec.role),
+        "std": spec.std,
+        "factor_exponent": str(spec.factor_exponent),
+        "width_ratio": spec.width_ratio and str(spec.width_ratio),
+    }
+    if spec.parameterization is not None and spec.role is not None:
+        law["a"] = str(spec.parameterization.a[spec.role])
+        law["b"] = str(spec.parameterization.b[spec.role])
+        law["logit_exponent"] = str(spec.parameterization.logit_exponent)
+        law["parameterization"] = spec.parameterization.name
+    return law

@@ -1,0 +1,159 @@
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+from jaxtyping import PyTree
+
+from .._fingerprint import fingerprint
+from .._parts import Part, parts, update_names
+from .._spec import WeightSpec
+from .._weight import Weight, is_trainable, require_complete, weights_with_paths
+from ..optim import Rule
+from ..optim._decay import DECAYED
+from ..optim._rates import GlobalRate, rate_exponent
+from ..theory import Alignment, Role
+from ._data import Plan, PlanRow
+from ._text import short
+from ._warnings import warnings
+
+
+def plan(
+    model: PyTree,
+    tx: optax.GradientTransformation | optax.MultiSteps,
+    *,
+    gradients: PyTree | None = None,
+) -> Plan:
+    r"""The per-weight table of what `tx` will do to `model`: print it before you train.
+
+    A row a weight: role, shape, width ratio $r$, forward multiplier, initial standard deviation as
+    intended ($\sigma r^{-b}$) and as found in the values, the learning rate's factor
+    ($\gamma r^{-c}$) and value, epsilon, and the share of the weight that decay takes in a step.
+    Numbers that are traced, or that only another library's transformation knows, are shown as `?`.
+
+    **Arguments:**
+
+    - `model`: from `parameterize`; its shapes will do (`eqx.filter_eval_shape`).
+    - `tx`: the optimizer. Transformations of other libraries are listed as such.
+    - `gradients`: of a loss with respect to `model`; with them a warning tells where epsilon
+        outweighs the gradient.
+
+    **Returns:** a [`scalex_eqx.Plan`][].
+
+    **Raises:** `ValueError` for a tree with arrays that no scaling law is known for.
+    """
+    params = eqx.filter(model, is_trainable)
+    require_complete(params)
+    blank = jax.eval_shape(tx.init, params)
+    chain = parts(blank)
+    rows = tuple(
+        _row(path, weight, [part.rule for part in chain if part.works_on(path)])
+        for path, weight in weights_with_paths(params).items()
+    )
+    names = _by_part(blank, update_names(tx))
+    return Plan(
+        rows,
+        tuple(_describe(part, names.get(part.name)) for part in chain),
+        warnings(params, rows, chain, names, gradients),
+        fingerprint(model),
+    )
+
+
+def _row(path: str, weight: Weight, rules: list[Rule | None]) -> PlanRow:
+    spec = weight.spec
+    assert spec.width_ratio is not None
+    return PlanRow(
+        path,
+        str(spec.role),
+        tuple(weight.value.shape),
+        str(weight.value.dtype),
+        spec.width_ratio,
+        spec.multiplier,
+        spec.initial_std,
+        _spread(weight.value),
+        **_step(spec, weight.value.dtype, rules),
+    )
+
+
+def _spread(value: Any) -> float | None:
+    if not isinstance(value, jax.Array) or isinstance(value, Tracer) or not value.size:
+        return None
+    # The values are known, also where a plan is made while something is traced.
+    with jax.ensure_compile_time_eval():
+        return float(jnp.std(value.astype(jnp.result_type(float))))
+
+
+def _step(spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, Any]:
+    """Follows a weight's update through the rules, and the share of decay in it."""
+    factor, rate, eps, decay, eps_is_clamped = 1.0, None, None, 0.0, False
+    if spec.role is Role.buffer:
+        rules = []
+    for rule in rules:
+        if rule is None:
+            continue
+        settings = dict(rule.settings)
+        scale: float | None = 1.0
+        if rule.family is not None:
+            gamma = settings["role_multipliers"].get(spec.role, 1.0)
+            scale = gamma and gamma * spec.scale(rate_exponent(spec, rule.family, rule.rates))
+            factor = factor and scale and factor * scale
+        if "learning_rate" in settings:
+            rate = scale = settings["learning_rate"]
+        decay = None if decay is None or scale is None else decay * scale
+        for constant in rule.constants:
+            value = constant.at(spec)
+            if constant.name == "eps":
+                least = 0.0 if constant.least is None else constant.least(dtype)
+                eps_is_clamped = value is not None and value < least
+                eps = value and max(value, least)
+            if constant.name == "weight_decay" and spec.role in DECAYED:
+                decay = None if decay is None or value is None else decay + value
+    return {
+        "learning_rate_factor": factor,
+        "learning_rate": None if factor is None or rate is None else factor * rate,
+        "eps": eps,
+        "eps_is_clamped": eps_is_clamped,
+        "weight_decay": decay,
+    }
+
+
+def _by_part(state: Any, names: Any, where: str = "state") -> dict[str, str]:
+    """The functions' names by where the parts' states stand; of chains only."""
+    if isinstance(names, str):
+        return {where: names}
+    found = {}
+    for i, (inner, name) in enumerate(zip(state, names, strict=True)):
+        found |= _by_part(inner, name, f"{where}[{i}]")
+    return found
+
+
+def _describe(part: Part, name: str | None) -> str:
+    if part.rule is None:
+        known = name or type(part.state).__name__
+        return f"{part.name}  {known}: not this library's, so its effect is not in the table"
+    rule = part.rule
+    said = [
+        f"{c.name} {_setting(c.value)}" + (f" ({c.law})" if c.law else "") for c in rule.constants
+    ]
+    said += [f"{key} {_setting(value)}" for key, value in rule.settings if value not in ({}, False)]
+    if rule.family is not None:
+        said = [f"family {rule.family.name}", f"rates {_rates(rule.rates)}", *said]
+    return f"{part.name}  {rule.name}" + (f": {', '.join(said)}" if said else "")
+
+
+def _rates(rates: Any) -> str:
+    if isinstance(rates, GlobalRate):
+        return "one for all weights"
+    if isinstance(rates, Alignment):
+        return f"{rates.name} alignment"
+    return ", ".join(f"{role} {exponent}" for role, exponent in rates)
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "?"
+    if callable(value):
+        return "by weight"
+    return short(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,84 @@
+import dataclasses
+import json
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from .._checkpoint import differences
+from ._text import as_table, as_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanRow:
+    r"""What will happen to one weight.
+
+    **Arguments:**
+
+    - `path`, `role`, `shape`, `dtype`: of the weight.
+    - `width_ratio`: $r$.
+    - `multiplier`: $r^{-(a + f)}$, the factor in the forward pass.
+    - `intended_std`: $\sigma r^{-b}$; `None` if no $\sigma$ was declared.
+    - `found_std`: the spread of the values that are there; `None` for a tree of shapes.
+    - `learning_rate_factor`: $\gamma r^{-c}$; `None` if it isn't known.
+    - `learning_rate`: the product with the one at the base width; `None` if that is traced, or a
+        schedule, or no learning rate of the library's is in the optimizer.
+    - `eps`: the weight's epsilon; `None` if the rule has none or it is traced.
+    - `eps_is_clamped`: whether that is the least that the rule allows, and not its law's.
+    - `weight_decay`: the share of the weight that a step takes away, at the peak of schedules;
+        `None` if it isn't known.
+    """
+
+    path: str
+    role: str
+    shape: tuple[int, ...]
+    dtype: str
+    width_ratio: Fraction
+    multiplier: float
+    intended_std: float | None
+    found_std: float | None
+    learning_rate_factor: float | None
+    learning_rate: float | None
+    eps: float | None
+    eps_is_clamped: bool
+    weight_decay: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The per-weight table of what will happen; `print` it.
+
+    **Arguments:**
+
+    - `rows`: a `PlanRow` for each weight, in the order of the model.
+    - `optimizer`: a line for each part of the optimizer.
+    - `warnings`: what looks suspicious, a sentence each.
+    - `fingerprint`: of the model's scaling laws; see [`scalex_eqx.fingerprint`][].
+    """
+
+    rows: tuple[PlanRow, ...]
+    optimizer: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def __rich__(self) -> "Table":
+        return as_table(self)
+
+    def to_json(self) -> str:
+        """The plan as JSON; exact numbers as strings such as `"3/2"`."""
+        return json.dumps(dataclasses.asdict(self), default=str, indent=2)
+
+    def diff(self, other: "Plan") -> str:
+        """A line for each difference from `other`; empty if there is none."""
+        one, another = (
+            {row.path: dataclasses.asdict(row) for row in plan.rows} for plan in (self, other)
+        )
+        lines = differences(one, another, "here", "there")
+        if self.optimizer != other.optimizer:
+            lines += [f"optimizer here:  {line}" for line in self.optimizer]
+            lines += [f"optimizer there: {line}" for line in other.optimizer]
+        return "\n".join(lines)

@@ -1,0 +1,102 @@
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ._data import Plan, PlanRow
+
+_COLUMNS = (
+    "weight",
+    "role",
+    "shape",
+    "multiplier",
+    "init std",
+    "found",
+    "lr factor",
+    "lr",
+    "eps",
+    "decay",
+)
+_TEXT_COLUMNS = 3
+_UNKNOWN = "?"
+_NONE = "-"
+
+
+def as_text(plan: "Plan") -> str:
+    """The plan as plain text, in columns."""
+    columns = _columns(plan)
+    padded = []
+    for i, column in enumerate(columns):
+        width = max(map(len, column))
+        pad = str.ljust if i < _TEXT_COLUMNS else str.rjust
+        padded.append([pad(cell, width) for cell in column])
+    table = ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
+    return "\n".join([*table, "", *_notes(plan)])
+
+
+def as_table(plan: "Plan") -> "Table":
+    """The plan as a table of rich."""
+    from rich.table import Table
+    from rich.text import Text
+
+    notes = Text("\n".join(_notes(plan)), justify="left")
+    table = Table(box=None, pad_edge=False, caption=notes, caption_justify="left")
+    columns = _columns(plan)
+    for i, (name, *_) in enumerate(columns):
+        # On a narrow screen the paths give way, not the numbers.
+        table.add_column(
+            name.replace(" ", "\n"),
+            justify="left" if i < _TEXT_COLUMNS else "right",
+            overflow="fold",
+            no_wrap=i > 0,
+        )
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _columns(plan: "Plan") -> list[tuple[str, ...]]:
+    """Names and cells of the columns in which there is something to see."""
+    columns = zip(_COLUMNS, *map(_cells, plan.rows), strict=True)
+    return [column for column in columns if not set(column[1:]) <= {_NONE}]
+
+
+def _notes(plan: "Plan") -> list[str]:
+    ratios = dict.fromkeys(str(row.width_ratio) for row in plan.rows)
+    return [
+        f"width ratio {', '.join(ratios)}",
+        *plan.optimizer,
+        *(f"warning: {warning}" for warning in plan.warnings),
+        f"fingerprint {plan.fingerprint}",
+    ]
+
+
+def _cells(row: "PlanRow") -> tuple[str, ...]:
+    is_trained = row.role != "buffer"
+    return (
+        row.path,
+        row.role,
+        "x".join(map(str, row.shape)) or "scalar",
+        short(row.multiplier),
+        _known(row.intended_std, _NONE),
+        _known(row.found_std, _NONE),
+        *(
+            (
+                _known(row.learning_rate_factor),
+                _known(row.learning_rate),
+                ("clamped " if row.eps_is_clamped else "") + _known(row.eps, _NONE),
+                _NONE if row.weight_decay == 0 else _known(row.weight_decay),
+            )
+            if is_trained
+            else (_NONE,) * 4
+        ),
+    )
+
+
+def _known(value: float | None, otherwise: str = _UNKNOWN) -> str:
+    return otherwise if value is None else short(value)
+
+
+def short(value: Any) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"

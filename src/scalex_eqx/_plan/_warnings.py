@@ -1,0 +1,138 @@
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from .._parts import Part
+from .._weight import Weight, weights_with_paths
+from ..optim import Constant
+from ..optim._rates import rate_exponent
+from ..theory import Role
+from ._data import PlanRow
+from ._text import short
+
+# What mixes the gradients of all weights, by the name of the function that Optax makes it with.
+_MIXING = ("clip_by_global_norm", "scale_by_trust_ratio", "normalize_by_update_norm")
+
+_SIGMAS = 5.0
+_LEAST_DEVIATION = 0.05
+
+
+def warnings(
+    params: PyTree,
+    rows: tuple[PlanRow, ...],
+    chain: list[Part],
+    names: dict[str, str],
+    gradients: PyTree | None,
+) -> tuple[str, ...]:
+    """What looks suspicious, a sentence each."""
+    trained = {
+        path: weight
+        for path, weight in weights_with_paths(params).items()
+        if weight.spec.role is not Role.buffer
+    }
+    return (
+        *_spreads(rows),
+        *_clips(chain, names),
+        *_rates(trained, chain),
+        *_constant_eps(trained, chain),
+        *_decay(trained, chain),
+        *(() if gradients is None else _eps_above_gradient(rows, gradients)),
+    )
+
+
+def _spreads(rows: tuple[PlanRow, ...]) -> Iterator[str]:
+    for row in rows:
+        if row.found_std is None or not row.intended_std:
+            continue
+        # The sample deviation of n normal numbers scatters by 1 / sqrt(2 n).
+        sampling = _SIGMAS / math.sqrt(2 * math.prod(row.shape))
+        if abs(row.found_std / row.intended_std - 1) > max(sampling, _LEAST_DEVIATION):
+            yield (
+                f"{row.path} has a spread of {short(row.found_std)}, and {short(row.intended_std)} "
+                "was intended; if the model is not trained yet, its declared std is not the one "
+                "that it was drawn with"
+            )
+
+
+def _clips(chain: list[Part], names: dict[str, str]) -> Iterator[str]:
+    for part in chain:
+        if part.rule is None and names.get(part.name) in _MIXING:
+            yield (
+                f"{names[part.name]} ({part.name}) takes one norm over gradients whose sizes "
+                "depend on the parameterization; clip_by_effective_norm doesn't"
+            )
+
+
+def _rates(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
+    if all(part.rule is None or part.rule.family is None for part in chain) and any(
+        weight.spec.width_ratio != 1 for weight in trained.values()
+    ):
+        yield (
+            "no part of the optimizer scales learning rates with the width: all weights have one; "
+            "chain scale_by_width behind the update rule"
+        )
+
+
+def _constant_eps(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
+    for part, constant in _constants(chain, "eps"):
+        if constant.scaling != (0, 0) or callable(constant.value):
+            continue
+        weighs = {
+            path: 1 / weight.spec.scale(constant.degree.update * weight.spec.gradient_exponent)
+            for path, weight in trained.items()
+            if part.works_on(path) and constant.value != 0
+        }
+        worst = max(weighs, key=lambda path: weighs[path], default=None)
+        if worst is not None and weighs[worst] > 1:
+            yield (
+                f"epsilon is the same at every width while gradients shrink: in {worst} it weighs "
+                f"{short(weighs[worst])} times what it does at the base width"
+            )
+
+
+def _decay(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
+    for part, constant in _constants(chain, "weight_decay"):
+        behind = chain[chain.index(part) + 1 :]
+        for scaling in behind:
+            rule = scaling.rule
+            if rule is None or rule.family is None or constant.value == 0:
+                continue
+            exponents = {
+                weight.spec.role: rate_exponent(weight.spec, rule.family, rule.rates)
+                for path, weight in trained.items()
+                if scaling.works_on(path) and weight.spec.width_ratio != 1
+            }
+            told = [
+                f"{role} r^{-exponent}"
+                for role, exponent in exponents.items()
+                if exponent and role in (Role.embedding, Role.hidden, Role.readout)
+            ]
+            if told:
+                yield (
+                    "coupled weight decay changes with the width as the learning rate does: "
+                    f"{', '.join(told)}; independent decay doesn't"
+                )
+
+
+def _constants(chain: list[Part], name: str) -> Iterator[tuple[Part, Constant]]:
+    for part in chain:
+        for constant in part.rule.constants if part.rule is not None else ():
+            if constant.name == name:
+                yield part, constant
+
+
+def _eps_above_gradient(rows: tuple[PlanRow, ...], gradients: PyTree) -> Iterator[str]:
+    found = weights_with_paths(gradients)
+    for row in rows:
+        value: Any = found[row.path].value if row.path in found else None
+        if value is None or row.eps is None or row.role == "buffer":
+            continue
+        size = float(jnp.sqrt(jnp.mean(jnp.square(value.astype(jnp.result_type(float))))))
+        if row.eps > size:
+            yield (
+                f"{row.path}: epsilon is {short(row.eps)} and the gradient's RMS {short(size)}; "
+                "the update is smaller than its learning rate says"
+            )

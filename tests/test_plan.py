@@ -1,0 +1,245 @@
+"""The plan says what the optimizer then does."""
+
+import io
+import json
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import rich.console
+
+import scalex_eqx as sx
+
+RATE = 2.0**-7
+ROW = "layers/1/weight"  # Hidden.
+
+
+def make(width: int) -> eqx.nn.MLP:
+    return eqx.nn.MLP(8, 4, width, depth=2, key=jax.random.key(0))
+
+
+@pytest.fixture
+def model() -> Any:
+    return sx.parameterize(make, width=64, base_width=16, parameterization=sx.ntk)
+
+
+def row(plan: sx.Plan, path: str = ROW) -> sx.PlanRow:
+    return next(row for row in plan.rows if row.path == path)
+
+
+def test_a_row_is_the_law_worked_out_by_hand(model):
+    tx = sx.adamw(RATE, 0.25, eps=1e-6, role_multipliers={"hidden": 3.0})
+    found = row(sx.plan(model, tx))
+    # NTK at r = 4: a = 1/2, and under Adam and full alignment c = 1/2 and g = 1.
+    assert (found.role, found.shape, found.dtype) == ("hidden", (64, 64), "float32")
+    assert found.width_ratio == 4
+    assert found.multiplier == 0.5
+    assert found.learning_rate_factor == 3 / 2
+    assert found.learning_rate == RATE * 3 / 2
+    assert found.eps == pytest.approx(1e-6 / 4)
+    assert found.weight_decay == 0.25
+    assert found.found_std == pytest.approx(
+        np.std(np.asarray(model.layers[1].weight.value)), rel=1e-5
+    )
+    assert row(sx.plan(model, tx), "layers/1/bias").weight_decay == 0
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        sx.sgd(RATE),
+        sx.sgd(RATE, sx.no_alignment),
+        sx.sgd(RATE, sx.global_rate),
+        sx.sgd(
+            RATE, dict.fromkeys(("embedding", "hidden", "readout", "vector", "constant"), "1/3")
+        ),
+    ],
+    ids=["full", "none", "global", "by hand"],
+)
+def test_learning_rates_are_those_that_are_used(model, tx):
+    """A step of SGD on a gradient of ones is the learning rate itself."""
+    params = eqx.filter(model, eqx.is_inexact_array)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = tx.update(ones, tx.init(params), params)
+    steps = {path: w.value for path, w in sx.weights_with_paths(updates).items()}
+    for found in sx.plan(model, tx).rows:
+        assert found.learning_rate is not None
+        np.testing.assert_allclose(-steps[found.path], found.learning_rate, rtol=1e-6)
+
+
+def test_coupled_decay_is_the_share_that_a_step_takes(model):
+    tx = sx.adamw(RATE, 0.5, decay_mode="coupled")
+    plan = sx.plan(model, tx)
+    params = eqx.filter(model, eqx.is_inexact_array)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    steps = sx.weights_with_paths(updates)
+    for path, weight in sx.weights_with_paths(params).items():
+        np.testing.assert_allclose(
+            -steps[path].value, row(plan, path).weight_decay * weight.value, rtol=1e-6
+        )
+    assert any("coupled weight decay" in warning for warning in plan.warnings)
+
+
+def test_what_is_traced_or_scheduled_is_not_made_up(model):
+    injected = optax.inject_hyperparams(sx.adam)(RATE, eps=1e-9)
+    for tx in (injected, sx.adam(optax.constant_schedule(RATE))):
+        found = row(sx.plan(model, tx))
+        assert found.learning_rate is None and found.learning_rate_factor == 0.5
+    assert row(sx.plan(model, injected)).eps is None
+    plan = jax.eval_shape(lambda rate: note(sx.plan(model, sx.adam(rate))), jnp.float32(RATE))
+    assert plan.shape == ()
+
+
+def note(plan: sx.Plan) -> Any:
+    assert row(plan).learning_rate is None
+    return jnp.zeros(())
+
+
+def test_a_model_of_shapes_has_a_plan(model):
+    shapes = eqx.filter_eval_shape(lambda: model)
+    plan = sx.plan(shapes, sx.adam(RATE))
+    assert row(plan).found_std is None
+    assert row(plan).learning_rate == row(sx.plan(model, sx.adam(RATE))).learning_rate
+
+
+def test_partition_gives_each_weight_its_own_rule(model):
+    tx = optax.partition(
+        {"adam": sx.adam(RATE), "sgd": sx.sgd(1.0, momentum=0.9)},
+        lambda params: sx.map_weights(
+            lambda w: sx.Weight("sgd" if w.spec.role == "vector" else "adam", w.spec), params
+        ),
+    )
+    plan = sx.plan(model, tx)
+    assert row(plan).eps is not None
+    assert row(plan, "layers/1/bias").eps is None
+    # NTK under SGD: c = -A = -1/2 for vectors, hence a factor of 2.
+    assert row(plan, "layers/1/bias").learning_rate == 2.0
+
+
+def test_multi_steps_and_chains_are_looked_through(model):
+    tx = optax.MultiSteps(optax.chain(sx.clip_by_effective_norm(1.0), sx.adam(RATE)), 4)
+    plan = sx.plan(model, tx)
+    assert row(plan).learning_rate == RATE / 2
+    assert plan.warnings == ()
+
+
+def test_other_libraries_are_listed_as_such(model):
+    tx = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.scale_by_adam(),
+        sx.scale_by_width("adam", sx.full_alignment),
+        optax.scale(-RATE),
+    )
+    plan = sx.plan(model, tx)
+    assert row(plan).learning_rate_factor == 0.5 and row(plan).learning_rate is None
+    assert plan.optimizer[0].startswith("state[0]  clip_by_global_norm: not this library's")
+    assert any("clip_by_effective_norm" in warning for warning in plan.warnings)
+
+
+def test_an_optimizer_without_learning_rates_for_layers_is_seen(model):
+    plan = sx.plan(model, optax.chain(sx.scale_by_adam(), optax.scale(-RATE)))
+    assert any("scale_by_width" in warning for warning in plan.warnings)
+    base = sx.parameterize(make, width=16, base_width=16, parameterization=sx.ntk)
+    assert sx.plan(base, optax.chain(sx.scale_by_adam(), optax.scale(-RATE))).warnings == ()
+
+
+def test_a_constant_epsilon_is_seen(model):
+    tx = sx.adam(RATE, eps=1e-8, eps_scaling="constant")
+    (warning,) = sx.plan(model, tx).warnings
+    # NTK's hidden gradients fall as 1/r, and r is 4.
+    assert "layers/1/weight" in warning and "weighs 4 times" in warning
+    assert sx.plan(model, sx.adam(RATE, eps=1e-8)).warnings == ()
+
+
+def test_a_clamped_epsilon_is_shown_as_such(model):
+    # sqrt(tiny / (1 - b2)) in float32 at b2 = 0.999.
+    plan = sx.plan(model, sx.adam(RATE, eps=1e-20))
+    assert row(plan).eps_is_clamped and row(plan).eps == pytest.approx(3.428e-18, rel=1e-3)
+    assert "clamped 3.429e-18" in str(plan)
+    assert not row(sx.plan(model, sx.adam(RATE))).eps_is_clamped
+
+
+def test_an_epsilon_of_each_weights_own_is_shown(model):
+    def eps(spec: sx.WeightSpec) -> float:
+        return 1e-6 if spec.role == "hidden" else 1e-9
+
+    plan = sx.plan(model, sx.adam(RATE, eps=eps, eps_scaling="constant"))
+    assert (row(plan).eps, row(plan, "layers/1/bias").eps) == (1e-6, 1e-9)
+
+
+def test_an_epsilon_above_the_gradient_is_seen(model):
+    params = eqx.filter(model, eqx.is_inexact_array)
+    gradients = jax.tree.map(lambda x: jnp.full_like(x, 1e-7), params)
+    tx = sx.adam(RATE, eps=1e-6)
+    warnings = sx.plan(model, tx, gradients=gradients).warnings
+    assert len(warnings) == len(sx.plan(model, tx).rows)
+    assert sx.plan(model, sx.adam(RATE, eps=1e-9), gradients=gradients).warnings == ()
+
+
+def test_a_wrong_spread_is_seen():
+    def declares(std: float) -> sx.Plan:
+        def make(width):
+            value = 0.5 * jax.random.normal(jax.random.key(0), (width, width))
+            return {"w": sx.Weight(value, sx.WeightSpec((-1,), (-2,), std=std))}
+
+        model = sx.parameterize(make, width=32, base_width=16, parameterization=sx.ntk)
+        return sx.plan(model, sx.adam(RATE))
+
+    assert declares(0.5).warnings == ()
+    (warning,) = declares(0.6).warnings
+    assert warning.startswith("w has a spread")
+
+
+def test_a_frozen_weight_has_no_learning_rate():
+    model = sx.parameterize(
+        make, width=64, base_width=16, parameterization=sx.ntk, frozen=["layers/0/*"]
+    )
+    plan = sx.plan(model, sx.adamw(RATE, 0.1))
+    assert row(plan, "layers/0/weight").role == "buffer"
+    line = next(line for line in str(plan).splitlines() if line.startswith("layers/0/weight"))
+    assert line.split()[-4:] == ["-", "-", "-", "-"]
+
+
+def test_the_text_has_a_line_for_each_weight(model):
+    plan = sx.plan(model, sx.adamw(RATE, 0.25))
+    lines = str(plan).splitlines()
+    assert [line.split()[0] for line in lines[1 : 1 + len(plan.rows)]] == [
+        row.path for row in plan.rows
+    ]
+    assert lines[-1] == f"fingerprint {sx.fingerprint(model)}"
+    console = rich.console.Console(width=140, record=True, file=io.StringIO())
+    console.print(plan)
+    drawn = console.export_text()
+    assert all(row.path in drawn for row in plan.rows) and plan.fingerprint in drawn
+
+
+def test_json_holds_the_rows(model):
+    plan = sx.plan(model, sx.adam(RATE))
+    read = json.loads(plan.to_json())
+    assert [r["path"] for r in read["rows"]] == [r.path for r in plan.rows]
+    assert read["rows"][2]["width_ratio"] == "4"
+    assert read["fingerprint"] == plan.fingerprint
+
+
+def test_diff_lists_what_differs(model):
+    tx = sx.adam(RATE)
+    plan = sx.plan(model, tx)
+    assert plan.diff(plan) == ""
+    standard = sx.parameterize(make, width=64, base_width=16, parameterization=sx.standard)
+    lines = plan.diff(sx.plan(standard, tx)).splitlines()
+    assert f"{ROW}: multiplier is 0.5 here, 1 there" in lines
+    assert not any("width_ratio" in line for line in lines)
+    (line,) = [
+        x for x in plan.diff(sx.plan(model, sx.adam(RATE, eps=1e-9))).splitlines() if ROW in x
+    ]
+    assert "eps" in line
+
+
+def test_arrays_without_a_law_are_refused():
+    with pytest.raises(ValueError, match="layers/0/weight"):
+        sx.plan(make(16), sx.adam(RATE))
