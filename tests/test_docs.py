@@ -25,6 +25,7 @@ import tyro
 from scalex_eqx import theory
 from scalex_eqx.cli._commands import Command, Report, Transfer
 from scalex_eqx.cli._exponents import Exponents
+from scalex_eqx.cli._plan import Plan
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -430,7 +431,7 @@ def test_option_table():
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_options_exist(page: Path):
-    commands: tuple[Any, ...] = (Transfer, Report, Exponents)
+    commands: tuple[Any, ...] = (Transfer, Report, Exponents, Plan)
     fields = (field for command in commands for field in dataclasses.fields(command))
     known = {f"--{field.name.replace('_', '-')}" for field in fields}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))

@@ -179,6 +179,9 @@ def test_an_epsilon_above_the_gradient_is_seen(model):
     warnings = sx.plan(model, tx, gradients=gradients).warnings
     assert len(warnings) == len(sx.plan(model, tx).rows)
     assert sx.plan(model, sx.adam(RATE, eps=1e-9), gradients=gradients).warnings == ()
+    # Adafactor's stands beside the square.
+    assert sx.plan(model, sx.adafactor(RATE, eps=1e-9), gradients=gradients).warnings
+    assert sx.plan(model, sx.adafactor(RATE, eps=1e-16), gradients=gradients).warnings == ()
 
 
 def test_a_wrong_spread_is_seen():
@@ -212,10 +215,18 @@ def test_the_text_has_a_line_for_each_weight(model):
         row.path for row in plan.rows
     ]
     assert lines[-1] == f"fingerprint {sx.fingerprint(model)}"
-    console = rich.console.Console(width=140, record=True, file=io.StringIO())
+
+
+@pytest.mark.parametrize(("width", "lines_a_row"), [(140, 1), (80, 2)])
+def test_rich_prints_it_on_screens_of_any_width(model, width, lines_a_row):
+    plan = sx.plan(model, sx.adamw(RATE, 0.25))
+    console = rich.console.Console(width=width, record=True, file=io.StringIO())
     console.print(plan)
     drawn = console.export_text()
-    assert all(row.path in drawn for row in plan.rows) and plan.fingerprint in drawn
+    table, _, notes = drawn.partition("\n\n")
+    assert len(table.splitlines()) == lines_a_row * (1 + len(plan.rows))
+    assert max(map(len, table.splitlines())) <= width
+    assert all(row.path in table for row in plan.rows) and plan.fingerprint in notes
 
 
 def test_json_holds_the_rows(model):

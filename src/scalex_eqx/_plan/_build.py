@@ -147,7 +147,7 @@ def _rates(rates: Any) -> str:
     if isinstance(rates, GlobalRate):
         return "one for all weights"
     if isinstance(rates, Alignment):
-        return f"{rates.name} alignment"
+        return f"alignment {rates.name}"
     return ", ".join(f"{role} {exponent}" for role, exponent in rates)
 
 

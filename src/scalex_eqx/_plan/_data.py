@@ -4,10 +4,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from .._checkpoint import differences
-from ._text import as_table, as_text
+from ._text import as_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +65,12 @@ class Plan:
     def __str__(self) -> str:
         return as_text(self)
 
-    def __rich__(self) -> "Table":
-        return as_table(self)
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        head, *rest = as_text(self, options.max_width).split("\n")
+        yield Text(head, style="bold")
+        yield Text("\n".join(rest))
 
     def to_json(self) -> str:
         """The plan as JSON; exact numbers as strings such as `"3/2"`."""

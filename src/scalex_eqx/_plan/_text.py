@@ -1,8 +1,6 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ._data import Plan, PlanRow
 
 _COLUMNS = (
@@ -22,37 +20,19 @@ _UNKNOWN = "?"
 _NONE = "-"
 
 
-def as_text(plan: "Plan") -> str:
-    """The plan as plain text, in columns."""
-    columns = _columns(plan)
+def as_text(plan: "Plan", width: int | None = None) -> str:
+    """The plan as plain text in columns; paths have lines of their own if `width` needs it."""
     padded = []
-    for i, column in enumerate(columns):
-        width = max(map(len, column))
+    for i, column in enumerate(_columns(plan)):
+        longest = max(map(len, column))
         pad = str.ljust if i < _TEXT_COLUMNS else str.rjust
-        padded.append([pad(cell, width) for cell in column])
+        padded.append([pad(cell, longest) for cell in column])
     table = ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
+    if width is not None and max(map(len, table)) > width:
+        paths, *others = padded
+        rows = zip(paths, *others, strict=True)
+        table = [f"{path.rstrip()}\n  {'  '.join(rest).rstrip()}" for path, *rest in rows]
     return "\n".join([*table, "", *_notes(plan)])
-
-
-def as_table(plan: "Plan") -> "Table":
-    """The plan as a table of rich."""
-    from rich.table import Table
-    from rich.text import Text
-
-    notes = Text("\n".join(_notes(plan)), justify="left")
-    table = Table(box=None, pad_edge=False, caption=notes, caption_justify="left")
-    columns = _columns(plan)
-    for i, (name, *_) in enumerate(columns):
-        # On a narrow screen the paths give way, not the numbers.
-        table.add_column(
-            name.replace(" ", "\n"),
-            justify="left" if i < _TEXT_COLUMNS else "right",
-            overflow="fold",
-            no_wrap=i > 0,
-        )
-    for row in zip(*(column[1:] for column in columns), strict=True):
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _columns(plan: "Plan") -> list[tuple[str, ...]]:

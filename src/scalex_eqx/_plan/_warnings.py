@@ -39,7 +39,7 @@ def warnings(
         *_rates(trained, chain),
         *_constant_eps(trained, chain),
         *_decay(trained, chain),
-        *(() if gradients is None else _eps_above_gradient(rows, gradients)),
+        *(() if gradients is None else _eps_above_gradient(trained, chain, gradients)),
     )
 
 
@@ -124,15 +124,23 @@ def _constants(chain: list[Part], name: str) -> Iterator[tuple[Part, Constant]]:
                 yield part, constant
 
 
-def _eps_above_gradient(rows: tuple[PlanRow, ...], gradients: PyTree) -> Iterator[str]:
-    found = weights_with_paths(gradients)
-    for row in rows:
-        value: Any = found[row.path].value if row.path in found else None
-        if value is None or row.eps is None or row.role == "buffer":
-            continue
-        size = float(jnp.sqrt(jnp.mean(jnp.square(value.astype(jnp.result_type(float))))))
-        if row.eps > size:
-            yield (
-                f"{row.path}: epsilon is {short(row.eps)} and the gradient's RMS {short(size)}; "
-                "the update is smaller than its learning rate says"
-            )
+def _eps_above_gradient(
+    trained: dict[str, Weight], chain: list[Part], gradients: PyTree
+) -> Iterator[str]:
+    found = {path: weight.value for path, weight in weights_with_paths(gradients).items()}
+    for part, constant in _constants(chain, "eps"):
+        for path, weight in trained.items():
+            eps, gradient = constant.at(weight.spec), found.get(path)
+            if eps is None or gradient is None or not part.works_on(path):
+                continue
+            size = _root_mean_square(gradient)
+            # Adafactor's stands beside the square of the gradient.
+            if eps ** (1 / constant.degree.update) > size:
+                yield (
+                    f"{path}: epsilon is {short(eps)} where the gradient's RMS is {short(size)}; "
+                    "the update is smaller than its learning rate says"
+                )
+
+
+def _root_mean_square(x: Any) -> float:
+    return float(jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.result_type(float))))))

@@ -20,6 +20,7 @@ from ..experiments import (
     transfer,
 )
 from ._exponents import Exponents
+from ._plan import Plan
 from ._progress import ProgressBar
 
 
@@ -117,6 +118,7 @@ Command = (
     Annotated[Transfer, tyro.conf.subcommand("transfer")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Exponents, tyro.conf.subcommand("exponents")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
 )
 
 

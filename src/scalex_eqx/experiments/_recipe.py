@@ -4,6 +4,7 @@ import optax
 
 from .. import optim, theory
 from ..optim import Rates
+from ..optim._numbers import ScalarOrSchedule
 from ..theory import Parameterization
 from ._errors import UsageError
 
@@ -43,7 +44,7 @@ class Recipe:
         return PARAMETERIZATIONS[self.parameterization]
 
     def transformation(
-        self, learning_rate: optax.Schedule, *, b1: float, b2: float, eps: float, decay: float
+        self, learning_rate: ScalarOrSchedule, *, b1: float, b2: float, eps: float, decay: float
     ) -> optax.GradientTransformation:
         """The update rule. `decay` is independent of the learning rate and constant in time."""
         rates = RATES[self.rates]

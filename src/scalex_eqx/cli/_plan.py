@@ -1,0 +1,79 @@
+import dataclasses
+
+import equinox as eqx
+import jax
+import tyro
+from rich.console import Console
+
+from .. import plan
+from .._parameterize import parameterize
+from ..experiments import Setting, UsageError, parse_learning_rate, parse_recipe
+from ..nn import Transformer
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Print what a recipe does to each weight of the transfer run's Transformer at a width.
+
+    Only shapes are made: any width costs nothing. For a model of your own, print
+    scalex_eqx.plan(model, tx).
+
+    Example: scalex plan mup:adam:full --width 4096 --base-width 64
+    """
+
+    recipe: tyro.conf.Positional[str]
+    """parameterization:optimizer:rates, as for scalex transfer."""
+    width: int = 256
+    """The width of the residual stream, a multiple of the head dimension."""
+    base_width: int = 64
+    """The width at which the learning rate was tuned."""
+    learning_rate: str = "2^-8"
+    """At the base width, as 2^-8 or 0.004."""
+    depth: int = 2
+    """Blocks of the Transformer."""
+    head_dimension: int = 16
+    """Size of an attention head."""
+    vocabulary_size: int = 256
+    """Tokens that there are."""
+    sequence_length: int = 64
+    """Tokens in a sequence."""
+    weight_decay: float = 0.0
+    """Independent weight decay a step, for recipes with adamw."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self, console: Console) -> None:
+        recipe = parse_recipe(self.recipe)
+        tx = recipe.transformation(
+            parse_learning_rate(self.learning_rate),
+            b1=Setting.b1,
+            b2=Setting.b2,
+            eps=Setting.eps,
+            decay=self.weight_decay,
+        )
+        try:
+            model = eqx.filter_eval_shape(
+                lambda: parameterize(
+                    self._make,
+                    width=self.width,
+                    base_width=self.base_width,
+                    parameterization=recipe.law,
+                )
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        found = plan(model, tx)
+        if self.json:
+            console.print(found.to_json(), soft_wrap=True, markup=False, highlight=False)
+        else:
+            console.print(found)
+
+    def _make(self, width: int) -> Transformer:
+        return Transformer(
+            vocabulary_size=self.vocabulary_size,
+            sequence_length=self.sequence_length,
+            width=width,
+            depth=self.depth,
+            head_dimension=self.head_dimension,
+            key=jax.random.key(0),
+        )
