@@ -57,6 +57,9 @@ class WeightSpec(metaclass=_Interned):
 
     def __post_init__(self):
         self._check_declared()
+        if self.role is not None:
+            # Equal specs are one object, whether the role was given as a Role or as its name.
+            object.__setattr__(self, "role", Role(self.role))
         axes = (*self.fan_in, *self.fan_out)
         if any(axis >= 0 for axis in axes) or len(set(axes)) < len(axes):
             raise ValueError(

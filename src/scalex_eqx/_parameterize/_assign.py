@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from .._spec import WeightSpec
 from .._weight import is_weight, path_string
@@ -91,6 +92,11 @@ def assign(
         if path in chosen.factors:
             raise ValueError("not trained, so that it has no scaling law, but factors gives it one")
         return dataclasses.replace(declared or WeightSpec((), ()), role=Role.buffer)
+    if jnp.issubdtype(triple.wanted.array.dtype, jnp.complexfloating):
+        raise ValueError(
+            "a complex array, for which the update rules are not made; keep real and imaginary "
+            "part apart, or freeze it"
+        )
     _check_not_normalised(triple.wanted)
     layout = chosen.layouts.get(path)
     if declared is None:

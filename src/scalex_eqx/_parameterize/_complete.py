@@ -1,6 +1,7 @@
 """Value and spec of a weight once its role is known."""
 
 import dataclasses
+import math
 from fractions import Fraction
 
 import jax
@@ -11,7 +12,7 @@ from .._spec import WeightSpec
 from .._weight import Weight, is_weight
 from ..theory import Parameterization, Role
 from ._assign import Triple
-from ._spread import respread, spread
+from ._spread import resized, respread, size, spread
 
 
 def complete(
@@ -53,20 +54,35 @@ def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
     if spec.width_ratio == 1 or not triple.wanted.array.size:
         return triple.wanted.array
     value, base = jnp.asarray(triple.wanted.array), triple.base.array
-    scale = spec.scale(spec.spread_exponent)
     if isinstance(base, jax.ShapeDtypeStruct):
-        # The usual spread is taken for granted.
+        # Only shapes are known of the base model: the usual spread is taken for granted.
         usual = spec.scale(Fraction(1, 2)) if _fan_in_grows(spec, triple) else 1.0
-        return value if scale == usual else respread(value, scale / usual)
+        factor = spec.scale(spec.spread_exponent) / usual
+        return value if factor == 1.0 else resized(value, factor)
     if base.size == 1 < value.size:
         raise ValueError(
             f"shape {base.shape} at the base width: the spread of a single entry cannot be "
             "measured; take a larger base width, or wrap the array as Weight(array, "
             "WeightSpec(fan_in=..., fan_out=..., std=...))"
         )
-    drawn = spread(value)
+    return _like_base(value, jnp.asarray(base), spec)
+
+
+def _like_base(value: Array, base: Array, spec: WeightSpec) -> Array:
+    r"""`value` with the spread $\sigma r^{-b}$, $\sigma$ that of `base`."""
+    is_matrix = spec.role in (Role.embedding, Role.hidden, Role.readout)
+    measure = size if is_matrix else spread
+    drawn = measure(value)
     # Where nothing varies nothing is changed, whatever the factor.
-    return respread(value, scale * spread(jnp.asarray(base)) / jnp.where(drawn > 0, drawn, 1))
+    factor = measure(base) / jnp.where(drawn > 0, drawn, 1)
+    if is_matrix:
+        return resized(value, spec.scale(spec.spread_exponent) * factor)
+    # Of biases and gains the law asks for one spread at all widths. Either they have it as they
+    # are drawn, and then chance and the forms of tables are not to be corrected, or they fall with
+    # the square root of the width, as Equinox's biases do. What is nearer is taken.
+    ratio = float(spec.width_ratio or 1)
+    falls = jnp.abs(jnp.log(jnp.where(factor > 0, factor, 1))) > abs(math.log(ratio)) / 4
+    return respread(value, jnp.where(falls, factor, 1))
 
 
 def _fan_in_grows(spec: WeightSpec, triple: Triple) -> bool:

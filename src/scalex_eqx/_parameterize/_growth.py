@@ -60,6 +60,8 @@ def _grows(base: Shape, other: Shape, axes: tuple[int, ...], ratio: Fraction) ->
     """Whether the product of `axes` grows; by `ratio` if it does, as the width itself."""
     growth = Fraction(1)
     for axis in axes:
+        if not (base[axis] and other[axis]):
+            raise ValueError(f"shapes {base} and {other}: an axis of size 0 has no rate of growth")
         if other[axis] != base[axis]:
             growth *= Fraction(other[axis], base[axis])
     if growth not in (1, ratio):

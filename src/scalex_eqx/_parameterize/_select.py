@@ -43,15 +43,15 @@ def select(
             before, earlier = chosen.setdefault(path, (parsed, label))
             if before != parsed:
                 errors.append(
-                    f"{path_string(path)}: {earlier} says {before!r} and {label} says "
-                    f"{parsed!r}; let one of them match it"
+                    f"{path_string(path)}: {earlier} says {before} and {label} says {parsed}; "
+                    "let one of them match it"
                 )
     return {path: value for path, (value, _) in chosen.items()}, errors
 
 
 def as_choices(name: str, given: Collection[Key] | Callable[[str, Any], Any] | None) -> Any:
     """A collection of keys, or a function that answers yes or no, as `Choices` of `True`."""
-    if isinstance(given, str | Mapping):
+    if isinstance(given, str | type | Mapping):
         raise ValueError(
             f"{name} is {given!r}; expected a collection of keys, such as a list, or a function"
         )
@@ -66,6 +66,8 @@ def _entries(
     """Each entry's label, the paths that it matches, and its value."""
     if given is None:
         return []
+    if isinstance(given, type) or not (isinstance(given, Mapping) or callable(given)):
+        raise ValueError(f"{name} is {given!r}; expected a mapping or a function")
     if callable(given):
         answers = [(path, given(path_string(path), node.array)) for path, node in nodes.items()]
         return [(f"{name}(...)", [path], value) for path, value in answers if value is not None]

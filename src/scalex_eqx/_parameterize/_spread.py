@@ -7,6 +7,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def size(x: Array) -> Float[Array, ""]:
+    """The root mean square of all entries; exactly zero if they are equal."""
+    return jnp.where(_varies(x), jnp.sqrt(jnp.mean(jnp.square(_wide(x)))), 0)
+
+
+def resized(x: Array, factor: Any) -> Array:
+    """`x` times `factor`; equal entries stay."""
+    wide = _wide(x)
+    return jnp.where(_varies(x), (jnp.asarray(factor, wide.dtype) * wide).astype(x.dtype), x)
+
+
 def spread(x: Array) -> Float[Array, ""]:
     """The standard deviation of all entries about their mean; exactly zero if they are equal."""
     # Rounding of the mean would leave equal entries a spread of its own size.
@@ -14,11 +25,11 @@ def spread(x: Array) -> Float[Array, ""]:
 
 
 def respread(x: Array, factor: Any) -> Array:
-    """`x` with its deviations from the mean multiplied by `factor`; equal entries stay."""
+    """`x` with its deviations from the mean multiplied by `factor`; bitwise `x` if that is 1."""
     wide = _wide(x)
     mean = jnp.mean(wide)
     moved = mean + jnp.asarray(factor, wide.dtype) * (wide - mean)
-    return jnp.where(_varies(x), moved.astype(x.dtype), x)
+    return jnp.where(_varies(x) & (jnp.asarray(factor) != 1), moved.astype(x.dtype), x)
 
 
 def _varies(x: Array) -> Array:
