@@ -82,3 +82,39 @@ def test_fingerprints_tell_laws_apart_and_not_values():
     assert sx.fingerprint(model()) == sx.fingerprint(model(seed=1))
     others = [model(sx.ntk), model(sx.mup), model(base_width=8), model(tied=True)]
     assert len({sx.fingerprint(m) for m in [model(), *others]}) == 5
+
+
+def test_random_keys_and_activation_functions_are_kept(tmp_path):
+    tree = {"key": jax.random.key(3), "rbg": jax.random.key(1, impl="rbg"), "act": jax.nn.relu}
+    sx.save(tmp_path / "a.eqx", tree)
+    like = {"key": jax.random.key(0), "rbg": jax.random.key(0, impl="rbg"), "act": jax.nn.relu}
+    for blank in (like, eqx.filter_eval_shape(lambda: like)):
+        read = sx.load(tmp_path / "a.eqx", blank)
+        for name in ("key", "rbg"):
+            assert jax.random.normal(read[name]) == jax.random.normal(tree[name])
+
+
+@pytest.mark.parametrize(
+    ("like", "difference"),
+    [
+        ({"y": jnp.ones(3)}, "x: only in the file"),
+        ({"x": jnp.ones(4), "y": jnp.ones(3)}, "x: shape is [3] in the file, [4] in the tree"),
+        ({"x": jnp.ones(3, "bfloat16"), "y": jnp.ones(3)}, "x: dtype is float32 in the file"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path, like, difference):
+    sx.save(tmp_path / "a.eqx", {"x": jnp.zeros(3), "y": jnp.ones(3)})
+    with pytest.raises(ValueError, match="other arrays") as error:
+        sx.load(tmp_path / "a.eqx", like)
+    assert difference in str(error.value)
+
+
+def test_a_failed_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    sx.save(tmp_path / "a.eqx", {"x": jnp.ones(3)})
+    monkeypatch.setattr(eqx, "tree_serialise_leaves", full)
+    with pytest.raises(OSError, match="no space left"):
+        sx.save(tmp_path / "a.eqx", {"x": jnp.zeros(3)})
+    assert jnp.array_equal(sx.load(tmp_path / "a.eqx", {"x": jnp.zeros(3)})["x"], jnp.ones(3))

@@ -80,6 +80,10 @@ BREAKING: dict[str, tuple[Any, str]] = {
         lambda: optax.chain(optax.clip_by_global_norm(1.0), sx.adam(RATE)),
         r"state\[0\] is a EmptyState",
     ),
+    "a mask of which nothing is known": (
+        lambda: optax.masked(sx.sgd(0.1), lambda p: jax.tree.map(lambda _: True, p)),
+        "state masks weights",
+    ),
     "a foreign rule": (
         lambda: optax.chain(
             optax.scale_by_adam(), sx.scale_by_width("adam", sx.full_alignment), optax.scale(-RATE)
@@ -264,4 +268,4 @@ def compiled(tx: Any) -> Any:
         (params, state), losses = jax.lax.scan(step, (params, state), batches)
         return eqx.combine(params, static), state, losses
 
-    return eqx.filter_jit(chunk, compiler_options=FAST_COMPILE)
+    return eqx.filter_jit(chunk, compiler_options=FAST_COMPILE)  # pyright: ignore

@@ -2,7 +2,8 @@
 
 import io
 import json
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -91,6 +92,8 @@ def test_what_is_traced_or_scheduled_is_not_made_up(model):
         found = row(sx.plan(model, tx))
         assert found.learning_rate is None and found.learning_rate_factor == 0.5
     assert row(sx.plan(model, injected)).eps is None
+    assert row(sx.plan(model, injected)).weight_decay == 0
+    assert row(sx.plan(model, injected)).eps_note == "traced"
     plan = jax.eval_shape(lambda rate: note(sx.plan(model, sx.adam(rate))), jnp.float32(RATE))
     assert plan.shape == ()
 
@@ -121,6 +124,18 @@ def test_partition_gives_each_weight_its_own_rule(model):
     assert row(plan, "layers/1/bias").learning_rate == 2.0
 
 
+def test_a_partition_whose_part_keeps_nothing_is_told_from_the_others(model):
+    tx = optax.partition(
+        {"adam": sx.adam(RATE), "sgd": sx.sgd(1.0)},
+        lambda params: sx.map_weights(
+            lambda w: sx.Weight("sgd" if w.spec.role == "vector" else "adam", w.spec), params
+        ),
+    )
+    plan = sx.plan(model, tx)
+    assert row(plan, "layers/1/bias").learning_rate == 2.0 and row(plan).learning_rate == RATE / 2
+    assert plan.warnings == ()
+
+
 def test_multi_steps_and_chains_are_looked_through(model):
     tx = optax.MultiSteps(optax.chain(sx.clip_by_effective_norm(1.0), sx.adam(RATE)), 4)
     plan = sx.plan(model, tx)
@@ -148,6 +163,96 @@ def test_an_optimizer_without_learning_rates_for_layers_is_seen(model):
     assert sx.plan(base, optax.chain(sx.scale_by_adam(), optax.scale(-RATE))).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("tx", "message"),
+    [
+        (lambda: sx.adam(RATE, sx.global_rate), "one learning rate at every width"),
+        (
+            lambda: optax.chain(
+                sx.scale_by_adam(),
+                sx.scale_by_width("sgd", sx.full_alignment),
+                sx.optim.scale_by_learning_rate(RATE),
+            ),
+            r"family sgd, but the updates have degrees \(0, 0\)",
+        ),
+        (
+            lambda: optax.chain(sx.scale_by_width("adam", sx.full_alignment), sx.adam(RATE)),
+            "more than once",
+        ),
+    ],
+    ids=["global", "wrong family", "twice"],
+)
+def test_wrong_learning_rates_are_seen(model, tx, message):
+    found = sx.plan(model, tx()).warnings
+    assert any(re.search(message, warning) for warning in found), found
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda tx: optax.MultiSteps(tx, 4), lambda tx: optax.apply_if_finite(tx, 3)]
+)
+def test_a_clip_inside_a_wrapper_is_seen(model, wrap):
+    tx = wrap(optax.chain(optax.clip_by_global_norm(1.0), sx.adam(RATE)))
+    assert any("clip_by_effective_norm" in warning for warning in sx.plan(model, tx).warnings)
+
+
+def test_a_wrapper_of_the_users_own_is_listed(model):
+    class Counted(NamedTuple):
+        inner: Any
+        count: Any
+
+    def counted(tx):
+        def update(updates, state, params=None):
+            updates, inner = tx.update(updates, state.inner, params)
+            return updates, Counted(inner, state.count + 1)
+
+        return optax.GradientTransformation(
+            lambda params: Counted(tx.init(params), jnp.zeros((), jnp.int32)), update
+        )
+
+    for inner in (sx.adam(RATE), optax.chain(optax.scale(1.0), sx.adam(RATE), optax.scale(1.0))):
+        (line,) = sx.plan(model, counted(inner)).optimizer
+        assert line.startswith("state  counted: not this library's")
+
+
+def test_frozen_weights_and_a_foreign_decay():
+    model = sx.parameterize(
+        make, width=64, base_width=16, parameterization=sx.ntk, frozen=["layers/0/*"]
+    )
+    tx = optax.chain(sx.adam(RATE), optax.add_decayed_weights(-0.1))
+    (warning,) = sx.plan(model, tx).warnings
+    assert "layers/0/weight, layers/0/bias are frozen, which add_decayed_weights" in warning
+
+
+def test_a_model_that_ignores_its_width_is_seen():
+    model = sx.parameterize(lambda _: make(16), width=64, base_width=16, parameterization=sx.ntk)
+    assert any("no weight grows" in warning for warning in sx.plan(model, sx.adam(RATE)).warnings)
+
+
+def test_entries_that_are_not_finite_are_seen(model):
+    broken = eqx.tree_at(lambda m: m.layers[1].bias.value, model, jnp.full(64, jnp.nan))
+    plan = sx.plan(broken, sx.adam(RATE))
+    assert plan.warnings == ("layers/1/bias has entries that are not finite",)
+    assert "NaN" not in plan.to_json()
+
+
+def test_a_model_with_state_has_a_plan():
+    class Model(eqx.Module):
+        linear: eqx.nn.Linear
+        norm: eqx.nn.BatchNorm
+
+        def __init__(self, width):
+            self.linear = eqx.nn.Linear(3, width, key=jax.random.key(0))
+            self.norm = eqx.nn.BatchNorm(width, "batch", mode="batch")
+
+    both = sx.parameterize(
+        lambda width: eqx.nn.make_with_state(Model)(width),
+        width=64,
+        base_width=16,
+        parameterization=sx.ntk,
+    )
+    assert len(sx.plan(both, sx.adam(RATE)).rows) == 4
+
+
 def test_a_constant_epsilon_is_seen(model):
     tx = sx.adam(RATE, eps=1e-8, eps_scaling="constant")
     (warning,) = sx.plan(model, tx).warnings
@@ -159,9 +264,9 @@ def test_a_constant_epsilon_is_seen(model):
 def test_a_clamped_epsilon_is_shown_as_such(model):
     # sqrt(tiny / (1 - b2)) in float32 at b2 = 0.999.
     plan = sx.plan(model, sx.adam(RATE, eps=1e-20))
-    assert row(plan).eps_is_clamped and row(plan).eps == pytest.approx(3.428e-18, rel=1e-3)
+    assert row(plan).eps_note == "clamped" and row(plan).eps == pytest.approx(3.428e-18, rel=1e-3)
     assert "clamped 3.429e-18" in str(plan)
-    assert not row(sx.plan(model, sx.adam(RATE))).eps_is_clamped
+    assert row(sx.plan(model, sx.adam(RATE))).eps_note == ""
 
 
 def test_an_epsilon_of_each_weights_own_is_shown(model):

@@ -139,12 +139,7 @@ class _Walk:
         """The part's state in the new units."""
         rule = next(self.rules).rule
         if rule is None:
-            self.errors.append(
-                f"{part.name} is a {type(part.state).__name__} of a transformation that is not "
-                "this library's, so that how it depends on the units of gradients and weights is "
-                "not known; use one of the library's rules, or put a scalex_eqx.optim.Rule into "
-                "its state"
-            )
+            self.errors.append(_unknown(part))
             return part.state
         self._check_constants(part, rule)
         fields = {
@@ -203,6 +198,16 @@ class _Walk:
             raise ValueError(
                 "converting would not continue the same training:\n  " + "\n  ".join(self.errors)
             )
+
+
+def _unknown(part: Part) -> str:
+    if isinstance(part.state, optax.MaskedState):
+        return f"{part.name} masks weights, and nothing inside keeps arrays that would tell which"
+    return (
+        f"{part.name} is a {type(part.state).__name__} of a transformation that is not this "
+        "library's, so that how it depends on the units of gradients and weights is not known; use "
+        "one of the library's rules, or put a scalex_eqx.optim.Rule into its state"
+    )
 
 
 def _moves(model: PyTree, to: Parameterization) -> dict[str, _Move]:

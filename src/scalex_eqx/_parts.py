@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optax
@@ -66,14 +66,17 @@ def map_parts(
     if type(state) is tuple:
         return tuple(map_parts(f, s, f"{name}[{i}]", live) for i, s in enumerate(state))
     if isinstance(state, optax.MaskedState):
-        inside = _live_paths(state.inner_state)
+        inside = _live_paths(state.inner_state) if live is None else live
         if inside is not None:
             name = f"{name}.inner_state"
             return optax.MaskedState(map_parts(f, state.inner_state, name, inside))
     if isinstance(state, optax.transforms.PartitionState):
-        inner = state.inner_states.items()
+        lives = _partition(state.inner_states)
         return optax.transforms.PartitionState(
-            {key: map_parts(f, s, f"{name}.inner_states[{key!r}]", live) for key, s in inner}
+            {
+                key: map_parts(f, inner, f"{name}.inner_states[{key!r}]", lives[key])
+                for key, inner in state.inner_states.items()
+            }
         )
     if type(state) in _WRAPPERS:
         if isinstance(state, optax.MultiStepsState):
@@ -89,29 +92,63 @@ def _live_paths(state: Any) -> frozenset[str] | None:
 
     `None` if no rule inside keeps any, so that it can't be told.
     """
+    weights = _kept(state)
+    if weights is None:
+        return None
+    return frozenset(path for path, is_masked in weights.items() if not is_masked)
+
+
+def _partition(states: Mapping[Any, Any]) -> dict[Any, frozenset[str] | None]:
+    """The weights that each of the optimizers in an `optax.partition` works on.
+
+    One that keeps no arrays has what the others leave over.
+    """
+    kept = {key: _kept(state.inner_state) for key, state in states.items()}
+    lives = {key: _live_paths(state.inner_state) for key, state in states.items()}
+    unknown = [key for key, live in lives.items() if live is None]
+    if len(unknown) == 1 and len(lives) > 1:
+        every = frozenset().union(*(weights for weights in kept.values() if weights))
+        lives[unknown[0]] = every.difference(*(live for live in lives.values() if live))
+    return lives
+
+
+def _kept(state: Any) -> dict[str, bool] | None:
+    """Every weight that the first rule with arrays has a place for, and whether it is masked."""
     for part in parts(state):
         for field, _ in part.rule.fields if part.rule is not None else ():
             weights = weights_with_paths(getattr(part.state, field))
-            return frozenset(
-                path for path, w in weights.items() if not isinstance(w.value, optax.MaskedNode)
-            )
+            return {path: isinstance(w.value, optax.MaskedNode) for path, w in weights.items()}
     return None
 
 
-def update_names(tx: optax.GradientTransformation | optax.MultiSteps) -> Any:
-    """What the functions are called that an optimizer's transformations were made by.
+def function_names(tx: Any, state: Any, name: str = "state") -> dict[str, str]:
+    """By the name of each part: the function that a transformation was made by.
 
-    A tuple for an `optax.chain`, nested as its state is. Only for people to read: Optax keeps no
-    names, so they are those that Python knows the functions by.
+    Only for people to read: Optax keeps no names, so they are those that Python knows the
+    functions by, where its wrappers let them be seen.
     """
-    return _names(tx.update)
+    update = getattr(tx, "update", tx)
+    inside = _closure(update)
+    if type(state) is tuple and len(inside.get("update_fns", ())) == len(state):
+        found: dict[str, str] = {}
+        for i, (inner, update) in enumerate(zip(state, inside["update_fns"], strict=True)):
+            found |= function_names(update, inner, f"{name}[{i}]")
+        return found
+    if isinstance(state, optax.MultiStepsState) and isinstance(tx, optax.MultiSteps):
+        field = _WRAPPERS[type(state)]
+        return function_names(tx._opt, getattr(state, field), f"{name}.{field}")
+    if isinstance(state, optax.MaskedState | optax.ApplyIfFiniteState) and "inner" in inside:
+        return function_names(inside["inner"], state.inner_state, f"{name}.inner_state")
+    # What optax.chain makes of a transformation that takes no further arguments.
+    if "tx" in inside and update.__qualname__.startswith("with_extra_args_support"):
+        return function_names(inside["tx"], state, name)
+    makers = getattr(update, "__qualname__", "").split(".<locals>.")[:-1]
+    return {name: makers[-1] if makers else type(tx).__name__}
 
 
-def _names(update: Any) -> Any:
-    code, cells = getattr(update, "__code__", None), getattr(update, "__closure__", None) or ()
-    inside = dict(zip(code.co_freevars, cells, strict=True)) if code else {}
-    if "update_fns" in inside:
-        return tuple(map(_names, inside["update_fns"].cell_contents))
-    if "tx" in inside:
-        return _names(inside["tx"].cell_contents.update)
-    return getattr(update, "__qualname__", type(update).__name__).split(".")[0]
+def _closure(function: Any) -> dict[str, Any]:
+    """The variables that a function has from the functions around it."""
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+    if code is None or cells is None:
+        return {}
+    return {name: cell.cell_contents for name, cell in zip(code.co_freevars, cells, strict=True)}

@@ -214,7 +214,7 @@ def require_complete(tree: PyTree) -> None:
     **Raises:** `ValueError` that lists the path of every floating-point array that stands
     outside a `Weight`, and of every `Weight` that `parameterize` has not completed.
     """
-    leaves = jtu.tree_leaves_with_path(tree, is_leaf=is_weight)
+    leaves = jtu.tree_leaves_with_path(tree, is_leaf=_is_weight_or_state)
     bare = [path_string(p) for p, leaf in leaves if not is_weight(leaf) and is_trainable(leaf)]
     incomplete = [
         path_string(p) for p, leaf in leaves if is_weight(leaf) and not leaf.spec.is_complete
@@ -233,6 +233,11 @@ def require_complete(tree: PyTree) -> None:
         )
     if problems:
         raise ValueError("; ".join(problems))
+
+
+def _is_weight_or_state(node: Any) -> bool:
+    # Running statistics are no weights.
+    return is_weight(node) or isinstance(node, eqx.nn.State | eqx.nn.StateIndex)
 
 
 def is_trainable(leaf: Any) -> bool:

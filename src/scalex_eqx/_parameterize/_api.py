@@ -40,10 +40,10 @@ def parameterize(
     where the shapes leave no choice. The state of stateful layers, integers and keys are left
     alone.
 
-    The initial spread $\sigma$ is the base model's: the `std` that a `Weight` declares, or the
-    standard deviation of an array's entries, all layers of a stack together. An array's
-    deviations from its mean are multiplied by what the law asks for; its mean, such as a gain's
-    one, stays, and so do zeros and other constants.
+    The initial spread $\sigma$ is the base model's: the `std` that a `Weight` declares, or the root
+    mean square of an array's entries, all layers of a stack together. A matrix is multiplied by
+    what the law asks for. A bias or gain stays as it is drawn, unless its spread falls with the
+    width; then its deviations from the mean are multiplied. Constants, such as zeros, stay.
 
     At `width == base_width` all parameterizations are the same model, the one that was tuned, and
     every value is bitwise what `make` returned.

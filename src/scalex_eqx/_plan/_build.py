@@ -8,7 +8,7 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from .._fingerprint import fingerprint
-from .._parts import Part, parts, update_names
+from .._parts import Part, function_names, parts
 from .._spec import WeightSpec
 from .._weight import Weight, is_trainable, require_complete, weights_with_paths
 from ..optim import Rule
@@ -52,7 +52,7 @@ def plan(
         _row(path, weight, [part.rule for part in chain if part.works_on(path)])
         for path, weight in weights_with_paths(params).items()
     )
-    names = _by_part(blank, update_names(tx))
+    names = function_names(tx, blank)
     return Plan(
         rows,
         tuple(_describe(part, names.get(part.name)) for part in chain),
@@ -87,7 +87,7 @@ def _spread(value: Any) -> float | None:
 
 def _step(spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, Any]:
     """Follows a weight's update through the rules, and the share of decay in it."""
-    factor, rate, eps, decay, eps_is_clamped = 1.0, None, None, 0.0, False
+    factor, rate, eps, eps_note, decay = 1.0, None, None, "", 0.0
     if spec.role is Role.buffer:
         rules = []
     for rule in rules:
@@ -101,32 +101,22 @@ def _step(spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, A
             factor = factor and scale and factor * scale
         if "learning_rate" in settings:
             rate = scale = settings["learning_rate"]
-        decay = None if decay is None or scale is None else decay * scale
+        decay = decay and (None if scale is None else decay * scale)
         for constant in rule.constants:
             value = constant.at(spec)
             if constant.name == "eps":
                 least = 0.0 if constant.least is None else constant.least(dtype)
-                eps_is_clamped = value is not None and value < least
-                eps = value and max(value, least)
+                eps = None if value is None else max(value, least)
+                eps_note = "traced" if value is None else "clamped" if value < least else ""
             if constant.name == "weight_decay" and spec.role in DECAYED:
                 decay = None if decay is None or value is None else decay + value
     return {
         "learning_rate_factor": factor,
         "learning_rate": None if factor is None or rate is None else factor * rate,
         "eps": eps,
-        "eps_is_clamped": eps_is_clamped,
+        "eps_note": eps_note,
         "weight_decay": decay,
     }
-
-
-def _by_part(state: Any, names: Any, where: str = "state") -> dict[str, str]:
-    """The functions' names by where the parts' states stand; of chains only."""
-    if isinstance(names, str):
-        return {where: names}
-    found = {}
-    for i, (inner, name) in enumerate(zip(state, names, strict=True)):
-        found |= _by_part(inner, name, f"{where}[{i}]")
-    return found
 
 
 def _describe(part: Part, name: str | None) -> str:

@@ -1,7 +1,8 @@
 import dataclasses
 import json
+import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._checkpoint import differences
 from ._text import as_text
@@ -25,7 +26,8 @@ class PlanRow:
     - `learning_rate`: the product with the one at the base width; `None` if that is traced, or a
         schedule, or no learning rate of the library's is in the optimizer.
     - `eps`: the weight's epsilon; `None` if the rule has none or it is traced.
-    - `eps_is_clamped`: whether that is the least that the rule allows, and not its law's.
+    - `eps_note`: `"clamped"` if that is the least that the rule allows, and not its law's,
+        `"traced"` if it isn't known, else empty.
     - `weight_decay`: the share of the weight that a step takes away, at the peak of schedules;
         `None` if it isn't known.
     """
@@ -41,7 +43,7 @@ class PlanRow:
     learning_rate_factor: float | None
     learning_rate: float | None
     eps: float | None
-    eps_is_clamped: bool
+    eps_note: str
     weight_decay: float | None
 
 
@@ -73,8 +75,8 @@ class Plan:
         yield Text("\n".join(rest))
 
     def to_json(self) -> str:
-        """The plan as JSON; exact numbers as strings such as `"3/2"`."""
-        return json.dumps(dataclasses.asdict(self), default=str, indent=2)
+        """The plan as JSON; exact numbers are strings such as `"3/2"`, and so is `"nan"`."""
+        return json.dumps(_finite(dataclasses.asdict(self)), default=str, indent=2)
 
     def diff(self, other: "Plan") -> str:
         """A line for each difference from `other`; empty if there is none."""
@@ -86,3 +88,12 @@ class Plan:
             lines += [f"optimizer here:  {line}" for line in self.optimizer]
             lines += [f"optimizer there: {line}" for line in other.optimizer]
         return "\n".join(lines)
+
+
+def _finite(x: Any) -> Any:
+    """Plain data with words for the numbers that JSON has none for."""
+    if isinstance(x, dict):
+        return {key: _finite(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_finite(value) for value in x]
+    return str(x) if isinstance(x, float) and not math.isfinite(x) else x

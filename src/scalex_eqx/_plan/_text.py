@@ -64,13 +64,19 @@ def _cells(row: "PlanRow") -> tuple[str, ...]:
             (
                 _known(row.learning_rate_factor),
                 _known(row.learning_rate),
-                ("clamped " if row.eps_is_clamped else "") + _known(row.eps, _NONE),
+                _eps(row),
                 _NONE if row.weight_decay == 0 else _known(row.weight_decay),
             )
             if is_trained
             else (_NONE,) * 4
         ),
     )
+
+
+def _eps(row: "PlanRow") -> str:
+    if row.eps is None:
+        return _UNKNOWN if row.eps_note else _NONE
+    return f"{row.eps_note} {short(row.eps)}".strip()
 
 
 def _known(value: float | None, otherwise: str = _UNKNOWN) -> str:

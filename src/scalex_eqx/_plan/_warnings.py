@@ -7,8 +7,8 @@ from jaxtyping import PyTree
 
 from .._parts import Part
 from .._weight import Weight, weights_with_paths
-from ..optim import Constant
-from ..optim._rates import rate_exponent
+from ..optim import Constant, Degree, Rule
+from ..optim._rates import GlobalRate, rate_exponent
 from ..theory import Role
 from ._data import PlanRow
 from ._text import short
@@ -34,8 +34,10 @@ def warnings(
         if weight.spec.role is not Role.buffer
     }
     return (
+        *_growth(trained),
         *_spreads(rows),
         *_clips(chain, names),
+        *_frozen(rows, chain, names),
         *_rates(trained, chain),
         *_constant_eps(trained, chain),
         *_decay(trained, chain),
@@ -45,6 +47,8 @@ def warnings(
 
 def _spreads(rows: tuple[PlanRow, ...]) -> Iterator[str]:
     for row in rows:
+        if row.found_std is not None and not math.isfinite(row.found_std):
+            yield f"{row.path} has entries that are not finite"
         if row.found_std is None or not row.intended_std:
             continue
         # The sample deviation of n normal numbers scatters by 1 / sqrt(2 n).
@@ -67,12 +71,60 @@ def _clips(chain: list[Part], names: dict[str, str]) -> Iterator[str]:
 
 
 def _rates(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
-    if all(part.rule is None or part.rule.family is None for part in chain) and any(
-        weight.spec.width_ratio != 1 for weight in trained.values()
-    ):
+    """What is wrong with the learning rates' scaling, each with the weights that it concerns."""
+    found: dict[str, list[str]] = {}
+    for path, weight in trained.items():
+        if weight.spec.width_ratio != 1:
+            rules = [part.rule for part in chain if part.works_on(path)]
+            for problem in _rate_problems(rules):
+                found.setdefault(problem, []).append(path)
+    for problem, paths in found.items():
+        whose = "all weights" if len(paths) == len(trained) else ", ".join(paths)
+        yield f"{problem} ({whose})"
+
+
+def _rate_problems(rules: list[Rule | None]) -> Iterator[str]:
+    scaling = [rule for rule in rules if rule is not None and rule.family is not None]
+    if not scaling:
         yield (
-            "no part of the optimizer scales learning rates with the width: all weights have one; "
-            "chain scale_by_width behind the update rule"
+            "no part of the optimizer scales learning rates with the width; chain scale_by_width "
+            "behind the update rule"
+        )
+    if len(scaling) > 1:
+        yield "learning rates are scaled with the width more than once; keep one scale_by_width"
+    if any(isinstance(rule.rates, GlobalRate) for rule in scaling):
+        yield "one learning rate at every width, by rates=global_rate; the best one may drift"
+    degree: Degree | None = Degree(update=1)
+    for rule in rules:
+        if rule is None or degree is None:
+            degree = None
+            continue
+        family = rule.family
+        if family is not None:
+            expected = (family.gradient_degree, family.weight_degree)
+            if degree != expected:
+                yield (
+                    f"learning rates are scaled as for the family {family.name}, but the updates "
+                    f"have degrees {tuple(degree)} in gradient and weight, not "
+                    f"({', '.join(map(str, expected))})"
+                )
+            break
+        out = rule.output
+        degree = Degree(out.update * degree.update, out.weight + out.update * degree.weight)
+
+
+def _growth(trained: dict[str, Weight]) -> Iterator[str]:
+    if trained and all(weight.spec.role is Role.constant for weight in trained.values()):
+        yield "no weight grows with the width; was the model made with the width?"
+
+
+def _frozen(rows: tuple[PlanRow, ...], chain: list[Part], names: dict[str, str]) -> Iterator[str]:
+    frozen = [row.path for row in rows if row.role == Role.buffer]
+    foreign = [names.get(part.name, part.name) for part in chain if part.rule is None]
+    if frozen and foreign:
+        yield (
+            f"{', '.join(frozen)} are frozen, which {', '.join(foreign)} knows nothing of; weight "
+            "decay of another library would move them"
         )
 
 
