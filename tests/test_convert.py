@@ -160,6 +160,33 @@ def test_tied_models_are_one_class(x64, other):
     assert np.abs(straight - turned).max() < TOLERANCE
 
 
+def test_an_embedding_that_is_tied_through_equinox(x64):
+    class Model(eqx.Module):
+        shared: eqx.nn.Shared
+
+        def __init__(self, width):
+            embedding = eqx.nn.Embedding(5, width, key=jax.random.key(0), dtype=jnp.float64)
+            readout = eqx.nn.Linear(
+                width, 5, use_bias=False, key=jax.random.key(1), dtype=jnp.float64
+            )
+            self.shared = eqx.nn.Shared(
+                (embedding, readout), lambda pair: pair[1].weight, lambda pair: pair[0].weight
+            )
+
+        def __call__(self, token):
+            embedding, readout = self.shared()
+            return readout(jnp.tanh(embedding(token)))
+
+    model = sx.parameterize(Model, width=WIDTH, base_width=BASE_WIDTH, parameterization=sx.standard)
+    tx = sx.adam(RATE)
+    state = tx.init(eqx.filter(model, eqx.is_inexact_array))
+    converted, _ = sx.convert(model, state, to=sx.mup, tx=tx)
+    fresh = sx.parameterize(Model, width=WIDTH, base_width=BASE_WIDTH, parameterization=sx.mup)
+    outputs = [sx.resolve(m)(jnp.asarray(2)) for m in (model, converted, fresh)]
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-14)
+    np.testing.assert_allclose(outputs[2], outputs[0], rtol=1e-14)
+
+
 def test_partition_is_followed(x64):
     tx = optax.partition(
         {"matrix": sx.adam(RATE), "vector": sx.sgd(0.1, momentum=0.9)},

@@ -10,10 +10,10 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import PyTree
 
+from ._parameterize import is_tie
 from ._parts import Part, map_parts, parts
 from ._spec import WeightSpec
 from ._weight import (
-    Tie,
     Weight,
     is_weight,
     path_string,
@@ -212,7 +212,9 @@ def _unknown(part: Part) -> str:
 
 def _moves(model: PyTree, to: Parameterization) -> dict[str, _Move]:
     """The change of law of every weight, by its path."""
-    if any(isinstance(leaf, Tie) for leaf in jtu.tree_leaves(model, is_leaf=_is_tie)):
+    if any(map(is_tie, jtu.tree_leaves(model, is_leaf=is_tie))):
+        # The factor between the two uses is the same in all parameterizations: a + b is 0 for
+        # an embedding and 1 for a tied readout.
         to = to.tied()
     weights = weights_with_paths(model)
     for parameterization in {w.spec.parameterization for w in weights.values()}:
@@ -222,10 +224,6 @@ def _moves(model: PyTree, to: Parameterization) -> dict[str, _Move]:
         path: _Move(w.spec, dataclasses.replace(w.spec, parameterization=to))
         for path, w in weights.items()
     }
-
-
-def _is_tie(node: Any) -> bool:
-    return isinstance(node, Tie)
 
 
 def _map_weights_with_path(f: Callable[[str, Weight], Weight], tree: PyTree) -> PyTree:

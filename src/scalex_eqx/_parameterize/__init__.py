@@ -1,3 +1,4 @@
 """Base width + target width → a model whose every weight has its scaling law."""
 
 from ._api import parameterize as parameterize, parameterize_model as parameterize_model
+from ._shared import is_tie as is_tie

@@ -10,7 +10,7 @@ import jax.tree_util as jtu
 from jax.extend.core import Var
 from jaxtyping import PyTree
 
-from .._weight import is_weight, not_an_array, path_string
+from .._weight import Tie, is_weight, not_an_array, path_string
 from ..theory import Role
 from ._nodes import Node, Path, find_nodes
 
@@ -53,6 +53,11 @@ class ScaledGet:
         if self.factor != 1.0:
             leaves = [self.factor * x if i in self.indices else x for i, x in enumerate(leaves)]
         return jtu.tree_unflatten(structure, leaves)
+
+
+def is_tie(node: Any) -> bool:
+    """Whether `node` holds the factor of an embedding's second use; made for `is_leaf`."""
+    return isinstance(node, Tie | ScaledGet)
 
 
 def find_uses(model: PyTree) -> dict[Path, Use]:

@@ -96,7 +96,7 @@ def _step(spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, A
         settings = dict(rule.settings)
         scale: float | None = 1.0
         if rule.family is not None:
-            gamma = settings["role_multipliers"].get(spec.role, 1.0)
+            gamma = settings.get("role_multipliers", {}).get(spec.role, 1.0)
             scale = gamma and gamma * spec.scale(rate_exponent(spec, rule.family, rule.rates))
             factor = factor and scale and factor * scale
         if "learning_rate" in settings:
