@@ -4,7 +4,14 @@ from typing import Any, NamedTuple
 import optax
 
 from ._weight import weights_with_paths
-from .optim import Degree, Rule
+from .optim import (
+    Degree,
+    KahanState,
+    MasterState,
+    Rule,
+    SkipNonfiniteState,
+    StochasticRoundingState,
+)
 
 
 class Part(NamedTuple):
@@ -35,6 +42,10 @@ _WRAPPERS = {
     optax.MultiStepsState: "inner_opt_state",
     optax.InjectStatefulHyperparamsState: "inner_state",
     optax.ApplyIfFiniteState: "inner_state",
+    SkipNonfiniteState: "inner_state",
+    MasterState: "inner_state",
+    KahanState: "inner_state",
+    StochasticRoundingState: "inner_state",
 }
 
 
@@ -59,10 +70,17 @@ def map_parts(
     """Replaces the state of each transformation by `f(part)`, in the order of the updates.
 
     It looks through `optax.chain`, `masked`, `partition`, `MultiSteps`, `inject_hyperparams` and
-    `apply_if_finite`.
+    `apply_if_finite`, and through `skip_nonfinite` and `low_precision`.
     """
-    if isinstance(getattr(state, "rule", None), Rule):
-        return f(Part(name, state, state.rule, live))
+    rule = _ACCUMULATE if isinstance(state, optax.MultiStepsState) else getattr(state, "rule", None)
+    if type(state) in _WRAPPERS:
+        if rule is not None:
+            state = f(Part(name, state, rule, live))
+        field = _WRAPPERS[type(state)]
+        inner = map_parts(f, getattr(state, field), f"{name}.{field}", live)
+        return state._replace(**{field: inner})
+    if isinstance(rule, Rule):
+        return f(Part(name, state, rule, live))
     if type(state) is tuple:
         return tuple(map_parts(f, s, f"{name}[{i}]", live) for i, s in enumerate(state))
     if isinstance(state, optax.MaskedState):
@@ -78,12 +96,6 @@ def map_parts(
                 for key, inner in state.inner_states.items()
             }
         )
-    if type(state) in _WRAPPERS:
-        if isinstance(state, optax.MultiStepsState):
-            state = f(Part(name, state, _ACCUMULATE, live))
-        field = _WRAPPERS[type(state)]
-        inner = map_parts(f, getattr(state, field), f"{name}.{field}", live)
-        return state._replace(**{field: inner})
     return f(Part(name, state, None, live))
 
 

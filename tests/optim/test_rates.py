@@ -214,3 +214,25 @@ def test_updates_keep_the_dtype_of_low_precision_weights(scalar):
     updates: Any = tx.update(weight, tx.init(weight))[0]
     assert updates.value.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.float32(updates.value), -2 / 4, rtol=2**-7)
+
+
+def test_a_frozen_weight_is_not_moved_by_another_librarys_decay(weight):
+    params = {"w": weight([[1.0, 2.0]]), "frozen": weight([[3.0, 4.0]], "buffer")}
+    tx = optax.chain(
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(0.1),
+        sx.scale_by_width("adam", sx.full_alignment),
+        sx.optim.scale_by_learning_rate(0.1),
+    )
+    gradient = jax.tree.map(jnp.zeros_like, params)
+    with jax.numpy_dtype_promotion("standard"):  # Optax's decay needs it.
+        updates: Any = tx.update(gradient, tx.init(params), params)[0]
+    assert np.all(np.asarray(updates["frozen"].value) == 0)
+    assert np.all(np.asarray(updates["w"].value) != 0)
+
+
+def test_the_learning_rate_scales_arrays_that_are_no_weights():
+    tx = sx.optim.scale_by_learning_rate(0.5)
+    tree = {"x": jnp.ones(3)}
+    updates: Any = tx.update(tree, tx.init(tree))[0]
+    assert jnp.array_equal(updates["x"], jnp.full(3, -0.5))

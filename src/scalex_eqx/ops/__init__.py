@@ -7,3 +7,7 @@ from ._moving import (
     towards as towards,
 )
 from ._power import inverse_power_of_two as inverse_power_of_two, power_of_two as power_of_two
+from ._rounding import (
+    rounded as rounded,
+    stochastically_rounded as stochastically_rounded,
+)

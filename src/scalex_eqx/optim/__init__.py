@@ -37,6 +37,14 @@ from ._lion import (
     scale_by_sign as scale_by_sign,
     sign_sgd as sign_sgd,
 )
+from ._low_precision import (
+    KahanState as KahanState,
+    LowPrecisionMode as LowPrecisionMode,
+    MasterState as MasterState,
+    StochasticRoundingState as StochasticRoundingState,
+    low_precision as low_precision,
+)
+from ._moments import MomentDtype as MomentDtype
 from ._parameter_scaling import (
     ScaleByParameterRmsState as ScaleByParameterRmsState,
     adam_parameter_scaling as adam_parameter_scaling,
@@ -56,3 +64,5 @@ from ._sgd import (
     scale_by_momentum as scale_by_momentum,
     sgd as sgd,
 )
+from ._skip import SkipNonfiniteState as SkipNonfiniteState, skip_nonfinite as skip_nonfinite
+from ._unannotated import Unannotated as Unannotated

@@ -23,6 +23,7 @@ from ._rates import Rates
 from ._rule import Constant, Degree, Rule
 from ._sizes import own_axes, root_mean_square, unit_of
 from ._tree import init_values, map_values
+from ._unannotated import Unannotated
 
 
 class ScaleByFactoredRmsState(NamedTuple):
@@ -212,6 +213,7 @@ def adafactor(
     decay_mode: DecayMode = "independent",
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adafactor with per-layer learning rates.
 
@@ -222,7 +224,7 @@ def adafactor(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `decay_exponent`, `eps`, `eps_scaling`, `min_factored_size`: as for
         [`scalex_eqx.optim.scale_by_factored_rms`][].
     - `clipping_threshold`: $d$, `None` for no clipping; see [`scalex_eqx.optim.clip_by_rms`][].
@@ -249,4 +251,5 @@ def adafactor(
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,
+        unannotated=unannotated,
     )

@@ -7,18 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._spec import WeightSpec
 from .._weight import require_complete
 from ..theory import full_alignment
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import ema, mass, wide_dtype, wide_zeros
+from ._moments import ema, map_moments, mass, wide, wide_dtype, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
 from ._tree import init_values, map_values
+from ._unannotated import Unannotated
 
 EpsScaling = Literal["gradient", "constant"]
 Eps = Scalar | Callable[[WeightSpec], float]
@@ -39,6 +40,7 @@ def scale_by_adam(
     eps: Eps = 1e-12,
     *,
     eps_scaling: EpsScaling = "gradient",
+    moment_dtype: Literal["float32", "bfloat16"] | None = None,
 ) -> optax.GradientTransformation:
     r"""Adam's update, with an epsilon of its own for each weight.
 
@@ -61,10 +63,12 @@ def scale_by_adam(
     - `eps`: $\epsilon$ at the base width; a float, a traced scalar, or a function from a weight's
         `WeightSpec` to a float.
     - `eps_scaling`: `"gradient"` for the factor $r^{-g}$, `"constant"` for none.
+    - `moment_dtype`: what the moments are kept in: `"float32"`, `"bfloat16"`, or `None` for the
+        weights' dtype or float32, whichever is wider. They are computed in float32 or wider.
+        float16 is refused: the square of a gradient below 1e-2 would underflow in it.
 
-    **Returns:** an `optax.GradientTransformation` over trees of weights. The moments are kept in
-    the weights' dtype or float32, whichever is wider; the updates have the gradients' dtype. A
-    gradient that is not finite gives NaN.
+    **Returns:** an `optax.GradientTransformation` over trees of weights. The updates have the
+    gradients' dtype. A gradient that is not finite gives NaN.
 
     ??? cite "Source"
 
@@ -73,10 +77,11 @@ def scale_by_adam(
         [arXiv:2407.05872](https://arxiv.org/abs/2407.05872).
     """
     rule = _rule(b1, b2, eps, eps_scaling)
+    zeros = _zeros(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByAdamState:
         require_complete(params)
-        mu, nu = (init_values(wide_zeros, params) for _ in range(2))
+        mu, nu = (init_values(zeros, params) for _ in range(2))
         return ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu, rule)
 
     def ratio(spec, g, m, v):
@@ -87,22 +92,29 @@ def scale_by_adam(
         del params
         require_complete(updates)
         count = jnp.asarray(optax.safe_increment(state.count))
-        mu = map_values(lambda _, m, g: ema(b1, m, g.astype(m.dtype)), state.mu, updates)
-        nu = map_values(
-            lambda _, v, g: ema(b2, v, jnp.square(g.astype(v.dtype))), state.nu, updates
-        )
+        mu = map_moments(lambda m, g: ema(b1, m, g), state.mu, updates)
+        nu = map_moments(lambda v, g: ema(b2, v, jnp.square(g)), state.nu, updates)
         mass1, mass2 = mass(b1, count), mass(b2, count)
         new_updates = map_values(
-            lambda spec, g, m, v: ratio(
-                spec, g, m / mass1.astype(m.dtype), v / mass2.astype(v.dtype)
-            ),
-            updates,
-            mu,
-            nu,
+            lambda spec, g, m, v: ratio(spec, g, _over(m, mass1), _over(v, mass2)), updates, mu, nu
         )
         return new_updates, ScaleByAdamState(count, mu, nu, rule)
 
     return optax.GradientTransformation(init, update)
+
+
+def _over(moment: Float[Array, "*shape"], mass: Float[Array, ""]) -> Float[Array, "*shape"]:
+    x = wide(moment)
+    return x / mass.astype(x.dtype)
+
+
+def _zeros(moment_dtype: Any) -> Callable[..., Array]:
+    if moment_dtype == "float16":
+        raise ValueError(
+            "moment_dtype is 'float16', in which the square of a gradient below 1e-2 underflows; "
+            "use 'bfloat16', or scale_by_adam_atan2, which keeps no squares"
+        )
+    return zeros_of(moment_dtype)
 
 
 def _rule(b1: Scalar, b2: Scalar, eps: Eps, eps_scaling: EpsScaling) -> Rule:
@@ -173,7 +185,9 @@ def adam(
     b2: Scalar = 0.999,
     eps: Eps = 1e-12,
     eps_scaling: EpsScaling = "gradient",
+    moment_dtype: Literal["float32", "bfloat16"] | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adam with per-layer learning rates and per-layer epsilon.
 
@@ -187,17 +201,22 @@ def adam(
     - `rates`: `full_alignment`, `no_alignment`, another `Alignment`, `global_rate`, or a mapping
         from role to exponent; see [`scalex_eqx.scale_by_width`][].
     - `b1`, `b2`: the decay rates of the moments.
-    - `eps`, `eps_scaling`: epsilon and how it scales; see [`scalex_eqx.scale_by_adam`][].
+    - `eps`, `eps_scaling`, `moment_dtype`: epsilon, how it scales, and what the moments are kept
+        in; see [`scalex_eqx.scale_by_adam`][].
     - `role_multipliers`: the constants $\gamma$ by role.
+    - `unannotated`: what to do with arrays that no scaling law is known for. `"error"` refuses
+        them and names their paths. `"constant"` takes each as a weight of role `constant`: nothing
+        of it grows, so it is trained at the base learning rate at every width, and not decayed.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
     return descend(
-        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling),
+        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
         family="adam",
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,
+        unannotated=unannotated,
     )
 
 
@@ -212,7 +231,9 @@ def adamw(
     b2: Scalar = 0.999,
     eps: Eps = 1e-12,
     eps_scaling: EpsScaling = "gradient",
+    moment_dtype: Literal["float32", "bfloat16"] | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adam with weight decay $\lambda$ on every matrix, embedding and readout included.
 
@@ -227,8 +248,8 @@ def adamw(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `b1`, `b2`, `eps`, `eps_scaling`, `role_multipliers`: as for
-        [`scalex_eqx.adam`][].
+    - `learning_rate`, `rates`, `b1`, `b2`, `eps`, `eps_scaling`, `moment_dtype`,
+        `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `weight_decay`: $\lambda$.
     - `decay_mode`: `"independent"` or `"coupled"`.
     - `weight_decay_schedule`: $s_t$, a function of the step with a peak of 1. It must be given
@@ -238,7 +259,7 @@ def adamw(
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
     return descend(
-        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling),
+        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
         family="adam",
         learning_rate=learning_rate,
         rates=rates,
@@ -246,4 +267,5 @@ def adamw(
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,
+        unannotated=unannotated,
     )

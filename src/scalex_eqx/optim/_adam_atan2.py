@@ -11,11 +11,12 @@ from ..ops import atan2, moving_mean, moving_root_mean_square
 from ..theory import full_alignment
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import unbiased_step, wide_zeros
+from ._moments import MomentDtype, map_moments, unbiased_step, wide, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
 from ._rates import Rates
 from ._rule import Degree, Rule
 from ._tree import init_values, map_values
+from ._unannotated import Unannotated
 
 
 class ScaleByAdamAtan2State(NamedTuple):
@@ -33,6 +34,7 @@ def scale_by_adam_atan2(
     *,
     a: Scalar = 4 / math.pi,
     b: Scalar = 1.0,
+    moment_dtype: MomentDtype | None = None,
 ) -> optax.GradientTransformation:
     r"""Adam's update without an epsilon, the same whatever the scale of the gradient.
 
@@ -53,10 +55,12 @@ def scale_by_adam_atan2(
     - `a`: the factor. With $4 / \pi$ a constant gradient gives an update of one, as Adam does.
         Where $|\hat m|$ is much smaller than $\hat s$ the update is then $4 / \pi$ of Adam's.
     - `b`: how far the update follows $\hat m / \hat s$ before it levels off at $a \pi / 2$.
+    - `moment_dtype`: what the moments are kept in: `"float32"`, `"bfloat16"`, `"float16"`, or
+        `None` for the weights' dtype or float32, whichever is wider. They are computed in float32
+        or wider.
 
-    **Returns:** an `optax.GradientTransformation` over trees of weights. The moments are kept in
-    the weights' dtype or float32, whichever is wider; the updates have the gradients' dtype. A
-    gradient that is not finite gives NaN, then and from there on.
+    **Returns:** an `optax.GradientTransformation` over trees of weights. The updates have the
+    gradients' dtype. A gradient that is not finite gives NaN, then and from there on.
 
     ??? cite "Source"
 
@@ -75,10 +79,11 @@ def scale_by_adam_atan2(
         output=Degree(),
         settings=settings,
     )
+    zeros = zeros_of(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByAdamAtan2State:
         require_complete(params)
-        mean, root = (init_values(wide_zeros, params) for _ in range(2))
+        mean, root = (init_values(zeros, params) for _ in range(2))
         return ScaleByAdamAtan2State(jnp.zeros((), jnp.int32), mean, root, rule)
 
     def update(updates, state, params=None):
@@ -86,18 +91,17 @@ def scale_by_adam_atan2(
         require_complete(updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         step1, step2 = unbiased_step(b1, count), unbiased_step(b2, count)
-        mean = map_values(
-            lambda _, m, g: moving_mean(m, g.astype(m.dtype), step1.astype(m.dtype)),
-            state.mean,
-            updates,
+        mean = map_moments(
+            lambda m, g: moving_mean(m, g, step1.astype(m.dtype)), state.mean, updates
         )
-        root = map_values(
-            lambda _, s, g: moving_root_mean_square(s, g.astype(s.dtype), step2.astype(s.dtype)),
-            state.root,
-            updates,
+        root = map_moments(
+            lambda s, g: moving_root_mean_square(s, g, step2.astype(s.dtype)), state.root, updates
         )
         new_updates = map_values(
-            lambda _, g, m, s: times(a, atan2(m, times(b, s))).astype(g.dtype), updates, mean, root
+            lambda _, g, m, s: times(a, atan2(wide(m), times(b, wide(s)))).astype(g.dtype),
+            updates,
+            mean,
+            root,
         )
         return new_updates, ScaleByAdamAtan2State(count, mean, root, rule)
 
@@ -112,10 +116,12 @@ def adam_atan2(
     b2: Scalar = 0.999,
     a: Scalar = 4 / math.pi,
     b: Scalar = 1.0,
+    moment_dtype: MomentDtype | None = None,
     weight_decay: Scalar = 0.0,
     decay_mode: DecayMode = "independent",
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adam without an epsilon, with per-layer learning rates.
 
@@ -125,14 +131,15 @@ def adam_atan2(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
-    - `b1`, `b2`, `a`, `b`: as for [`scalex_eqx.optim.scale_by_adam_atan2`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `b1`, `b2`, `a`, `b`, `moment_dtype`: as for
+        [`scalex_eqx.optim.scale_by_adam_atan2`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
     return descend(
-        scale_by_adam_atan2(b1, b2, a=a, b=b),
+        scale_by_adam_atan2(b1, b2, a=a, b=b, moment_dtype=moment_dtype),
         family="adam",
         learning_rate=learning_rate,
         rates=rates,
@@ -140,4 +147,5 @@ def adam_atan2(
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,
+        unannotated=unannotated,
     )

@@ -6,6 +6,7 @@ from ._decay import DecayMode, add_weight_decay
 from ._learning_rate import scale_by_learning_rate
 from ._numbers import Scalar, ScalarOrSchedule, check_number, is_python_number
 from ._rates import Rates, scale_by_width
+from ._unannotated import Unannotated, with_unannotated
 
 
 def descend(
@@ -17,6 +18,7 @@ def descend(
     weight_decay: Scalar = 0.0,
     decay_mode: DecayMode = "independent",
     weight_decay_schedule: optax.Schedule | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""$w \leftarrow w - \eta_t \gamma r^{-c} u$ with weight decay, $u$ from `update`.
 
@@ -28,10 +30,13 @@ def descend(
         scale_by_learning_rate(learning_rate),
     )
     if is_python_number(weight_decay) and weight_decay == 0:
-        return optax.chain(*update, *step)
-    if decay_mode == "coupled":
-        return optax.chain(*update, add_weight_decay(weight_decay), *step)
-    return optax.chain(*update, *step, add_weight_decay(-weight_decay, weight_decay_schedule))
+        chain = optax.chain(*update, *step)
+    elif decay_mode == "coupled":
+        chain = optax.chain(*update, add_weight_decay(weight_decay), *step)
+    else:
+        decay = add_weight_decay(-weight_decay, weight_decay_schedule)
+        chain = optax.chain(*update, *step, decay)
+    return with_unannotated(chain, unannotated)
 
 
 def _check_decay(

@@ -1,12 +1,12 @@
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
 from ._rule import Rule
-from ._tree import map_values
 
 
 class ScaleByLearningRateState(NamedTuple):
@@ -43,6 +43,6 @@ def scale_by_learning_rate(
             state = ScaleByLearningRateState(count, rule)
         else:
             rate = learning_rate
-        return map_values(lambda _, u: times(-rate, u), updates), state
+        return jax.tree.map(lambda u: times(-rate, u), updates), state
 
     return optax.GradientTransformation(init, update)

@@ -9,11 +9,12 @@ from .._weight import require_complete
 from ..theory import full_alignment
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import ema, finite_or_nan, wide_zeros
+from ._moments import MomentDtype, ema, finite_or_nan, map_moments, wide, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number
 from ._rates import Rates
 from ._rule import Degree, Rule
 from ._tree import init_values, map_values
+from ._unannotated import Unannotated
 
 
 class ScaleByLionState(NamedTuple):
@@ -29,7 +30,9 @@ class ScaleBySignState(NamedTuple):
     rule: PyTree
 
 
-def scale_by_lion(b1: Scalar = 0.9, b2: Scalar = 0.99) -> optax.GradientTransformation:
+def scale_by_lion(
+    b1: Scalar = 0.9, b2: Scalar = 0.99, *, moment_dtype: MomentDtype | None = None
+) -> optax.GradientTransformation:
     r"""The sign of a mean of the gradient.
 
     $$u = \operatorname{sign}(\beta_1 m + (1 - \beta_1) g), \qquad
@@ -39,10 +42,12 @@ def scale_by_lion(b1: Scalar = 0.9, b2: Scalar = 0.99) -> optax.GradientTransfor
 
     - `b1`: the weight of the past in the update.
     - `b2`: the decay rate of the mean.
+    - `moment_dtype`: what the mean is kept in: `"float32"`, `"bfloat16"`, `"float16"`, or
+        `None` for the weights' dtype or float32, whichever is wider. It is computed in float32
+        or wider.
 
-    **Returns:** an `optax.GradientTransformation` over trees of weights. The mean is kept in the
-    weights' dtype or float32, whichever is wider; the updates have the gradients' dtype. A
-    gradient that is not finite gives NaN, then and from there on.
+    **Returns:** an `optax.GradientTransformation` over trees of weights. The updates have the
+    gradients' dtype. A gradient that is not finite gives NaN, then and from there on.
 
     ??? cite "Source"
 
@@ -57,18 +62,19 @@ def scale_by_lion(b1: Scalar = 0.9, b2: Scalar = 0.99) -> optax.GradientTransfor
         output=Degree(),
         settings=(("b1", known_number(b1)), ("b2", known_number(b2))),
     )
+    zeros = zeros_of(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByLionState:
         require_complete(params)
-        return ScaleByLionState(init_values(wide_zeros, params), rule)
+        return ScaleByLionState(init_values(zeros, params), rule)
 
     def sign(_, g, m):
-        return jnp.sign(finite_or_nan(ema(b1, m, g.astype(m.dtype)))).astype(g.dtype)
+        return jnp.sign(finite_or_nan(ema(b1, wide(m), g.astype(wide(m).dtype)))).astype(g.dtype)
 
     def update(updates, state, params=None):
         del params
         require_complete(updates)
-        mean = map_values(lambda _, m, g: ema(b2, m, g.astype(m.dtype)), state.mean, updates)
+        mean = map_moments(lambda m, g: ema(b2, m, g), state.mean, updates)
         return map_values(sign, updates, state.mean), ScaleByLionState(mean, rule)
 
     return optax.GradientTransformation(init, update)
@@ -96,10 +102,12 @@ def lion(
     *,
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
+    moment_dtype: MomentDtype | None = None,
     weight_decay: Scalar = 0.0,
     decay_mode: DecayMode = "independent",
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Lion with per-layer learning rates.
 
@@ -109,14 +117,14 @@ def lion(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
-    - `b1`, `b2`: as for [`scalex_eqx.optim.scale_by_lion`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `b1`, `b2`, `moment_dtype`: as for [`scalex_eqx.optim.scale_by_lion`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
     return descend(
-        scale_by_lion(b1, b2),
+        scale_by_lion(b1, b2, moment_dtype=moment_dtype),
         family="adam",
         learning_rate=learning_rate,
         rates=rates,
@@ -124,6 +132,7 @@ def lion(
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,
+        unannotated=unannotated,
     )
 
 
@@ -135,6 +144,7 @@ def sign_sgd(
     decay_mode: DecayMode = "independent",
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Descent along the sign of the gradient, with per-layer learning rates.
 
@@ -144,7 +154,7 @@ def sign_sgd(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
@@ -162,4 +172,5 @@ def sign_sgd(
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,
+        unannotated=unannotated,
     )

@@ -1,13 +1,17 @@
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._spec import WeightSpec
 from ..ops import towards
 from ._numbers import Scalar, as_dtype_of
+from ._tree import map_values
+
+MomentDtype = Literal["float32", "bfloat16", "float16"]
 
 
 def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -18,6 +22,39 @@ def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def wide_zeros(_: WeightSpec, w: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Zeros of the shape of a weight, in its dtype or float32, whichever is wider."""
     return jnp.zeros_like(w, dtype=wide_dtype(w.dtype))
+
+
+def zeros_of(
+    moment_dtype: MomentDtype | None,
+) -> Callable[[WeightSpec, Float[Array, "..."]], Float[Array, "..."]]:
+    """What makes the zeros that a weight's moments start from, `None` for `wide_zeros`."""
+    check_moment_dtype(moment_dtype)
+    if moment_dtype is None:
+        return wide_zeros
+    return lambda _, w: jnp.zeros_like(w, dtype=moment_dtype)
+
+
+def check_moment_dtype(moment_dtype: Any) -> None:
+    if moment_dtype not in (None, "float32", "bfloat16", "float16"):
+        raise ValueError(
+            f"moment_dtype is {moment_dtype!r}; expected 'float32', 'bfloat16', 'float16', or "
+            "None for the weights' dtype or float32, whichever is wider"
+        )
+
+
+def map_moments(f: Callable[[Array, Array], Array], moments: PyTree, updates: PyTree) -> PyTree:
+    """`f(moment, gradient)` of every weight, computed in the moment's dtype or float32.
+
+    The result is in the dtype that the moment is kept in, and updates are computed from that. Were
+    they computed from what it was before rounding, XLA would keep a copy of the old moments and
+    compute the new ones twice.
+    """
+
+    def move(_: WeightSpec, moment: Array, g: Array) -> Array:
+        x = wide(moment)
+        return f(x, g.astype(x.dtype)).astype(moment.dtype)
+
+    return map_values(move, moments, updates)
 
 
 def wide_dtype(dtype: Any) -> jnp.dtype:

@@ -17,6 +17,7 @@ from ._rates import Rates
 from ._rule import Constant, Degree, Rule
 from ._sizes import own_axes, root_mean_square
 from ._tree import map_values
+from ._unannotated import Unannotated
 
 FloorScaling = Literal["initial", "constant"]
 
@@ -95,12 +96,14 @@ def adam_parameter_scaling(
     b2: Scalar = 0.999,
     eps: Eps = 1e-12,
     eps_scaling: EpsScaling = "gradient",
+    moment_dtype: Literal["float32", "bfloat16"] | None = None,
     floor: Scalar = 1e-3,
     floor_scaling: FloorScaling = "initial",
     weight_decay: Scalar = 0.0,
     decay_mode: DecayMode = "independent",
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adam with updates relative to the size of the weight, and per-layer learning rates.
 
@@ -111,15 +114,15 @@ def adam_parameter_scaling(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
-    - `b1`, `b2`, `eps`, `eps_scaling`: as for [`scalex_eqx.scale_by_adam`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `b1`, `b2`, `eps`, `eps_scaling`, `moment_dtype`: as for [`scalex_eqx.scale_by_adam`][].
     - `floor`, `floor_scaling`: as for [`scalex_eqx.optim.scale_by_parameter_rms`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
     return descend(
-        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling),
+        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
         scale_by_parameter_rms(floor, floor_scaling=floor_scaling),
         family="adafactor",
         learning_rate=learning_rate,
@@ -128,4 +131,5 @@ def adam_parameter_scaling(
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,
+        unannotated=unannotated,
     )

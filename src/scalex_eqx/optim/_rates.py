@@ -19,7 +19,8 @@ from ..theory import (
 from ..theory._rational import exact
 from ._numbers import Scalar, check_number, known_number, times
 from ._rule import Rule
-from ._tree import map_values
+from ._tree import map_values, without_frozen
+from ._unannotated import Unannotated, with_unannotated
 
 
 class ScaleByWidthState(NamedTuple):
@@ -45,6 +46,7 @@ def scale_by_width(
     rates: Rates,
     *,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Multiplies each weight's update by its per-layer learning rate's factor.
 
@@ -70,8 +72,11 @@ def scale_by_width(
         model must be in it.
     - `role_multipliers`: the constants $\gamma$ by role, 1 where left out; floats or traced
         scalars.
+    - `unannotated`: `"constant"` to take arrays without a scaling law as weights that don't grow;
+        `"error"` refuses them.
 
-    **Returns:** an `optax.GradientTransformation` over trees of weights.
+    **Returns:** an `optax.GradientTransformation` over trees of weights. The update of a weight
+    that is not trained is zero, whatever comes in.
 
     **Raises:** `ValueError` for an unknown family, role or kind of rates, and, from `init` and
     `update`, if the tree has arrays that no scaling law is known for.
@@ -99,9 +104,10 @@ def scale_by_width(
     def update(updates, state, params=None):
         del params
         require_complete(updates)
-        return map_values(lambda spec, u: times(factor(spec), u), updates), state
+        scaled = map_values(lambda spec, u: times(factor(spec), u), updates)
+        return without_frozen(scaled), state
 
-    return optax.GradientTransformation(init, update)
+    return with_unannotated(optax.GradientTransformation(init, update), unannotated)
 
 
 def rate_exponent(spec: WeightSpec, family: UpdateFamily, rates: Any) -> Fraction:

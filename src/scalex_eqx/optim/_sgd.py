@@ -8,11 +8,12 @@ from .._weight import require_complete
 from ..theory import full_alignment
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import finite_or_nan, wide_zeros
+from ._moments import MomentDtype, finite_or_nan, map_moments, wide, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Degree, Rule
 from ._tree import init_values, map_values
+from ._unannotated import Unannotated
 
 
 class ScaleByMomentumState(NamedTuple):
@@ -29,7 +30,10 @@ class ScaleByGradientState(NamedTuple):
 
 
 def scale_by_momentum(
-    momentum: Scalar = 0.9, *, nesterov: bool = False
+    momentum: Scalar = 0.9,
+    *,
+    nesterov: bool = False,
+    moment_dtype: MomentDtype | None = None,
 ) -> optax.GradientTransformation:
     r"""The decaying sum of the gradients.
 
@@ -40,10 +44,12 @@ def scale_by_momentum(
 
     - `momentum`: $\mu$; a float or a traced scalar.
     - `nesterov`: whether the update looks one step ahead.
+    - `moment_dtype`: what the sum is kept in: `"float32"`, `"bfloat16"`, `"float16"`, or
+        `None` for the weights' dtype or float32, whichever is wider. It is computed in float32
+        or wider.
 
-    **Returns:** an `optax.GradientTransformation` over trees of weights. The sum is kept in the
-    weights' dtype or float32, whichever is wider; the updates have the gradients' dtype. A
-    gradient that is not finite gives NaN.
+    **Returns:** an `optax.GradientTransformation` over trees of weights. The updates have the
+    gradients' dtype. A gradient that is not finite gives NaN.
 
     ??? cite "Source"
 
@@ -56,22 +62,23 @@ def scale_by_momentum(
         fields=(("trace", Degree(update=1)),),
         settings=(("momentum", known_number(momentum)), ("nesterov", nesterov)),
     )
+    zeros = zeros_of(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByMomentumState:
         require_complete(params)
-        return ScaleByMomentumState(init_values(wide_zeros, params), rule)
+        return ScaleByMomentumState(init_values(zeros, params), rule)
 
-    def accumulate(_, m, g):
-        return as_dtype_of(m, momentum) * m + g.astype(m.dtype)
+    def accumulate(m, g):
+        return as_dtype_of(m, momentum) * m + g
 
     def output(_, g, m):
-        update = accumulate(_, m, g) if nesterov else m
+        update = accumulate(wide(m), g.astype(wide(m).dtype)) if nesterov else m
         return finite_or_nan(update).astype(g.dtype)
 
     def update(updates, state, params=None):
         del params
         require_complete(updates)
-        trace = map_values(accumulate, state.trace, updates)
+        trace = map_moments(accumulate, state.trace, updates)
         return map_values(output, updates, trace), ScaleByMomentumState(trace, rule)
 
     return optax.GradientTransformation(init, update)
@@ -99,10 +106,12 @@ def sgd(
     *,
     momentum: Scalar | None = None,
     nesterov: bool = False,
+    moment_dtype: MomentDtype | None = None,
     weight_decay: Scalar = 0.0,
     decay_mode: DecayMode = "independent",
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Stochastic gradient descent with per-layer learning rates, with or without momentum.
 
@@ -112,19 +121,23 @@ def sgd(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`: as for [`scalex_eqx.adam`][].
-    - `momentum`, `nesterov`: as for [`scalex_eqx.optim.scale_by_momentum`][]; `None` for no
-        momentum.
+    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `momentum`, `nesterov`, `moment_dtype`: as for
+        [`scalex_eqx.optim.scale_by_momentum`][]; `None` for no momentum.
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
+    if momentum is None and moment_dtype is not None:
+        raise ValueError(
+            f"moment_dtype={moment_dtype!r} is that of the momentum; pass momentum, such as 0.9"
+        )
     if nesterov and momentum is None:
         raise ValueError("nesterov=True looks ahead along the momentum; pass momentum, such as 0.9")
     if momentum is None:
         gradient = scale_by_gradient()
     else:
-        gradient = scale_by_momentum(momentum, nesterov=nesterov)
+        gradient = scale_by_momentum(momentum, nesterov=nesterov, moment_dtype=moment_dtype)
     return descend(
         gradient,
         family="sgd",
@@ -134,4 +147,5 @@ def sgd(
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,
+        unannotated=unannotated,
     )

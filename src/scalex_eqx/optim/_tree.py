@@ -1,6 +1,7 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._spec import WeightSpec
@@ -36,3 +37,14 @@ def init_values(f: Callable[[WeightSpec, Array], Array], params: PyTree) -> PyTr
         return Weight(f(weight.spec, weight.value), weight.spec)
 
     return map_weights(lambda w: on_weight(w) if eqx.is_inexact_array(w.value) else w, params)
+
+
+def without_frozen(updates: PyTree) -> PyTree:
+    """`updates` with zeros for weights that are not trained, which other libraries may move."""
+
+    def on_weight(weight: Weight) -> Weight:
+        if weight.spec.role is Role.buffer and eqx.is_inexact_array(weight.value):
+            return Weight(jnp.zeros_like(weight.value), weight.spec)
+        return weight
+
+    return map_weights(on_weight, updates)

@@ -1,0 +1,220 @@
+import itertools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._spec import WeightSpec
+from .._weight import require_complete
+from ..ops import rounded, stochastically_rounded
+from ._moments import wide, wide_dtype
+from ._rule import Degree, Rule
+from ._tree import init_values, map_values
+from ._unannotated import Unannotated, with_unannotated
+
+LowPrecisionMode = Literal["master", "kahan", "stochastic"]
+
+
+class MasterState(NamedTuple):
+    """The wrapped rule's state, the weights in float32, and what the rule is."""
+
+    inner_state: PyTree
+    master: PyTree
+    rule: PyTree
+
+
+class KahanState(NamedTuple):
+    """The wrapped rule's state, what the weights lack in their own dtype, and what the rule is."""
+
+    inner_state: PyTree
+    compensation: PyTree
+    rule: PyTree
+
+
+class StochasticRoundingState(NamedTuple):
+    """The wrapped rule's state, the step count, and what the rule is."""
+
+    inner_state: PyTree
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
+    rule: PyTree
+
+
+def low_precision(
+    tx: optax.GradientTransformation,
+    mode: LowPrecisionMode,
+    *,
+    key: jax.Array | None = None,
+    unannotated: Unannotated = "error",
+) -> optax.GradientTransformationExtraArgs:
+    r"""Keeps small updates of bfloat16 or float16 weights from being lost.
+
+    With the rule's update $u$ in float32, $\rho$ for rounding to the weights' dtype and
+    $\tilde\rho$ for rounding up or down at random so that the mean is kept:
+
+    | `mode` | step | bytes a weight |
+    |---|---|---|
+    | `"master"` | $M \leftarrow M + u, \quad w \leftarrow \rho(M)$ | 4 |
+    | `"kahan"` | $y = u + c, \quad w' = \rho(w + y), \quad c \leftarrow \rho(y - (w' - w))$ | 2 |
+    | `"stochastic"` | $w \leftarrow \tilde\rho(w + u)$ | 0 |
+
+    The last column is what the state adds. `tx` sees gradients and weights in float32, with
+    `"master"` the master copy. Weights of float32 or wider are handed through.
+
+    The weights are moved by `optax.apply_updates` or `equinox.apply_updates`, as always. The
+    update has the weights' dtype, and the sum is exactly the weight in the table if that is
+    between half and twice what the weight was. Else, for a weight that changes its sign say, the
+    update may be a number that the dtype lacks, and is rounded. Master copy and compensation take
+    that up in the next step.
+
+    **Arguments:**
+
+    - `tx`: any rule, of this library or another, or a chain of them. Wrap all of it.
+    - `mode`: `"master"`, `"kahan"` or `"stochastic"`.
+    - `key`: for `"stochastic"` only, from `jax.random.key`. Step and weight are folded into it.
+    - `unannotated`: `"constant"` to take arrays without a scaling law as weights that don't grow.
+
+    **Returns:** an `optax.GradientTransformation`; its `update` needs the weights.
+
+    **Raises:** `ValueError` for another mode, or a key where none is used or is missing.
+
+    ??? cite "Source"
+
+        Zamirai et al., *Revisiting BFloat16 Training* (2020),
+        [arXiv:2010.06192](https://arxiv.org/abs/2010.06192), for compensated and stochastically
+        rounded updates; Micikevicius et al., *Mixed Precision Training* (2018),
+        [arXiv:1710.03740](https://arxiv.org/abs/1710.03740), for the master copy.
+    """
+    if mode not in ("master", "kahan", "stochastic"):
+        raise ValueError(f"mode is {mode!r}; expected 'master', 'kahan' or 'stochastic'")
+    if (key is None) == (mode == "stochastic"):
+        wanted = "needs a key: pass jax.random.key(...)" if key is None else "uses no key: drop it"
+        raise ValueError(f"mode {mode!r} {wanted}")
+    inside = optax.with_extra_args_support(tx)
+    if key is not None:
+        wrapped = _stochastic(inside, key)
+    else:
+        wrapped = _master(inside) if mode == "master" else _kahan(inside)
+    return optax.with_extra_args_support(with_unannotated(wrapped, unannotated))
+
+
+def _master(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    rule = _rule("master", "master")
+
+    def init(params: optax.Params) -> MasterState:
+        require_complete(params)
+        return MasterState(inside.init(_widened(params)), _of_narrow(wide, params), rule)
+
+    def update(updates, state, params=None, **extra):
+        _check(updates, params)
+        seen = map_values(lambda _, w, m: w if m is None else m, params, state.master)
+        moved, inner = inside.update(_widened(updates), state.inner_state, seen, **extra)
+        master = map_values(lambda _, m, u: m + u.astype(m.dtype), state.master, moved)
+
+        def step(_, u, w, m):
+            return u.astype(w.dtype) if m is None else _step_to(w, rounded(m, w.dtype))
+
+        return map_values(step, moved, params, master), MasterState(inner, master, rule)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _kahan(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    rule = _rule("kahan", "compensation")
+
+    def init(params: optax.Params) -> KahanState:
+        require_complete(params)
+        zeros = _of_narrow(jnp.zeros_like, params)
+        return KahanState(inside.init(_widened(params)), zeros, rule)
+
+    def update(updates, state, params=None, **extra):
+        _check(updates, params)
+        moved, inner = inside.update(
+            _widened(updates), state.inner_state, _widened(params), **extra
+        )
+
+        def step(_, u, w, c):
+            if c is None:
+                return u.astype(w.dtype)
+            return _step_to(w, rounded(wide(w) + (u + wide(c)), w.dtype))
+
+        def left(_, c, u, w, s):
+            # What has become of the weight, by the addition that the caller is about to make.
+            after = rounded(wide(w) + wide(s), w.dtype)
+            return ((wide(w) - after) + (u + wide(c))).astype(c.dtype)
+
+        steps = map_values(step, moved, params, state.compensation)
+        compensation = map_values(left, state.compensation, moved, params, steps)
+        return steps, KahanState(inner, compensation, rule)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _stochastic(
+    inside: optax.GradientTransformationExtraArgs, key: jax.Array
+) -> optax.GradientTransformationExtraArgs:
+    rule = _rule("stochastic")
+
+    def init(params: optax.Params) -> StochasticRoundingState:
+        require_complete(params)
+        return StochasticRoundingState(
+            inside.init(_widened(params)), jnp.zeros((), jnp.int32), rule
+        )
+
+    def update(updates, state, params=None, **extra):
+        _check(updates, params)
+        moved, inner = inside.update(
+            _widened(updates), state.inner_state, _widened(params), **extra
+        )
+        step_key, numbers = jax.random.fold_in(key, state.count), itertools.count()
+
+        def step(_, u, w):
+            if not _is_narrow(w):
+                return u.astype(w.dtype)
+            weight_key = jax.random.fold_in(step_key, next(numbers))
+            return _step_to(w, stochastically_rounded(wide(w) + u, w.dtype, weight_key))
+
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return map_values(step, moved, params), StochasticRoundingState(inner, count, rule)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _rule(mode: str, *fields: str) -> Rule:
+    return Rule(
+        "low_precision",
+        fields=tuple((name, Degree(weight=1)) for name in fields),
+        settings=(("mode", mode),),
+    )
+
+
+def _check(updates: optax.Updates, params: optax.Params | None) -> None:
+    if params is None:
+        raise ValueError(
+            "what an update comes to depends on the weights: call tx.update(grads, state, params)"
+        )
+    require_complete(updates)
+
+
+def _widened(tree: PyTree) -> PyTree:
+    return map_values(lambda _, x: wide(x), tree)
+
+
+def _is_narrow(w: Float[Array, "..."]) -> bool:
+    return wide_dtype(w.dtype) != w.dtype
+
+
+def _of_narrow(f: Callable[[Array], Array], params: PyTree) -> PyTree:
+    """`f` of every weight that is narrower than float32, and no array for the others."""
+
+    def of(_: WeightSpec, w: Array) -> Any:
+        return f(w) if _is_narrow(w) else None
+
+    return init_values(of, params)
+
+
+def _step_to(w: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The update in the dtype of `w` that takes it to `target`, or as near as one can."""
+    return rounded(target - wide(w), w.dtype).astype(w.dtype)
