@@ -255,7 +255,9 @@ def test_a_buffer_has_no_state_and_does_not_change(rule, params, weight):
         for name, _ in part.rule.fields:
             assert getattr(part, name)["table"].value is None
     updates, after = rule().update(grads, state, with_buffer)
-    np.testing.assert_array_equal(updates.pop("table").value, grads.pop("table").value)
+    # Whatever comes in: resolved models give zero, but this gradient isn't.
+    np.testing.assert_array_equal(updates.pop("table").value, 0)
+    grads.pop("table")
     assert jtu.tree_structure(after) == jtu.tree_structure(state)
     alone, _ = rule().update(grads, rule().init(params), params)
     assert_close(updates, alone)

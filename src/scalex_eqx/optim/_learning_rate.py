@@ -1,5 +1,6 @@
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -43,6 +44,8 @@ def scale_by_learning_rate(
             state = ScaleByLearningRateState(count, rule)
         else:
             rate = learning_rate
-        return jax.tree.map(lambda u: times(-rate, u), updates), state
+        return jax.tree.map(
+            lambda u: times(-rate, u) if eqx.is_inexact_array(u) else u, updates
+        ), state
 
     return optax.GradientTransformation(init, update)
