@@ -81,6 +81,21 @@ def test_the_page_prints_the_run(recipe):
     ) in PAGE
 
 
+@pytest.mark.parametrize("name", ["adam_atan2", "relative"])
+def test_the_page_prints_the_other_rules(name):
+    results = json.loads((ROOT / f"docs/results/transfer_{name}.json").read_text(encoding="utf-8"))
+    runs = [Run(**run) for run in results["runs"]]
+    assert [to_json(analysis) for analysis in analyse(runs)] == results["analyses"]
+    for analysis in results["analyses"]:
+        low, high = analysis["drift"]["interval"]
+        rates = ", ".join(f"2^{w['log2_learning_rate']:.2f}" for w in analysis["widths"])
+        assert (
+            f"| `{analysis['recipe']}` | {rates} | {analysis['drift']['exponent']:+.2f} "
+            f"[{low:+.2f}, {high:+.2f}] | {analysis['reuse']['cost']:.3f} | "
+            f"{analysis['best_loss']:.4f} | {analysis['verdict']} |"
+        ) in PAGE
+
+
 def test_the_readme_prints_the_run():
     for analysis in ANALYSES.values():
         low, high = analysis["drift"]["interval"]
