@@ -303,6 +303,19 @@ def test_a_wrong_spread_is_seen():
     assert warning.startswith("w has a spread")
 
 
+def test_the_base_model_tells_the_intended_spread_of_foreign_arrays(model):
+    assert row(sx.plan(model, sx.adam(RATE))).intended_std is None
+    found = row(sx.plan(model, sx.adam(RATE), base=make(16)))
+    # NTK's b is 0; entries have hardly a mean, so that spread and root mean square agree.
+    assert found.intended_std == pytest.approx(np.std(np.asarray(make(16).layers[1].weight)))
+    assert found.found_std == pytest.approx(found.intended_std, rel=0.02)
+    standard = sx.parameterize(make, width=64, base_width=16, parameterization=sx.standard)
+    halved = row(sx.plan(standard, sx.adam(RATE), base=make(16)))
+    assert found.intended_std is not None and halved.intended_std is not None
+    assert halved.intended_std == pytest.approx(found.intended_std / 2)
+    assert halved.found_std == pytest.approx(halved.intended_std, rel=0.02)
+
+
 def test_a_frozen_weight_has_no_learning_rate():
     model = sx.parameterize(
         make, width=64, base_width=16, parameterization=sx.ntk, frozen=["layers/0/*"]

@@ -3,6 +3,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import optax
 from jax.core import Tracer
 from jaxtyping import PyTree
@@ -10,7 +11,14 @@ from jaxtyping import PyTree
 from .._fingerprint import fingerprint
 from .._parts import Part, function_names, parts
 from .._spec import WeightSpec
-from .._weight import Weight, is_trainable, require_complete, weights_with_paths
+from .._weight import (
+    Weight,
+    is_trainable,
+    is_weight,
+    path_string,
+    require_complete,
+    weights_with_paths,
+)
 from ..optim import Rule
 from ..optim._decay import DECAYED
 from ..optim._rates import GlobalRate, rate_exponent
@@ -24,6 +32,7 @@ def plan(
     model: PyTree,
     tx: optax.GradientTransformation | optax.MultiSteps,
     *,
+    base: PyTree | None = None,
     gradients: PyTree | None = None,
 ) -> Plan:
     r"""The per-weight table of what `tx` will do to `model`: print it before you train.
@@ -37,6 +46,8 @@ def plan(
 
     - `model`: from `parameterize`; its shapes will do (`eqx.filter_eval_shape`).
     - `tx`: the optimizer. Transformations of other libraries are listed as such.
+    - `base`: the model at the base width, `make(base_width)`; with it the intended standard
+        deviation is known for arrays that declare none.
     - `gradients`: of a loss with respect to `model`; with them a warning tells where epsilon
         outweighs the gradient.
 
@@ -48,8 +59,9 @@ def plan(
     require_complete(params)
     blank = jax.eval_shape(tx.init, params)
     chain = parts(blank)
+    sigmas = _base_spreads(base)
     rows = tuple(
-        _row(path, weight, [part.rule for part in chain if part.works_on(path)])
+        _row(path, weight, [part.rule for part in chain if part.works_on(path)], sigmas)
         for path, weight in weights_with_paths(params).items()
     )
     names = function_names(tx, blank)
@@ -61,9 +73,20 @@ def plan(
     )
 
 
-def _row(path: str, weight: Weight, rules: list[Rule | None]) -> PlanRow:
+def _base_spreads(base: PyTree) -> dict[str, float | None]:
+    """The spread of every array of the base model that is no `Weight`, by its path."""
+    leaves = jtu.tree_leaves_with_path(base, is_leaf=is_weight)
+    return {path_string(path): _spread(leaf) for path, leaf in leaves if is_trainable(leaf)}
+
+
+def _row(
+    path: str, weight: Weight, rules: list[Rule | None], sigmas: dict[str, float | None]
+) -> PlanRow:
     spec = weight.spec
     assert spec.width_ratio is not None
+    intended, sigma = spec.initial_std, sigmas.get(path)
+    if intended is None and sigma is not None and spec.role is not Role.buffer:
+        intended = sigma * spec.scale(spec.spread_exponent)
     return PlanRow(
         path,
         str(spec.role),
@@ -71,7 +94,7 @@ def _row(path: str, weight: Weight, rules: list[Rule | None]) -> PlanRow:
         str(weight.value.dtype),
         spec.width_ratio,
         spec.multiplier,
-        spec.initial_std,
+        intended,
         _spread(weight.value),
         **_step(spec, weight.value.dtype, rules),
     )

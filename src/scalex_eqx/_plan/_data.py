@@ -20,7 +20,7 @@ class PlanRow:
     - `path`, `role`, `shape`, `dtype`: of the weight.
     - `width_ratio`: $r$.
     - `multiplier`: $r^{-(a + f)}$, the factor in the forward pass.
-    - `intended_std`: $\sigma r^{-b}$; `None` if no $\sigma$ was declared.
+    - `intended_std`: $\sigma r^{-b}$; `None` if no $\sigma$ was declared or measured.
     - `found_std`: the spread of the values that are there; `None` for a tree of shapes.
     - `learning_rate_factor`: $\gamma r^{-c}$; `None` if it isn't known.
     - `learning_rate`: the product with the one at the base width; `None` if that is traced, or a

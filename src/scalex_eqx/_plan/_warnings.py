@@ -35,7 +35,7 @@ def warnings(
     }
     return (
         *_growth(trained),
-        *_spreads(rows),
+        *_spreads(rows, trained),
         *_clips(chain, names),
         *_frozen(rows, chain, names),
         *_rates(trained, chain),
@@ -45,11 +45,12 @@ def warnings(
     )
 
 
-def _spreads(rows: tuple[PlanRow, ...]) -> Iterator[str]:
+def _spreads(rows: tuple[PlanRow, ...], trained: dict[str, Weight]) -> Iterator[str]:
     for row in rows:
         if row.found_std is not None and not math.isfinite(row.found_std):
             yield f"{row.path} has entries that are not finite"
-        if row.found_std is None or not row.intended_std:
+        declared = row.path in trained and trained[row.path].spec.std is not None
+        if row.found_std is None or not row.intended_std or not declared:
             continue
         # The sample deviation of n normal numbers scatters by 1 / sqrt(2 n).
         sampling = _SIGMAS / math.sqrt(2 * math.prod(row.shape))
