@@ -93,23 +93,12 @@ class _Move(NamedTuple):
     @property
     def t(self) -> Fraction:
         """The exponent that the multiplier gains."""
-        return self._exponents(self.new)[0] - self._exponents(self.old)[0]
-
-    @staticmethod
-    def _exponents(spec: WeightSpec) -> tuple[Fraction, Fraction]:
-        assert spec.parameterization is not None and spec.role is not None
-        return spec.parameterization.a[spec.role], spec.parameterization.b[spec.role]
+        # What moves into the multiplier leaves the initial spread.
+        return self.old.spread_exponent - self.new.spread_exponent
 
     def gain(self, degree: Degree, update: Fraction) -> Fraction:
         """The exponent that a quantity has to gain, if updates gain `update`."""
         return degree.update * update - degree.weight * self.t
-
-    def own_gain(self, constant: Constant) -> Fraction:
-        """The exponent that a rule's constant gains by its own scaling law."""
-        of_gradient, of_weight = constant.scaling
-        gradient = self.new.gradient_exponent - self.old.gradient_exponent
-        weight = self._exponents(self.new)[1] - self._exponents(self.old)[1]
-        return of_gradient * gradient + of_weight * weight
 
     def scaled(self, value: Any, exponent: Fraction) -> Weight:
         r"""The value times $r^{-\text{exponent}}$, under the new law."""
@@ -181,7 +170,8 @@ class _Walk:
         if before == after == 0:
             return True
         return before == after and (
-            move.gain(constant.degree, self.gained[path]) == move.own_gain(constant)
+            move.gain(constant.degree, self.gained[path])
+            == constant.exponent(move.new) - constant.exponent(move.old)
         )
 
     def finish(self) -> None:

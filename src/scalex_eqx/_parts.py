@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 _ACCUMULATE = Rule("MultiSteps", fields=(("acc_grads", Degree(update=1)),))
 
-# Wrappers of optax that hand updates through, by the field that holds the state inside.
+# Wrappers that hand updates through, by the field that holds the state inside.
 _WRAPPERS = {
     optax.MultiStepsState: "inner_opt_state",
     optax.InjectStatefulHyperparamsState: "inner_state",

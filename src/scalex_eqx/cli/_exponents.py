@@ -10,12 +10,10 @@ from rich.table import Table
 
 from .. import theory
 from ..experiments import UsageError
+from ..experiments._recipe import PARAMETERIZATIONS
 from ..theory import Alignment, Parameterization, Role, Solution
+from ..theory._family import families as FAMILIES
 
-_PARAMETERIZATIONS = {
-    p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
-}
-_FAMILIES = {f.name: f for f in (theory.sgd, theory.adam, theory.adafactor)}
 _ALIGNMENTS = {a.name: a for a in (theory.full_alignment, theory.no_alignment)}
 # So many columns of learning rates fit 80 characters.
 _COLUMNS = 6
@@ -53,9 +51,9 @@ class Exponents:
     Example: scalex exponents --parameterizations mup --families adam --alignments 0.8,0.5,1
     """
 
-    parameterizations: tuple[str, ...] = tuple(_PARAMETERIZATIONS)
+    parameterizations: tuple[str, ...] = tuple(PARAMETERIZATIONS)
     """Out of standard, ntk, mup and mean_field."""
-    families: tuple[str, ...] = tuple(_FAMILIES)
+    families: tuple[str, ...] = tuple(FAMILIES)
     """How updates follow from gradient and weight: sgd, adam (also Lion, Adam-atan2) or
     adafactor (also Adam with parameter scaling)."""
     alignments: tuple[str, ...] = tuple(_ALIGNMENTS)
@@ -89,10 +87,10 @@ class Exponents:
             raise UsageError(f"--depth is {self.depth}; expected at least 1")
         chosen = (
             [
-                _choose(name, _PARAMETERIZATIONS, "--parameterizations")
+                _choose(name, PARAMETERIZATIONS, "--parameterizations")
                 for name in self.parameterizations
             ],
-            [_choose(name, _FAMILIES, "--families") for name in self.families],
+            [_choose(name, FAMILIES, "--families") for name in self.families],
             [_parse_alignment(text) for text in self.alignments],
         )
         if not all(chosen):

@@ -17,7 +17,6 @@ from ._adam_atan2 import (
     scale_by_adam_atan2 as scale_by_adam_atan2,
 )
 from ._clip import (
-    ClipState as ClipState,
     clip_by_effective_norm as clip_by_effective_norm,
     clip_by_rms as clip_by_rms,
 )
@@ -31,7 +30,6 @@ from ._learning_rate import (
 )
 from ._lion import (
     ScaleByLionState as ScaleByLionState,
-    ScaleBySignState as ScaleBySignState,
     lion as lion,
     scale_by_lion as scale_by_lion,
     scale_by_sign as scale_by_sign,
@@ -46,23 +44,21 @@ from ._low_precision import (
 )
 from ._moments import MomentDtype as MomentDtype
 from ._parameter_scaling import (
-    ScaleByParameterRmsState as ScaleByParameterRmsState,
     adam_parameter_scaling as adam_parameter_scaling,
     scale_by_parameter_rms as scale_by_parameter_rms,
 )
 from ._rates import (
     Rates as Rates,
-    ScaleByWidthState as ScaleByWidthState,
     global_rate as global_rate,
     scale_by_width as scale_by_width,
 )
 from ._rule import Constant as Constant, Degree as Degree, Rule as Rule
 from ._sgd import (
-    ScaleByGradientState as ScaleByGradientState,
     ScaleByMomentumState as ScaleByMomentumState,
     scale_by_gradient as scale_by_gradient,
     scale_by_momentum as scale_by_momentum,
     sgd as sgd,
 )
 from ._skip import SkipNonfiniteState as SkipNonfiniteState, skip_nonfinite as skip_nonfinite
+from ._stateless import StatelessState as StatelessState
 from ._unannotated import Unannotated as Unannotated

@@ -11,12 +11,13 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._spec import WeightSpec
 from .._weight import require_complete
 from ..ops import moving_root_mean_square
+from ..ops._wide import wide
 from ..theory import no_alignment
 from ._adam import EpsScaling, check_eps_scaling
 from ._clip import clip_by_rms
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import wide, wide_zeros
+from ._moments import wide_zeros
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number
 from ._parameter_scaling import FloorScaling, scale_by_parameter_rms
 from ._rates import Rates

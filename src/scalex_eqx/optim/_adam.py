@@ -11,10 +11,11 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._spec import WeightSpec
 from .._weight import require_complete
+from ..ops._wide import wide, wide_dtype
 from ..theory import full_alignment
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import ema, map_moments, mass, wide, wide_dtype, zeros_of
+from ._moments import ema, map_moments, mass, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule

@@ -8,10 +8,11 @@ from jaxtyping import Array, Int, PyTree
 
 from .._weight import require_complete
 from ..ops import atan2, moving_mean, moving_root_mean_square
+from ..ops._wide import wide
 from ..theory import full_alignment
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import MomentDtype, map_moments, unbiased_step, wide, zeros_of
+from ._moments import MomentDtype, map_moments, unbiased_step, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
 from ._rates import Rates
 from ._rule import Degree, Rule

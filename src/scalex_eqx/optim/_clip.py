@@ -1,26 +1,21 @@
 import functools
-from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from .._weight import is_weight, require_complete
+from .._weight import is_weight
 from ..ops import power_of_two
+from ..ops._wide import wide
 from ..theory import Role
-from ._moments import finite_or_nan, wide
+from ._moments import finite_or_nan
 from ._numbers import Scalar, as_dtype_of, check_number, known_number
 from ._rule import Constant, Degree, Rule
 from ._sizes import own_axes, root_mean_square
+from ._stateless import stateless
 from ._tree import map_values
-
-
-class ClipState(NamedTuple):
-    """What the rule is; it remembers nothing."""
-
-    rule: PyTree
 
 
 def clip_by_rms(threshold: Scalar) -> optax.GradientTransformation:
@@ -49,16 +44,7 @@ def clip_by_rms(threshold: Scalar) -> optax.GradientTransformation:
         size = root_mean_square(wide(u), own_axes(spec, u))
         return (wide(u) / jnp.maximum(1, size / as_dtype_of(size, threshold))).astype(u.dtype)
 
-    def init(params: optax.Params) -> ClipState:
-        require_complete(params)
-        return ClipState(rule)
-
-    def update(updates, state, params=None):
-        del params
-        require_complete(updates)
-        return map_values(clip, updates), state
-
-    return optax.GradientTransformation(init, update)
+    return stateless(rule, lambda updates, _: map_values(clip, updates))
 
 
 def clip_by_effective_norm(max_norm: Scalar) -> optax.GradientTransformation:
@@ -92,17 +78,11 @@ def clip_by_effective_norm(max_norm: Scalar) -> optax.GradientTransformation:
         constants=(Constant("max_norm", known_number(max_norm), Degree(update=1, weight=1)),),
     )
 
-    def init(params: optax.Params) -> ClipState:
-        require_complete(params)
-        return ClipState(rule)
-
-    def update(updates, state, params=None):
-        del params
-        require_complete(updates)
+    def clip(updates, _):
         factor = _factor(max_norm, _effective_gradients(updates))
-        return map_values(lambda _, g: _times(factor, g), updates), state
+        return map_values(lambda _, g: _times(factor, g), updates)
 
-    return optax.GradientTransformation(init, update)
+    return stateless(rule, clip)
 
 
 def _times(factor: Float[Array, ""], g: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -6,13 +6,15 @@ import optax
 from jaxtyping import PyTree
 
 from .._weight import require_complete
+from ..ops._wide import wide
 from ..theory import full_alignment
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import MomentDtype, ema, finite_or_nan, map_moments, wide, zeros_of
+from ._moments import MomentDtype, ema, finite_or_nan, map_moments, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number
 from ._rates import Rates
 from ._rule import Degree, Rule
+from ._stateless import stateless
 from ._tree import init_values, map_values
 from ._unannotated import Unannotated
 
@@ -21,12 +23,6 @@ class ScaleByLionState(NamedTuple):
     """The mean of the gradient, and what the rule is."""
 
     mean: PyTree
-    rule: PyTree
-
-
-class ScaleBySignState(NamedTuple):
-    """What the rule is; it remembers nothing."""
-
     rule: PyTree
 
 
@@ -84,16 +80,9 @@ def scale_by_sign() -> optax.GradientTransformation:
     r"""$u = \operatorname{sign}(g)$; 0 for 0 and NaN for what is not finite."""
     rule = Rule("scale_by_sign", output=Degree())
 
-    def init(params: optax.Params) -> ScaleBySignState:
-        require_complete(params)
-        return ScaleBySignState(rule)
-
-    def update(updates, state, params=None):
-        del params
-        require_complete(updates)
-        return map_values(lambda _, g: jnp.sign(finite_or_nan(g)), updates), state
-
-    return optax.GradientTransformation(init, update)
+    return stateless(
+        rule, lambda updates, _: map_values(lambda _, g: jnp.sign(finite_or_nan(g)), updates)
+    )
 
 
 def lion(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._spec import WeightSpec
 from .._weight import require_complete
 from ..ops import rounded, stochastically_rounded
-from ._moments import wide, wide_dtype
+from ..ops._wide import wide, wide_dtype
 from ._rule import Degree, Rule
 from ._tree import init_values, map_values
 from ._unannotated import Unannotated, with_unannotated

@@ -8,15 +8,11 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._spec import WeightSpec
 from ..ops import towards
+from ..ops._wide import wide, wide_dtype
 from ._numbers import Scalar, as_dtype_of
 from ._tree import map_values
 
 MomentDtype = Literal["float32", "bfloat16", "float16"]
-
-
-def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`x` in its dtype or float32, whichever is wider."""
-    return x.astype(wide_dtype(x.dtype))
 
 
 def wide_zeros(_: WeightSpec, w: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -55,12 +51,6 @@ def map_moments(f: Callable[[Array, Array], Array], moments: PyTree, updates: Py
         return f(x, g.astype(x.dtype)).astype(moment.dtype)
 
     return map_values(move, moments, updates)
-
-
-def wide_dtype(dtype: Any) -> jnp.dtype:
-    """`dtype` or float32, whichever is wider."""
-    # promote_types refuses mixed dtypes where promotion is strict.
-    return jnp.dtype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
 
 
 def ema(

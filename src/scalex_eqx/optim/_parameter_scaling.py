@@ -1,31 +1,24 @@
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
 
 from .._spec import WeightSpec
-from .._weight import require_complete
+from ..ops._wide import wide
 from ..theory import no_alignment
 from ._adam import Eps, EpsScaling, scale_by_adam
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import wide
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
 from ._sizes import own_axes, root_mean_square
+from ._stateless import stateless
 from ._tree import map_values
 from ._unannotated import Unannotated
 
 FloorScaling = Literal["initial", "constant"]
-
-
-class ScaleByParameterRmsState(NamedTuple):
-    """What the rule is; it remembers nothing."""
-
-    rule: PyTree
 
 
 def scale_by_parameter_rms(
@@ -62,30 +55,21 @@ def scale_by_parameter_rms(
         constants=(Constant("floor", known_number(floor), Degree(weight=1), scaling),),
     )
 
-    def init(params: optax.Params) -> ScaleByParameterRmsState:
-        require_complete(params)
-        return ScaleByParameterRmsState(rule)
-
     def scale(spec: WeightSpec, u, w):
         size = root_mean_square(wide(w), own_axes(spec, w))
-        least = floor * _initial_scale(spec) if floor_scaling == "initial" else floor
+        initial = floor_scaling == "initial"
+        least = floor * spec.scale(spec.spread_exponent) if initial else floor
         size = jnp.maximum(size, as_dtype_of(size, least))
         return (wide(u) * size.astype(wide(u).dtype)).astype(u.dtype)
 
-    def update(updates, state, params=None):
+    def relative(updates, params):
         if params is None:
             raise ValueError(
                 "the update is relative to the weights: call tx.update(grads, state, params)"
             )
-        require_complete(updates)
-        return map_values(scale, updates, params), state
+        return map_values(scale, updates, params)
 
-    return optax.GradientTransformation(init, update)
-
-
-def _initial_scale(spec: WeightSpec) -> float:
-    assert spec.parameterization is not None and spec.role is not None
-    return spec.scale(spec.parameterization.b[spec.role])
+    return stateless(rule, relative)
 
 
 def adam_parameter_scaling(

@@ -1,13 +1,11 @@
 import functools
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import optax
-from jaxtyping import PyTree
 
 from .._spec import WeightSpec
-from .._weight import require_complete
 from ..theory import (
     Alignment,
     Role,
@@ -19,14 +17,9 @@ from ..theory import (
 from ..theory._rational import exact
 from ._numbers import Scalar, check_number, known_number, times
 from ._rule import Rule
+from ._stateless import stateless
 from ._tree import map_values, without_frozen
 from ._unannotated import Unannotated, with_unannotated
-
-
-class ScaleByWidthState(NamedTuple):
-    """What the rule is; it remembers nothing."""
-
-    rule: PyTree
 
 
 class GlobalRate:
@@ -97,17 +90,10 @@ def scale_by_width(
         gamma = None if spec.role is None else multipliers.get(spec.role)
         return width_factor if gamma is None else gamma * width_factor
 
-    def init(params: optax.Params) -> ScaleByWidthState:
-        require_complete(params)
-        return ScaleByWidthState(rule)
+    def scale(updates, _):
+        return without_frozen(map_values(lambda spec, u: times(factor(spec), u), updates))
 
-    def update(updates, state, params=None):
-        del params
-        require_complete(updates)
-        scaled = map_values(lambda spec, u: times(factor(spec), u), updates)
-        return without_frozen(scaled), state
-
-    return with_unannotated(optax.GradientTransformation(init, update), unannotated)
+    return with_unannotated(stateless(rule, scale), unannotated)
 
 
 def rate_exponent(spec: WeightSpec, family: UpdateFamily, rates: Any) -> Fraction:

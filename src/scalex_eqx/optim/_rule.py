@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
@@ -48,12 +49,12 @@ class Constant(NamedTuple):
     def at(self, spec: WeightSpec) -> float | None:
         """Its value for a weight; `None` if it is traced."""
         base = self.base(spec)
+        return None if base is None else base * spec.scale(self.exponent(spec))
+
+    def exponent(self, spec: WeightSpec) -> Fraction:
+        """That of its scaling law for a weight."""
         of_gradient, of_weight = self.scaling
-        if base is None or not (of_gradient or of_weight):
-            return base
-        assert spec.parameterization is not None and spec.role is not None
-        b = spec.parameterization.b[spec.role]
-        return base * spec.scale(of_gradient * spec.gradient_exponent + of_weight * b)
+        return of_gradient * spec.gradient_exponent + of_weight * spec.spread_exponent
 
     @property
     def law(self) -> str:

@@ -5,13 +5,15 @@ import optax
 from jaxtyping import PyTree
 
 from .._weight import require_complete
+from ..ops._wide import wide
 from ..theory import full_alignment
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import MomentDtype, finite_or_nan, map_moments, wide, zeros_of
+from ._moments import MomentDtype, finite_or_nan, map_moments, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Degree, Rule
+from ._stateless import stateless
 from ._tree import init_values, map_values
 from ._unannotated import Unannotated
 
@@ -20,12 +22,6 @@ class ScaleByMomentumState(NamedTuple):
     """The decaying sum of the gradients, and what the rule is."""
 
     trace: PyTree
-    rule: PyTree
-
-
-class ScaleByGradientState(NamedTuple):
-    """What the rule is; it remembers nothing."""
-
     rule: PyTree
 
 
@@ -88,16 +84,7 @@ def scale_by_gradient() -> optax.GradientTransformation:
     """The gradient itself, with NaN in place of an infinity."""
     rule = Rule("scale_by_gradient")
 
-    def init(params: optax.Params) -> ScaleByGradientState:
-        require_complete(params)
-        return ScaleByGradientState(rule)
-
-    def update(updates, state, params=None):
-        del params
-        require_complete(updates)
-        return map_values(lambda _, g: finite_or_nan(g), updates), state
-
-    return optax.GradientTransformation(init, update)
+    return stateless(rule, lambda updates, _: map_values(lambda _, g: finite_or_nan(g), updates))
 
 
 def sgd(

@@ -10,7 +10,7 @@ from jax.core import eval_jaxpr
 from jax.extend.core import Literal
 from jaxtyping import Array, Bool, Int, PyTree
 
-from ._moments import wide
+from ..ops._wide import wide
 from ._rule import Rule
 
 
