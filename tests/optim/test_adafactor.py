@@ -182,3 +182,25 @@ def test_sizes_cannot_be_injected_but_all_else_can(weight):
     found = run(make(learning_rate=0.1, eps=1e-4), GRADIENTS, weight)
     expected = run(sx.optim.adafactor(0.1, eps=1e-4), GRADIENTS, weight)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def bytes_beside_the_results(tx: Any, w: sx.Weight) -> int:
+    """What a compiled step needs while it runs."""
+
+    def step(w, state, g):
+        updates, state = tx.update(g, state, w)
+        return optax.apply_updates(w, updates), state
+
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(w, tx.init(w), w).compile()
+    analysis = compiled.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
+@pytest.mark.parametrize("threshold", [None, 1.0])
+def test_nothing_as_large_as_the_gradient_is_kept_beside_it(weight, threshold: float | None):
+    w = weight(np.ones((256, 384)), dtype="float32")
+    assert bytes_beside_the_results(sx.adafactor(0.1, clipping_threshold=threshold), w) < 256 * 384
+    # Clipped behind the rule, the update is used by a sum and by the step, and so is written.
+    apart = optax.chain(sx.optim.scale_by_factored_rms(), sx.optim.clip_by_rms(1.0))
+    assert bytes_beside_the_results(apart, w) >= 4 * 256 * 384

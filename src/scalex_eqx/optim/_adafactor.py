@@ -14,11 +14,10 @@ from ..ops import moving_root_mean_square
 from ..ops._wide import wide
 from ..theory import no_alignment
 from ._adam import EpsScaling, check_eps_scaling
-from ._clip import clip_by_rms
 from ._decay import DecayMode
 from ._descent import descend
 from ._moments import wide_zeros
-from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number
+from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._parameter_scaling import FloorScaling, scale_by_parameter_rms
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
@@ -47,6 +46,7 @@ def scale_by_factored_rms(
     eps: Scalar = 1e-30,
     eps_scaling: EpsScaling = "gradient",
     min_factored_size: int = 128,
+    clipping_threshold: Scalar | None = None,
 ) -> optax.GradientTransformation:
     r"""Divides the gradient by an estimate of its size that has a number a row and a column.
 
@@ -71,6 +71,8 @@ def scale_by_factored_rms(
     - `eps`: $\epsilon$ at the base width; it is added to the *square* of the gradient.
     - `eps_scaling`: `"gradient"` for the factor $r^{-2g}$, `"constant"` for none, as in Optax.
     - `min_factored_size`: how long an axis must be.
+    - `clipping_threshold`: $d$, for an update of $u / \max(1, \operatorname{RMS}(u) / d)$ with
+        the root mean square over each weight; a float, a traced scalar, or `None` for $u$.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights. The statistics are kept
     in the weights' dtype or float32, whichever is wider; the updates have the gradients' dtype.
@@ -81,7 +83,7 @@ def scale_by_factored_rms(
         Shazeer and Stern, *Adafactor* (2018), sections 3 and 7,
         [arXiv:1804.04235](https://arxiv.org/abs/1804.04235).
     """
-    rule = _rule(decay_exponent, eps, eps_scaling, min_factored_size)
+    rule = _rule(decay_exponent, eps, eps_scaling, min_factored_size, clipping_threshold)
 
     def axes(spec: WeightSpec, x) -> tuple[int, int] | None:
         return factored_axes(spec, x, min_factored_size)
@@ -115,7 +117,9 @@ def scale_by_factored_rms(
 
         row, column, full = moved(0, state.row), moved(1, state.column), moved(2, state.full)
         new_updates = map_values(
-            lambda spec, g, r, c, f: _normalised(g, r, c, f, axes(spec, g)),
+            lambda spec, g, r, c, f: _normalised(
+                spec, g, r, c, f, axes(spec, g), clipping_threshold
+            ),
             updates,
             row,
             column,
@@ -127,18 +131,26 @@ def scale_by_factored_rms(
 
 
 def _rule(
-    decay_exponent: Scalar, eps: Scalar, eps_scaling: EpsScaling, min_factored_size: int
+    decay_exponent: Scalar,
+    eps: Scalar,
+    eps_scaling: EpsScaling,
+    min_factored_size: int,
+    clipping_threshold: Scalar | None,
 ) -> Rule:
     check_eps_scaling(eps_scaling)
     check_number("decay_exponent", decay_exponent)
     check_number("eps", eps)
     _check_size(min_factored_size)
     scaling = (2, 0) if eps_scaling == "gradient" else (0, 0)
+    constants = [Constant("eps", known_number(eps), Degree(update=2), scaling)]
+    if clipping_threshold is not None:
+        check_number("clipping_threshold", clipping_threshold)
+        constants.append(Constant("clipping_threshold", known_number(clipping_threshold), Degree()))
     return Rule(
         "scale_by_factored_rms",
         fields=tuple((name, Degree(update=1)) for name in ("row", "column", "full")),
         output=Degree(),
-        constants=(Constant("eps", known_number(eps), Degree(update=2), scaling),),
+        constants=tuple(constants),
         settings=(
             ("decay_exponent", known_number(decay_exponent)),
             ("min_factored_size", min_factored_size),
@@ -169,26 +181,56 @@ def _size(
     """The root mean square of the gradient along a row or column, or of each entry alone."""
     if axes is None:
         return jnp.abs(g)
-    return root_mean_square(g, (axes[1 - which],), unit_of(g, own_axes(spec, g)))
+    unit = unit_of(g, own_axes(spec, g))
+    return root_mean_square(g, (axes[1 - which],), _apart((unit, which))[0])
 
 
 def _normalised(
+    spec: WeightSpec,
     g: Float[Array, "*shape"],
     row: Float[Array, "..."] | None,
     column: Float[Array, "..."] | None,
     full: Float[Array, "*shape"] | None,
     axes: tuple[int, int] | None,
+    threshold: Scalar | None,
 ) -> Float[Array, "*shape"]:
-    """The gradient divided by its estimated size, and 0 where that is 0."""
+    """The gradient divided by its estimated size and clipped, and 0 where that is 0.
+
+    Of a factored weight the small statistics are inverted, not the large gradient divided. In
+    units of the largest gradient neither they nor their inverses leave the dtype's range.
+    """
+    x, every = wide(g), own_axes(spec, g)
     if row is None or column is None or axes is None:
         assert full is not None
-        empty, update = full == 0, g.astype(full.dtype) / full
-    else:
-        overall = root_mean_square(row, axes[:1], unit_of(row, axes[:1]))
-        empty = (row == 0) | (column == 0)
-        update = g.astype(row.dtype) / row * (overall / column)
-    # Multiplied, so that no NaN is hidden.
-    return jnp.where(empty, 0 * wide(g), update).astype(g.dtype)
+        # Multiplied, so that no NaN is hidden.
+        update = jnp.where(full == 0, 0 * x, x / full)
+        return (update * _clip(root_mean_square(update, every), threshold)).astype(g.dtype)
+    unit = unit_of(x, every)
+    overall = root_mean_square(row, axes[:1], unit_of(row, axes[:1]))
+    of_row, of_column = _inverse(row / unit), _inverse(column / overall)
+    other_unit, other_column = _apart((unit, of_column))
+    by_row = root_mean_square(x / other_unit * other_column, axes[1:])
+    factor = _clip(root_mean_square(by_row * of_row, every), threshold)
+    return (x / unit * (of_row * factor) * of_column).astype(g.dtype)
+
+
+def _apart(x: PyTree) -> PyTree:
+    """`x`, such that XLA doesn't see that it is `x`.
+
+    What is computed from the whole gradient and used twice, once in a sum, XLA computes once and
+    writes to memory. That takes longer than computing it twice.
+    """
+    return jax.lax.optimization_barrier(x)
+
+
+def _clip(size: Float[Array, "..."], threshold: Scalar | None) -> float | Float[Array, "..."]:
+    return 1.0 if threshold is None else jnp.minimum(1, as_dtype_of(size, threshold) / size)
+
+
+def _inverse(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """1 / x, and 0 where x is 0."""
+    # The division comes last: XLA would repeat anything cheaper for every entry of the gradient.
+    return 1 / jnp.where(x == 0, jnp.inf, x)
 
 
 def _check_size(min_factored_size: Any) -> None:
@@ -226,9 +268,8 @@ def adafactor(
     **Arguments:**
 
     - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
-    - `decay_exponent`, `eps`, `eps_scaling`, `min_factored_size`: as for
-        [`scalex_eqx.optim.scale_by_factored_rms`][].
-    - `clipping_threshold`: $d$, `None` for no clipping; see [`scalex_eqx.optim.clip_by_rms`][].
+    - `decay_exponent`, `eps`, `eps_scaling`, `min_factored_size`, `clipping_threshold`: as for
+        [`scalex_eqx.optim.scale_by_factored_rms`][]; $d$ is 1 unless given.
     - `floor`, `floor_scaling`: as for [`scalex_eqx.optim.scale_by_parameter_rms`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
 
@@ -239,11 +280,10 @@ def adafactor(
         eps=eps,
         eps_scaling=eps_scaling,
         min_factored_size=min_factored_size,
+        clipping_threshold=clipping_threshold,
     )
-    clip = () if clipping_threshold is None else (clip_by_rms(clipping_threshold),)
     return descend(
         normalise,
-        *clip,
         scale_by_parameter_rms(floor, floor_scaling=floor_scaling),
         family="adafactor",
         learning_rate=learning_rate,

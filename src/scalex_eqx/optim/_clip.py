@@ -42,7 +42,8 @@ def clip_by_rms(threshold: Scalar) -> optax.GradientTransformation:
 
     def clip(spec, u):
         size = root_mean_square(wide(u), own_axes(spec, u))
-        return (wide(u) / jnp.maximum(1, size / as_dtype_of(size, threshold))).astype(u.dtype)
+        factor = jnp.minimum(1, as_dtype_of(size, threshold) / size)
+        return (wide(u) * factor).astype(u.dtype)
 
     return stateless(rule, lambda updates, _: map_values(clip, updates))
 
