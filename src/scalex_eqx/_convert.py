@@ -141,7 +141,9 @@ class _Walk:
             if part.works_on(path):
                 self.gained[path] = move.gain(rule.output, self.gained[path])
                 if rule.family is not None:
-                    before, after = (rate_exponent(spec, rule.family, rule.rates) for spec in move)
+                    before, after = (
+                        rate_exponent(path, spec, rule.family, rule.rates) for spec in move
+                    )
                     self.gained[path] += after - before
         return part.state._replace(**fields) if fields else part.state
 

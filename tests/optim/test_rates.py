@@ -70,16 +70,37 @@ def test_a_mapping_from_role_to_exponent(model):
 
 def test_a_mapping_that_lacks_a_role_of_the_model_is_refused(model):
     tx: Any = sx.scale_by_width("adam", {"hidden": 1, "readout": 1})
-    with pytest.raises(ValueError, match=r"no exponent for the role constant.* names hidden, rea"):
+    with pytest.raises(
+        ValueError, match=r"no exponent for constant, whose role is constant.* hidden, rea"
+    ):
         apply(tx, model)
     assert apply(tx, model["hidden"]).value.item() == 0.25
 
 
-@pytest.mark.parametrize("argument", ["rates", "role_multipliers"])
-def test_an_unknown_role_is_refused(argument: str):
-    arguments: Any = {"rates": sx.global_rate} | {argument: {"hiden": 1.0}}
-    with pytest.raises(ValueError, match=f"{argument} names the role 'hiden'; expected one of emb"):
-        sx.scale_by_width("adam", **arguments)
+def test_a_path_goes_before_the_role(model):
+    rates: Any = dict.fromkeys(sx.Role, 0) | {"readout": "1/2"}
+    nested = {"a": model, "b": model}
+    updates = apply(sx.scale_by_width("adam", {**rates, "a/vector": 2}), nested)
+    assert factors(updates["a"]) == pytest.approx([1, 1, 1 / 2, 1 / 16, 1])
+    assert factors(updates["b"]) == pytest.approx([1, 1, 1 / 2, 1, 1])
+    updates = apply(sx.scale_by_width("adam", {**rates, "?/hidden": 1}), nested)
+    assert factors(updates["a"]) == factors(updates["b"]) == pytest.approx([1, 1 / 4, 1 / 2, 1, 1])
+
+
+def test_paths_that_match_nothing_or_say_two_things_are_refused(model):
+    rates = dict.fromkeys(sx.Role, 0)
+    tx = sx.scale_by_width("adam", {**rates, "hiden": 1})
+    with pytest.raises(ValueError, match=r"rates\['hiden'\] is no role and .*there are hidden"):
+        tx.init(model)
+    nested = {"a": model}
+    tx = sx.scale_by_width("adam", {**rates, "a/*": 1, "a/hidden": 2})
+    with pytest.raises(ValueError, match=r"several exponents for a/hidden: 'a/\*' says 1, 'a/hid"):
+        apply(tx, nested)
+
+
+def test_an_unknown_role_is_refused():
+    with pytest.raises(ValueError, match="role_multipliers names the role 'hiden'; expected one o"):
+        sx.scale_by_width("adam", sx.global_rate, role_multipliers={"hiden": 1.0})
 
 
 def test_an_inexact_exponent_is_refused():

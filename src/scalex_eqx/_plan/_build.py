@@ -96,7 +96,7 @@ def _row(
         spec.multiplier,
         intended,
         _spread(weight.value),
-        **_step(spec, weight.value.dtype, rules),
+        **_step(path, spec, weight.value.dtype, rules),
     )
 
 
@@ -108,7 +108,7 @@ def _spread(value: Any) -> float | None:
         return float(jnp.std(value.astype(jnp.result_type(float))))
 
 
-def _step(spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, Any]:
+def _step(path: str, spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, Any]:
     """Follows a weight's update through the rules, and the share of decay in it."""
     factor, rate, eps, eps_note, decay = 1.0, None, None, "", 0.0
     if spec.role is Role.buffer:
@@ -120,7 +120,7 @@ def _step(spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, A
         scale: float | None = 1.0
         if rule.family is not None:
             gamma = settings.get("role_multipliers", {}).get(spec.role, 1.0)
-            scale = gamma and gamma * spec.scale(rate_exponent(spec, rule.family, rule.rates))
+            scale = gamma and gamma * spec.scale(rate_exponent(path, spec, rule.family, rule.rates))
             factor = factor and scale and factor * scale
         if "learning_rate" in settings:
             rate = scale = settings["learning_rate"]

@@ -154,7 +154,7 @@ def _decay(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
             if rule is None or rule.family is None or constant.value == 0:
                 continue
             exponents = {
-                weight.spec.role: rate_exponent(weight.spec, rule.family, rule.rates)
+                weight.spec.role: rate_exponent(path, weight.spec, rule.family, rule.rates)
                 for path, weight in trained.items()
                 if scaling.works_on(path) and weight.spec.width_ratio != 1
             }

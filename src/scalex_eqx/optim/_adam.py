@@ -200,7 +200,7 @@ def adam(
 
     - `learning_rate`: $\eta$ at the base width: a float, a traced scalar or a schedule.
     - `rates`: `full_alignment`, `no_alignment`, another `Alignment`, `global_rate`, or a mapping
-        from role to exponent; see [`scalex_eqx.scale_by_width`][].
+        from role or path to exponent; see [`scalex_eqx.scale_by_width`][].
     - `b1`, `b2`: the decay rates of the moments.
     - `eps`, `eps_scaling`, `moment_dtype`: epsilon, how it scales, and what the moments are kept
         in; see [`scalex_eqx.scale_by_adam`][].

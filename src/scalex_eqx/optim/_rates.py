@@ -1,11 +1,16 @@
+import difflib
+import fnmatch
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+import jax.tree_util as jtu
 import optax
+from jaxtyping import Array, PyTree
 
 from .._spec import WeightSpec
+from .._weight import is_weight, path_string, weights_with_paths
 from ..theory import (
     Alignment,
     Role,
@@ -61,8 +66,9 @@ def scale_by_width(
         `"adam"`, `"adafactor"`, or a `theory.UpdateFamily`.
     - `rates`: where the exponents $c$ come from. An `Alignment`: the largest stable learning
         rates under that assumption, from [`scalex_eqx.theory.learning_rate_exponents`][].
-        `global_rate`: all zero. A mapping from role to exponent: your own, and every role of the
-        model must be in it.
+        `global_rate`: all zero. A mapping from role or path to exponent: your own. A path is
+        slash-separated, may hold the wildcards `*`, `?` and `[...]`, and goes before the role;
+        every weight of the model must be covered, and every path match a weight.
     - `role_multipliers`: the constants $\gamma$ by role, 1 where left out; floats or traced
         scalars.
     - `unannotated`: `"constant"` to take arrays without a scaling law as weights that don't grow;
@@ -85,23 +91,33 @@ def scale_by_width(
         settings=(("role_multipliers", known),),
     )
 
-    def factor(spec: WeightSpec) -> Scalar:
-        width_factor = spec.scale(rate_exponent(spec, family, rates))
+    def factor(path: str, spec: WeightSpec) -> Scalar:
+        width_factor = spec.scale(rate_exponent(path, spec, family, rates))
         gamma = None if spec.role is None else multipliers.get(spec.role)
         return width_factor if gamma is None else gamma * width_factor
 
     def scale(updates, _):
-        return without_frozen(map_values(lambda spec, u: times(factor(spec), u), updates))
+        return without_frozen(_map_with_path(lambda p, spec, u: times(factor(p, spec), u), updates))
 
-    return with_unannotated(stateless(rule, scale), unannotated)
+    return with_unannotated(stateless(rule, scale, lambda p: _check_paths(rates, p)), unannotated)
 
 
-def rate_exponent(spec: WeightSpec, family: UpdateFamily, rates: Any) -> Fraction:
+def _map_with_path(f: Callable[[str, WeightSpec, Array], Array], tree: PyTree) -> PyTree:
+    """As `map_values`, with the path in front of the spec."""
+
+    def on_leaf(path, leaf):
+        named = functools.partial(f, path_string(path))
+        return map_values(named, leaf) if is_weight(leaf) else leaf
+
+    return jtu.tree_map_with_path(on_leaf, tree, is_leaf=is_weight)
+
+
+def rate_exponent(path: str, spec: WeightSpec, family: UpdateFamily, rates: Any) -> Fraction:
     """The exponent $c$ of a completed weight's learning rate, $r^{-c}$.
 
     **Arguments:**
 
-    - `spec`: of the weight.
+    - `path`, `spec`: of the weight.
     - `family`: of the rule whose updates are scaled.
     - `rates`: as a `Rule` holds them.
     """
@@ -112,13 +128,33 @@ def rate_exponent(spec: WeightSpec, family: UpdateFamily, rates: Any) -> Fractio
         exponent = _prescription(spec.parameterization, family, rates)[spec.role]
         # The gradient goes through the forward factor, the prescription doesn't know of it.
         return exponent - family.gradient_degree * spec.factor_exponent
-    exponents = dict(rates)
-    if spec.role not in exponents:
+    matching = {key: c for key, c in rates if not isinstance(key, Role) and _matches(path, key)}
+    if len(set(matching.values())) > 1:
+        said = ", ".join(f"{key!r} says {c}" for key, c in matching.items())
+        raise ValueError(f"rates has several exponents for {path}: {said}; let one of them match")
+    exponents = matching or {key: c for key, c in rates if key == spec.role}
+    if not exponents:
         raise ValueError(
-            f"rates has no exponent for the role {spec.role!s}, which the model has; it names "
-            f"{', '.join(exponents)}. Add it"
+            f"rates has no exponent for {path}, whose role is {spec.role!s}; it names "
+            f"{', '.join(key for key, _ in rates)}. Add the role or the path"
         )
-    return exponents[spec.role]
+    return next(iter(exponents.values()))
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(path, pattern)
+
+
+def _check_paths(rates: Any, params: PyTree) -> None:
+    """Refuses exponents for paths that the model doesn't have."""
+    paths = list(weights_with_paths(params))
+    for key, _ in rates if isinstance(rates, tuple) else ():
+        if isinstance(key, Role) or any(_matches(path, key) for path in paths):
+            continue
+        near = difflib.get_close_matches(key, [*paths, *Role], n=3, cutoff=0.4) or paths[:3]
+        raise ValueError(
+            f"rates[{key!r}] is no role and matches no weight; there are {', '.join(near)}"
+        )
 
 
 _prescription = functools.lru_cache(learning_rate_exponents)
@@ -134,12 +170,17 @@ def _checked_rates(rates: Any) -> Any:
     if isinstance(rates, Alignment | GlobalRate):
         return rates
     if isinstance(rates, Mapping):
-        exponents = ((_role(key, "rates"), exact(c, f"rates[{key!r}]")) for key, c in rates.items())
-        return tuple(exponents)
+        return tuple((_role_or_path(key), exact(c, f"rates[{key!r}]")) for key, c in rates.items())
     raise ValueError(
         f"rates is {rates!r}; expected an Alignment (full_alignment, no_alignment), global_rate, "
-        "or a mapping from role to exponent"
+        "or a mapping from role or path to exponent"
     )
+
+
+def _role_or_path(key: Any) -> Role | str:
+    if not isinstance(key, str):
+        raise ValueError(f"rates has the key {key!r}; expected a role or a path, which are strings")
+    return Role(key) if key in list(Role) else key
 
 
 def _checked_multipliers(multipliers: Mapping[str, Scalar]) -> dict[Role, Scalar]:

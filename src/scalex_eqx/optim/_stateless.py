@@ -15,12 +15,19 @@ class StatelessState(NamedTuple):
 
 
 def stateless(
-    rule: Rule, f: Callable[[optax.Updates, optax.Params | None], optax.Updates]
+    rule: Rule,
+    f: Callable[[optax.Updates, optax.Params | None], optax.Updates],
+    check: Callable[[optax.Params], None] | None = None,
 ) -> optax.GradientTransformation:
-    """A rule that remembers nothing: its updates are `f(updates, params)`."""
+    """A rule that remembers nothing: its updates are `f(updates, params)`.
+
+    `check` refuses weights that the rule can't be used on.
+    """
 
     def init(params: optax.Params) -> StatelessState:
         require_complete(params)
+        if check is not None:
+            check(params)
         return StatelessState(rule)
 
     def update(updates, state, params=None):
