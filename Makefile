@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AOT := .venv-aot
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: transfer test lint format docs figures clean
+.PHONY: transfer test lint format docs figures numerics numerics-aot clean
 
 # Passes its arguments on: make transfer ARGS="--widths 64 128 256 --steps 100"
 transfer: $(VENV)/.experiments
@@ -27,6 +28,15 @@ figures: transfer
 	cp runs/transfer/transfer.png docs/images/transfer.png
 	cp runs/transfer/results.json docs/results/transfer.json
 
+# Measures this machine's device: make numerics ARGS=--stress for everything.
+numerics: $(VENV)/.dev
+	$(BIN)/python -m pytest -c numerics/pytest.ini numerics --write-results $(ARGS)
+
+# Compiles for TPUs and CUDA GPUs that need not be there. The compilers are large, and JAX would
+# load them as devices, so they have an environment of their own.
+numerics-aot: $(AOT)/.installed
+	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest -c numerics/pytest.ini numerics/aot --write-results $(ARGS)
+
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs serve
 
@@ -42,5 +52,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.experiments
 
+$(AOT)/.installed: pyproject.toml constraints.txt numerics/aot/requirements.txt
+	$(PYTHON) -m venv $(AOT)
+	$(AOT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[experiments]' pytest
+	$(AOT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r numerics/aot/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) site .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AOT) site .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Scaling laws that travel with the weights."""
 
-from . import nn as nn, ops as ops, optim as optim, theory as theory
+from . import diagnostics as diagnostics, nn as nn, ops as ops, optim as optim, theory as theory
 from ._checkpoint import load as load, save as save
 from ._convert import convert as convert
 from ._fingerprint import fingerprint as fingerprint

@@ -19,9 +19,11 @@ from ..experiments import (
     report,
     transfer,
 )
+from ._check import Check
 from ._exponents import Exponents
 from ._plan import Plan
 from ._progress import ProgressBar
+from ._stress import Stress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +121,8 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Exponents, tyro.conf.subcommand("exponents")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Stress, tyro.conf.subcommand("stress")]
 )
 
 
@@ -131,7 +135,7 @@ def run() -> int:
     )
     console = Console()
     try:
-        command.run(console)
+        return command.run(console) or 0
     except (UsageError, OSError) as error:
         print(f"scalex: {error}", file=sys.stderr)
         return 2
@@ -141,7 +145,6 @@ def run() -> int:
             file=sys.stderr,
         )
         return 130
-    return 0
 
 
 def _print_report(store: Path, console: Console) -> None:

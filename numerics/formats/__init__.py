@@ -1,0 +1,1 @@
+"""What number formats and elementary operations do on a device."""

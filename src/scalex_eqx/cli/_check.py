@@ -1,0 +1,155 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array, Int, PRNGKeyArray
+from rich.console import Console
+from rich.progress import Progress
+
+from .. import diagnostics
+from .._parameterize import parameterize
+from ..experiments import Setting, UsageError, load_corpus, parse_learning_rate, parse_recipe
+from ..experiments._train import mean_loss
+from ..nn import Transformer
+
+# A part of the text is enough for a few steps, and is part of the compiled program.
+_TOKENS = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Train the transfer run's Transformer for a few steps at several widths, and say which of its
+    weights scales wrongly, and why.
+
+    Numbers are exponents p of sizes that grow as width^p. The exit code is 0 if the check passes,
+    1 if it is rejected and 3 if it can't be told. For a model of your own, call
+    scalex_eqx.diagnostics.coordinate_check.
+
+    Example: scalex check mup:adam:full
+
+    Example: scalex check standard:adam:global --widths 64 128 256 --picture check.png
+    """
+
+    recipe: tyro.conf.Positional[str]
+    """parameterization:optimizer:rates, as for scalex transfer."""
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Widths of the residual stream, multiples of the head dimension; the smallest is the base."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each fixes initial draws and batches; intervals are over seeds."""
+    steps: int = 10
+    """Training steps, at a constant learning rate."""
+    learning_rate: str = "2^-8"
+    """At the base width, as 2^-8 or 0.004."""
+    batch_size: int = 4
+    """Sequences in a batch."""
+    sequence_length: int = 32
+    """Tokens in a sequence."""
+    depth: int = 2
+    """Blocks of the Transformer."""
+    head_dimension: int = 16
+    """Size of an attention head; their number grows with the width."""
+    weight_decay: float = 0.0
+    """Independent weight decay a step, for recipes with adamw."""
+    data: Path | None = None
+    """A text file, a folder of text, tokens.bin (uint16) or tokens.npy; the Python standard
+    library's source by default."""
+    json: bool = False
+    """Print JSON."""
+    picture: Path | None = None
+    """Draw the changes and their exponents into this PNG file."""
+
+    def run(self, console: Console) -> int:
+        """Prints what was found; returns the exit code."""
+        self._check_widths()
+        recipe = parse_recipe(self.recipe)
+        tx = recipe.transformation(
+            parse_learning_rate(self.learning_rate),
+            b1=Setting.b1,
+            b2=Setting.b2,
+            eps=Setting.eps,
+            decay=self.weight_decay,
+        )
+        corpus = load_corpus(self.data)
+
+        def build(width: int, key: PRNGKeyArray) -> Transformer:
+            def make(width: int) -> Transformer:
+                return self._make(corpus.vocabulary_size, width, key)
+
+            base_width = min(self.widths)
+            return parameterize(
+                make, width=width, base_width=base_width, parameterization=recipe.law
+            )
+
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("compiling")
+
+            def advance(width: int, done: int, total: int) -> None:
+                progress.update(task, description=f"width {width}", completed=done, total=total)
+
+            try:
+                check = diagnostics.coordinate_check(
+                    build,
+                    mean_loss,
+                    tx,
+                    self._batch(corpus.train),
+                    widths=self.widths,
+                    seeds=self.seeds,
+                    steps=self.steps,
+                    advance=advance,
+                )
+            except ValueError as error:
+                raise UsageError(str(error)) from None
+        self._show(check, console)
+        return {"passes": 0, "rejected": 1, "inconclusive": 3}[check.verdict]
+
+    def _show(self, check: diagnostics.CoordinateCheck, console: Console) -> None:
+        if self.picture is not None:
+            self.picture.parent.mkdir(parents=True, exist_ok=True)
+            diagnostics.coordinate_figure(check).savefig(self.picture, dpi=130)
+        if self.json:
+            text = diagnostics.record([check.table()], command="scalex check").to_json()
+            console.print(text, soft_wrap=True, markup=False, highlight=False)
+        else:
+            console.print(str(check), soft_wrap=True, markup=False, highlight=False)
+
+    def _make(self, vocabulary_size: int, width: int, key: PRNGKeyArray) -> Transformer:
+        return Transformer(
+            vocabulary_size=vocabulary_size,
+            sequence_length=self.sequence_length,
+            width=width,
+            depth=self.depth,
+            head_dimension=self.head_dimension,
+            key=key,
+        )
+
+    def _batch(
+        self, tokens: np.ndarray
+    ) -> Callable[[PRNGKeyArray], tuple[Int[Array, "sequences length"]]]:
+        length = self.sequence_length + 1
+        if len(tokens) <= length:
+            raise UsageError(
+                f"--sequence-length is {self.sequence_length}, longer than the text; give more text"
+            )
+        text = jnp.asarray(tokens[:_TOKENS].astype(np.int32))
+
+        def batch(key: PRNGKeyArray) -> tuple[Int[Array, "sequences length"]]:
+            starts = jax.random.randint(key, (self.batch_size, 1), 0, len(text) - length + 1)
+            return (text[starts + jnp.arange(length)[None]],)
+
+        return batch
+
+    def _check_widths(self) -> None:
+        for width in self.widths:
+            if width < 1 or width % self.head_dimension:
+                raise UsageError(
+                    f"--widths has {width}, which is not a positive multiple of --head-dimension "
+                    f"{self.head_dimension}"
+                )
+        for option in ("steps", "batch_size", "sequence_length", "depth"):
+            if getattr(self, option) < 1:
+                name = option.replace("_", "-")
+                raise UsageError(f"--{name} is {getattr(self, option)}; expected at least 1")

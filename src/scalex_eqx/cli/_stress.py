@@ -1,0 +1,142 @@
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from .. import diagnostics
+from ..diagnostics import GradientKind, Headroom, Results, StressDtype
+from ..experiments import UsageError
+from ..experiments._recipe import PARAMETERIZATIONS
+from ._gradient_sizes import BASE_WIDTH, HEAD_DIMENSION, gradient_sizes
+from ._stress_tables import Found, print_differences, print_found, print_headroom, print_json
+
+_DEFAULT = (
+    "adam",
+    "adam-1e-8",
+    "adam_atan2",
+    "adafactor",
+    "adam_parameter_scaling",
+    "lion",
+    "sgd",
+    "optax.adam",
+    "optax.adafactor",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stress:
+    """Find out at which gradient scales update rules stop doing what their formula says, on this
+    device.
+
+    Each rule gets gradients 2^k times those of a typical step, for every k that the dtype has, and
+    is held against its own formula in float64. It is safe where the update is within 1 % of the
+    formula and within 10 % of its size at scale 1. The exit code is 1 if a rule does not do what
+    its formula and the number formats lead to expect, or if two files differ.
+
+    Example: scalex stress --optimizer adam-1e-8 adam_atan2 --width 8192
+
+    Example: scalex stress --json > cpu.json; scalex stress --compare cpu.json gpu.json
+    """
+
+    optimizer: tuple[str, ...] = _DEFAULT
+    """Rules by name, or all. An appended number is a constant epsilon, an appended dtype that of
+    the moments; optax.* are Optax's own, for comparison."""
+    dtype: StressDtype = "float32"
+    """Of gradients and weights."""
+    gradient: GradientKind = "noisy"
+    """How gradients come: the same always, N(0.1, 1), one row in sixteen, Student's t, or
+    suddenly 256 times smaller."""
+    width: int | None = None
+    """Also print how far the gradients of the transfer run's Transformer of this width are, at
+    first, from where each rule has lost 10 % of its update."""
+    parameterization: str = "standard"
+    """Of that Transformer: standard, ntk, mup or mean_field."""
+    json: bool = False
+    """Print JSON, which --compare reads."""
+    picture: Path | None = None
+    """Draw update against scale into this PNG file."""
+    compare: tuple[Path, Path] | None = None
+    """Measure nothing, and print where two JSON files differ."""
+
+    def run(self, console: Console) -> int:
+        """Prints what was found; returns the exit code."""
+        if self.compare is not None:
+            return print_differences(console, *map(_read, self.compare))
+        names, gradients = self._names(), self._gradients()
+        found = {name: self._measured(name) for name in _watched(names)}
+        judged = {
+            name: diagnostics.stress_expectations(diagnostics.stress_rules[name], result)
+            for name, result in found.items()
+        }
+        nearest = {} if self.width is None else _nearest(found, gradients, self.width)
+        if self.picture is not None:
+            self.picture.parent.mkdir(parents=True, exist_ok=True)
+            diagnostics.stress_figure(list(found.values())).savefig(self.picture, dpi=130)
+        if self.json:
+            print_json(console, found, judged, nearest)
+        else:
+            device = diagnostics.describe_device()
+            kind = f"{self.gradient} gradients 2^k, all in {self.dtype}"
+            print_found(console, f"{device.chip} ({device.platform}): {kind}", found, judged)
+            if self.width is not None:
+                print_headroom(console, nearest, self.width, self.parameterization)
+        return int(any(not e.holds for one in judged.values() for e in one))
+
+    def _measured(self, name: str) -> diagnostics.Stress:
+        return diagnostics.stress(
+            diagnostics.stress_rules[name].make(),
+            name=name,
+            gradient=self.gradient,
+            gradient_dtype=self.dtype,
+            parameter_dtype=self.dtype,
+        )
+
+    def _names(self) -> list[str]:
+        known = diagnostics.stress_rules
+        names = list(known) if self.optimizer == ("all",) else list(dict.fromkeys(self.optimizer))
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            wrong = repr(unknown[0]) if unknown else "no name"
+            raise UsageError(f"--optimizer has {wrong}; choose all, or from {', '.join(known)}")
+        return names
+
+    def _gradients(self) -> dict:
+        """What the model's gradients are at the base width; nothing if no width is asked for."""
+        if self.parameterization not in PARAMETERIZATIONS:
+            choices = ", ".join(PARAMETERIZATIONS)
+            raise UsageError(
+                f"--parameterization is {self.parameterization!r}; choose from {choices}"
+            )
+        if self.width is None:
+            return {}
+        if self.width < HEAD_DIMENSION or self.width % HEAD_DIMENSION:
+            raise UsageError(
+                f"--width is {self.width}; expected a multiple of the head dimension, "
+                f"{HEAD_DIMENSION}"
+            )
+        return gradient_sizes(PARAMETERIZATIONS[self.parameterization])
+
+
+def _watched(names: Sequence[str]) -> Iterable[str]:
+    """The names, with a bar on the error stream, out of the way of what is printed."""
+    return track(names, "measuring", console=Console(stderr=True), transient=True)
+
+
+def _nearest(found: Found, gradients: dict, width: int) -> dict[str, Headroom]:
+    """By rule, the weight that is nearest to its edge."""
+    nearest = {
+        name: diagnostics.headroom(
+            diagnostics.stress_rules[name], result, gradients, width=width, base_width=BASE_WIDTH
+        )
+        for name, result in found.items()
+    }
+    return {name: one for name, one in nearest.items() if one is not None}
+
+
+def _read(path: Path) -> Results:
+    try:
+        return Results.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"--compare has {path}: {error}") from None

@@ -1,0 +1,44 @@
+"""Measurements on models and update rules."""
+
+from ._alignment import (
+    MeasuredAlignment as MeasuredAlignment,
+    MeasuredAlignments as MeasuredAlignments,
+    alignment as alignment,
+)
+from ._alignment_exponents import (
+    AlignmentExponents as AlignmentExponents,
+    alignment_exponents as alignment_exponents,
+)
+from ._capture import (
+    Captured as Captured,
+    NotFollowed as NotFollowed,
+    Use as Use,
+    capture as capture,
+)
+from ._compare import TableDifference as TableDifference, compare as compare
+from ._coordinates import (
+    CoordinateCheck as CoordinateCheck,
+    CoordinateFinding as CoordinateFinding,
+    CoordinateRow as CoordinateRow,
+    coordinate_check as coordinate_check,
+    coordinate_figure as coordinate_figure,
+)
+from ._device import Device as Device, describe_device as describe_device
+from ._exponent import Exponent as Exponent
+from ._results import Results as Results, Table as Table, record as record
+from ._stress import (
+    GradientKind as GradientKind,
+    Headroom as Headroom,
+    Stress as Stress,
+    StressBand as StressBand,
+    StressDtype as StressDtype,
+    StressExpectation as StressExpectation,
+    StressRule as StressRule,
+    StressScale as StressScale,
+    headroom as headroom,
+    stress as stress,
+    stress_expectations as stress_expectations,
+    stress_figure as stress_figure,
+    stress_rules as stress_rules,
+    stress_table as stress_table,
+)

@@ -1,0 +1,233 @@
+"""What is wrong, by name: from measured exponents to findings."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+from ...theory import Role
+from .._exponent import Exponent, fit_exponent
+from ._rows import CoordinateRow, decay_sizes
+from ._run import Measurements
+
+Kind = Literal[
+    "role", "multiplier", "initial", "update", "decay", "rate", "gradient", "input", "change"
+]
+
+# What is exact but for rounding and sampling. The sampling error of an initial size is known; at
+# four of them one check of a hundred weights has a false alarm in 160.
+SHARP, SAMPLING_ERRORS = 0.02, 4.0
+# What training does is not exact: see the table in the docs for how far correct models stray.
+LOOSE = 0.3
+# Exponents of learning rates are multiples of 1/2, or measured ones.
+_SAME_RATE = 0.05
+_CERTAIN = ("role", "initial", "multiplier", "update", "decay")
+
+
+@dataclasses.dataclass(frozen=True)
+class CoordinateFinding:
+    """Something that is wrong with a weight.
+
+    **Arguments:**
+
+    - `kind`: `"role"`, the declared one contradicts the shapes; `"initial"` and `"multiplier"`,
+        the effective weight's first size; `"update"`, the size of its first update; `"decay"`;
+        `"rate"`, the learning rate's exponent isn't the largest stable one; `"gradient"`, under
+        SGD, whose updates follow it, the gradient's isn't that of the theory; `"input"`, what
+        reaches the weight grows at initialisation; `"change"`, what comes out of it changes more
+        than is explained.
+    - `weight`: by its name.
+    - `measured`, `expected`: exponents.
+    - `text`: a sentence without its subject.
+    """
+
+    kind: Kind
+    weight: str
+    measured: float | None
+    expected: float | None
+    text: str
+
+    @property
+    def certain(self) -> bool:
+        """Whether it holds whether or not the model has trained."""
+        return self.kind in _CERTAIN
+
+    @property
+    def size(self) -> float:
+        """How far off."""
+        if self.measured is None or self.expected is None:
+            return 1.0
+        return abs(self.measured - self.expected)
+
+
+def findings(rows: Sequence[CoordinateRow], found: Measurements) -> list[CoordinateFinding]:
+    """Everything wrong, what is certain and what is furthest off first."""
+    every = [finding for row in rows for finding in _of_row(row)]
+    every += _decay(rows, found)
+    order = sorted(every, key=lambda f: (not f.certain, _KINDS.index(f.kind), -f.size))
+    return list(dict.fromkeys(order))
+
+
+_KINDS: tuple[str, ...] = get_args(Kind)
+
+
+def _of_row(row: CoordinateRow) -> Iterator[CoordinateFinding]:
+    yield from _role(row)
+    implementation = [*_initial(row), *_update(row)]
+    yield from implementation
+    rate = [*_rate(row), *_gradient(row)]
+    yield from rate
+    if not implementation and not rate:
+        yield from _activations(row)
+
+
+def _role(row: CoordinateRow) -> Iterator[CoordinateFinding]:
+    declared, shown = row.law.spec.role, row.law.role
+    if declared is not shown and "#" not in row.name:
+        yield CoordinateFinding(
+            "role",
+            row.name,
+            None,
+            None,
+            f"is declared {declared}, but its shapes at the widths of this check are those of a "
+            f"{shown} weight",
+        )
+
+
+def _initial(row: CoordinateRow) -> Iterator[CoordinateFinding]:
+    if row.initial is None or "#" in row.name:
+        return
+    expected, measured = -float(row.law.size), row.initial.value
+    if abs(measured - expected) <= SHARP + SAMPLING_ERRORS * row.sampling:
+        return
+    a = float(row.law.multiplier)
+    missing = bool(a) and abs(measured - expected - a) <= SHARP + SAMPLING_ERRORS * row.sampling
+    by = ": its multiplier doesn't reach it" if missing else ""
+    yield CoordinateFinding(
+        "multiplier" if missing else "initial",
+        row.name,
+        measured,
+        expected,
+        f"starts with a size that goes as {_power(measured)} instead of {_power(expected)}{by}",
+    )
+
+
+def _update(row: CoordinateRow) -> Iterator[CoordinateFinding]:
+    if row.update is None or row.update_expected is None or "#" in row.name:
+        return
+    measured, expected = row.update.value, row.update_expected
+    if abs(measured - expected) <= SHARP:
+        return
+    yield CoordinateFinding(
+        "update",
+        row.name,
+        measured,
+        expected,
+        f"is moved at first by an amount that goes as {_power(measured)} instead of "
+        f"{_power(expected)}",
+    )
+
+
+def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
+    if "#" in row.name:
+        return
+    update, largest = float(row.law.update), float(row.law.largest_update)
+    if abs(update - largest) <= _SAME_RATE:
+        return
+    rate = float(row.law.rate)
+    wanted = rate + largest - update
+    alpha = float(row.law.alignment.alpha) if row.law.role in (Role.hidden, Role.readout) else 0.0
+    if update < alpha - _SAME_RATE:
+        consequence = f"what comes out of it changes by more and more, {_power(alpha - update)}"
+    elif update < largest:
+        consequence = "its update outgrows it"
+    else:
+        consequence = f"it is trained less and less, {_power(largest - update)}"
+    yield CoordinateFinding(
+        "rate",
+        row.name,
+        -update,
+        -largest,
+        f"has a learning rate that goes as {_power(-rate)}, not {_power(-wanted)}: under "
+        f"{row.law.alignment.name} alignment {consequence}",
+    )
+
+
+def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
+    matrix = row.law.role in (Role.embedding, Role.hidden, Role.readout)
+    if not row.law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
+        return
+    measured, expected = row.gradient.value, -float(row.law.gradient)
+    if abs(measured - expected) > LOOSE:
+        yield CoordinateFinding(
+            "gradient",
+            row.name,
+            measured,
+            expected,
+            f"has a gradient that goes as {_power(measured)}, not {_power(expected)}, and its "
+            "update with it",
+        )
+
+
+def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
+    if row.law.role in (Role.hidden, Role.readout) and _above(row.input, 0.0):
+        assert row.input is not None
+        yield CoordinateFinding(
+            "input",
+            row.name,
+            row.input.value,
+            0.0,
+            f"is reached, before any training, by activations that go as {_power(row.input.value)}",
+        )
+    explained = row.change_explained
+    if row.change is None or explained is None or not _above(row.change, max(explained, 0.0)):
+        return
+    yield CoordinateFinding(
+        "change",
+        row.name,
+        row.change.value,
+        explained,
+        f"puts out what changes as {_power(row.change.value)}, where its update, its alignment "
+        f"and what reaches it explain {_power(explained)}",
+    )
+
+
+def _above(found: Exponent | None, limit: float) -> bool:
+    """Beyond the tolerance for what training does, by the interval's lower end too."""
+    if found is None:
+        return False
+    low = found.value if found.interval is None else found.interval[0]
+    return found.value > limit + LOOSE and low > limit
+
+
+def _decay(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[CoordinateFinding]:
+    for row in rows:
+        if "#" in row.name:
+            continue
+        fitted = fit_exponent(found.widths, decay_sizes(found, row.name))
+        if fitted is not None and abs(fitted.value) > SHARP:
+            yield CoordinateFinding(
+                "decay",
+                row.name,
+                fitted.value,
+                0.0,
+                f"decays by a share a step that goes as {_power(fitted.value)}: its decay is "
+                "coupled to its learning rate",
+            )
+
+
+def broken_assumptions(rows: Sequence[CoordinateRow]) -> list[str]:
+    """Where a measured alignment is not the assumed one, beyond tolerance and interval."""
+    told = []
+    for row in rows:
+        for name in ("alpha", "omega", "u"):
+            measured, assumed = getattr(row, name), float(getattr(row.law.alignment, name))
+            if row.law.role not in (Role.hidden, Role.readout) or measured is None:
+                continue
+            low = measured.value if measured.interval is None else measured.interval[0]
+            if measured.value > assumed + LOOSE / 2 and low > assumed:
+                told.append(f"{row.name}: {name} is {measured}, above the assumed {assumed:g}")
+    return told
+
+
+def _power(exponent: float) -> str:
+    return f"n^{round(exponent, 2) + 0.0:+.2f}"

@@ -1,0 +1,256 @@
+"""The coordinate check: what was found, as a table and in a sentence."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import optax
+from jaxtyping import Array
+
+from ...theory import Alignment, UpdateFamily
+from .._columns import columns
+from .._exponent import Exponent
+from .._results import Table
+from ._judge import CoordinateFinding, broken_assumptions, findings
+from ._law import Law, laws
+from ._rows import CoordinateRow, loss_drops, rows
+from ._run import Advance, Batch, Build, Measurements, measure
+
+Verdict = Literal["passes", "rejected", "inconclusive"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CoordinateCheck:
+    """What a coordinate check found; printed, a table and a sentence.
+
+    **Arguments:**
+
+    - `verdict`: `"rejected"`, with the culprits in `findings`; `"inconclusive"` if nothing was
+        found but the loss didn't fall either, or a weight was not followed; else `"passes"`.
+    - `findings`: what is wrong, the worst first.
+    - `notices`: assumed alignments that don't hold, and weights that could not be judged.
+    - `rows`: the exponents of every use of every weight.
+    - `loss_drops`: by width, the share of the initial loss that training took off.
+    - `widths`, `seeds`, `steps`: at which, and after how many steps.
+    """
+
+    verdict: Verdict
+    findings: tuple[CoordinateFinding, ...]
+    notices: tuple[str, ...]
+    rows: tuple[CoordinateRow, ...]
+    loss_drops: tuple[float, ...]
+    widths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    steps: int
+
+    @property
+    def summary(self) -> str:
+        """The verdict, the worst offender and the likely cause, in a sentence."""
+        if self.verdict == "rejected":
+            worst = self.findings[0]
+            alike = len({f.weight for f in self.findings if f.kind == worst.kind}) - 1
+            more = f" ({alike} more like it)" if alike else ""
+            return f"rejected: {worst.weight} {worst.text}{more}"
+        drops = ", ".join(f"{100 * drop:.1f} %" for drop in self.loss_drops)
+        if self.verdict == "inconclusive":
+            return f"inconclusive: the loss fell by {drops} at the widths; train longer or faster"
+        return f"passes: nothing found, and the loss fell by {drops}"
+
+    def __str__(self) -> str:
+        head = f"widths {_listed(self.widths)}, {len(self.seeds)} seeds, {self.steps} steps"
+        header = ["weight", "role", "init", "meant", "update", "meant", "largest", "alpha"]
+        header += ["omega", "u", "change", "assumed", "explained"]
+        lines = [header, *(_cells(row) for row in self.rows)]
+        alike: dict[str, list[str]] = {}
+        for finding in self.findings:
+            alike.setdefault(finding.text, []).append(finding.weight)
+        return "\n".join(
+            [
+                f"{head}: exponents of sizes that grow as n^p",
+                columns(lines, text=2),
+                *(f"- {_some(weights)} {text}" for text, weights in alike.items()),
+                *(f"note: {text}" for text in self.notices),
+                self.summary,
+            ]
+        )
+
+    def table(self, name: str = "coordinates") -> Table:
+        """The rows as a table that can be stored and compared."""
+        return Table(
+            name,
+            keys=("weight",),
+            columns=("weight", "role", *(field for field, _ in _COLUMNS)),
+            rows=[
+                {
+                    "weight": row.name,
+                    "role": str(row.law.role),
+                    **{field: value(row) for field, value in _COLUMNS},
+                }
+                for row in self.rows
+            ],
+            tolerance=0.1,
+        )
+
+
+def _value(exponent: Exponent | None) -> float | None:
+    return None if exponent is None else exponent.value
+
+
+_COLUMNS: tuple[tuple[str, Callable[[CoordinateRow], float | None]], ...] = (
+    ("initial", lambda row: _value(row.initial)),
+    ("initial_expected", lambda row: -float(row.law.size)),
+    ("gradient", lambda row: _value(row.gradient)),
+    ("gradient_expected", lambda row: -float(row.law.gradient)),
+    ("update", lambda row: _value(row.update)),
+    ("update_expected", lambda row: row.update_expected),
+    ("update_largest", lambda row: -float(row.law.largest_update)),
+    ("alpha", lambda row: _value(row.alpha)),
+    ("omega", lambda row: _value(row.omega)),
+    ("u", lambda row: _value(row.u)),
+    ("first_change", lambda row: _value(row.first_change)),
+    ("change", lambda row: _value(row.change)),
+    ("change_assumed", lambda row: row.change_assumed),
+    ("change_explained", lambda row: row.change_explained),
+)
+
+
+def _cells(row: CoordinateRow) -> list[str]:
+    shown = dict(_COLUMNS)
+    fields = ("initial", "initial_expected", "update", "update_expected", "update_largest")
+    fields += ("alpha", "omega", "u", "change", "change_assumed", "change_explained")
+    return [row.name, str(row.law.role), *(_shown(shown[field](row)) for field in fields)]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value + 0.0:+.2f}".replace("-0.00", "+0.00")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of several names, and how many there are more."""
+    if len(names) < 4:
+        return ", ".join(names)
+    return f"{', '.join(names[:2])} (and {len(names) - 2} more, each)"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def coordinate_check(
+    build: Build,
+    loss: Callable[..., Array],
+    tx: optax.GradientTransformation,
+    batch: Batch,
+    *,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    seeds: Sequence[int] = (0, 1, 2, 3),
+    steps: int = 10,
+    alignment: Alignment | None = None,
+    family: str | UpdateFamily | None = None,
+    least_drop: float = 0.02,
+    advance: Advance | None = None,
+) -> CoordinateCheck:
+    r"""Trains a model for a few steps at several widths, and says which weight scales wrongly.
+
+    ```python
+    def build(width, key):
+        return sx.parameterize(
+            lambda width: Model(width, key=key),
+            width=width, base_width=64, parameterization=sx.mup,
+        )
+
+    check = sx.diagnostics.coordinate_check(build, loss, sx.adam(0.01), batch)
+    print(check)
+    ```
+
+    Sizes are root mean squares, and an exponent $p$ says that one grows as $n^p$ with the width.
+    Of every weight it measures what can be told with certainty first:
+
+    1. its shapes, hence its role;
+    2. the effective weight's initial size, meant to be $-(a + b)$;
+    3. the size of its first update, meant to be $-(a + c + p\, g + q\, b)$, with gradient and
+       weight as measured in this run;
+    4. the share that weight decay takes off in a step, meant to be the same at every width.
+
+    Then what depends on how the model trains: whether the learning rate is the largest stable one
+    under the assumed `alignment`; and after the last step the measured alignments
+    $\alpha, \omega, u$ and the change of what comes out, beside what the theory says with the
+    assumed alignment and with the measured one. An alignment that is not as assumed is a notice:
+    it is no mistake of the model's. A change that nothing explains is.
+
+    **Arguments:**
+
+    - `build`: `build(width, key)` makes the model with [`scalex_eqx.parameterize`][].
+    - `loss`: `loss(model, *inputs)`, a scalar.
+    - `tx`: the optimizer; its first step must not have a learning rate of zero.
+    - `batch`: `batch(key)` makes the inputs of a step, the same at every width.
+    - `widths`, `seeds`: at least two of the former. Intervals are over seeds.
+    - `steps`: how many. The activations looked at are those on the batch of the first.
+    - `alignment`: assumed; by default what `tx` takes its rates from, or the family's usual one.
+    - `family`: of the updates, for optimizers of other libraries.
+    - `least_drop`: the share of the initial loss that has to be gone at every width; if it isn't,
+        and nothing certain is wrong, the check is inconclusive.
+    - `advance`: called as `advance(width, done, total)` while it runs.
+
+    **Returns:** a `CoordinateCheck`.
+
+    **Raises:** `ValueError` for widths that are too few, a model with arrays without a scaling
+    law, a first update of zero, and an optimizer whose family is not known.
+    """
+    _check_arguments(widths, seeds, steps)
+    ordered = sorted(widths)
+    looked = dict.fromkeys((1, steps))
+    found = measure(
+        build, loss, tx, batch, widths=ordered, seeds=seeds, steps=list(looked), advance=advance
+    )
+    return judge(found, laws(found.models, tx, family, alignment), least_drop)
+
+
+def judge(found: Measurements, laws: Mapping[str, Law], least_drop: float) -> CoordinateCheck:
+    """The check's result, from what was measured and what was meant."""
+    judged, idle = rows(found, laws)
+    _check_moved(judged)
+    wrong = tuple(findings(judged, found))
+    drops = tuple(loss_drops(found))
+    notices = [f"{name} has no gradient, and is left out" for name in idle]
+    notices += [f"not followed: {lost.path} {lost.reason}" for lost in found.not_followed]
+    return CoordinateCheck(
+        _verdict(wrong, drops, least_drop, bool(found.not_followed)),
+        wrong,
+        (*notices, *broken_assumptions(judged)),
+        tuple(judged),
+        drops,
+        found.widths,
+        found.seeds,
+        found.steps[-1],
+    )
+
+
+def _verdict(
+    wrong: Sequence[CoordinateFinding], drops: Sequence[float], least: float, lost: bool
+) -> Verdict:
+    if any(finding.certain for finding in wrong):
+        return "rejected"
+    # Written so that a loss that is not a number counts as one that didn't fall.
+    if not all(drop >= least for drop in drops):
+        return "inconclusive"
+    if wrong:
+        return "rejected"
+    return "inconclusive" if lost else "passes"
+
+
+def _check_arguments(widths: Sequence[int], seeds: Sequence[int], steps: int) -> None:
+    if len(set(widths)) < 2 or len(set(widths)) < len(widths):
+        raise ValueError(f"widths are {list(widths)}; expected at least two different ones")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds are {list(seeds)}; expected at least one, each once")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; expected at least 1")
+
+
+def _check_moved(judged: Sequence[CoordinateRow]) -> None:
+    if judged and all(row.update is None for row in judged):
+        raise ValueError(
+            "the first update is zero or not finite for every weight; the check needs a learning "
+            "rate that isn't zero at the first step, without a warm-up"
+        )

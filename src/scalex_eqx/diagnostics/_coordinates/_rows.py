@@ -1,0 +1,214 @@
+"""The exponents of every weight: measured, and as they are meant to be."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ...theory import Role
+from .._alignment import MeasuredAlignment
+from .._exponent import Exponent, fit_exponent
+from ._law import Law
+from ._run import Measurements
+
+# A gradient that is so much smaller than the median of all is what rounding leaves of zero.
+_NO_GRADIENT = 1e-5
+_OCTAVES_PER_E = math.log2(math.e)
+
+
+@dataclasses.dataclass(frozen=True)
+class CoordinateRow:
+    r"""One use of a weight: exponents $p$ of sizes that grow as $n^p$ with the width $n$.
+
+    **Arguments:**
+
+    - `name`: the weight's path, the number of a layer in a stack behind it; a second use has `#2`.
+    - `law`: what the weight is meant to do.
+    - `initial`: of the effective weight at initialisation; meant to be $-(a + b)$. `None` where
+        it starts at zero.
+    - `gradient`: of the first gradient; by the theory $-g$.
+    - `update`: of the effective weight's first update, over the entries that moved.
+    - `update_expected`: what it is meant to be, given the `initial` size if the family's updates
+        are relative to the weight, and the `gradient` if they follow that.
+    - `sampling`: the standard error of `initial` from the finite number of entries.
+    - `alpha`, `omega`, `u`: of the alignment ratios after the last step.
+    - `input`, `input_change`, `change`: of what reaches the weight at first, of the change of that,
+        and of the change of what comes out, after the last step.
+    - `first_change`: the last after the first step.
+    - `change_assumed`, `change_explained`: what `change` is by theory, with the assumed alignment,
+        and with the measured one and what reaches the weight.
+    - `sizes`: by width the root mean square of the change of what comes out, geometric mean over
+        seeds.
+    """
+
+    name: str
+    law: Law
+    initial: Exponent | None
+    gradient: Exponent | None
+    update: Exponent | None
+    update_expected: float | None
+    sampling: float
+    alpha: Exponent | None
+    omega: Exponent | None
+    u: Exponent | None
+    input: Exponent | None
+    input_change: Exponent | None
+    first_change: Exponent | None
+    change: Exponent | None
+    change_assumed: float
+    change_explained: float | None
+    sizes: tuple[float, ...]
+
+
+def rows(found: Measurements, laws: Mapping[str, Law]) -> tuple[list[CoordinateRow], list[str]]:
+    """A row for each use, and the weights that have no gradient."""
+    idle = _without_gradient(found)
+    names = [name for name in found.uses[found.steps[0]][0][0] if name.split("#")[0] in laws]
+    kept = [name for name in names if name.split("#")[0] not in idle]
+    return [_row(name, laws[name.split("#")[0]], found) for name in kept], sorted(idle)
+
+
+def _without_gradient(found: Measurements) -> set[str]:
+    """Weights whose gradient is zero up to rounding at some width."""
+    idle = set()
+    for width in found.gradients:
+        for name in width[0]:
+            sizes = [seed[name] / np.median(list(seed.values())) for seed in width]
+            if not max(sizes) > _NO_GRADIENT:
+                idle.add(name)
+    return idle
+
+
+def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
+    weight, first, last = name.split("#")[0], found.steps[0], found.steps[-1]
+
+    def fit(field: str, step: int) -> Exponent | None:
+        return fit_exponent(found.widths, list(_sizes(found, name, field, step)))
+
+    gradient = fit_exponent(found.widths, [[s[weight] for s in row] for row in found.gradients])
+    initial, change = fit("weight", first), fit("output_change", last)
+    alpha, omega, u = (fit(field, last) for field in ("alpha", "omega", "u"))
+    into, into_change = fit("input", last), fit("input_change", last)
+    explained = _explained(law, alpha, omega, u, into, into_change)
+    return CoordinateRow(
+        name=name,
+        law=law,
+        initial=initial,
+        gradient=gradient,
+        update=fit_exponent(found.widths, _updates(found, name)),
+        update_expected=_expected(law, initial, gradient),
+        sampling=_sampling(found, weight),
+        alpha=alpha,
+        omega=omega,
+        u=u,
+        input=into,
+        input_change=into_change,
+        first_change=fit("output_change", first),
+        change=change,
+        change_assumed=_assumed(law),
+        change_explained=explained,
+        sizes=tuple(
+            2 ** float(np.mean(np.log2(np.maximum(row, 1e-300))))
+            for row in _sizes(found, name, "output_change", last)
+        ),
+    )
+
+
+def _sizes(found: Measurements, name: str, field: str, step: int) -> Iterator[list[float]]:
+    for width in found.uses[step]:
+        yield [_size(seed[name], field) for seed in width]
+
+
+def _size(use: MeasuredAlignment, field: str) -> float:
+    """A size, or the ratio behind a logarithm to the base of the fan-in."""
+    value = getattr(use, field)
+    if value is None:
+        return math.nan
+    is_logarithm = field in ("alpha", "omega", "u")
+    return float(use.fan_in) ** float(value) if is_logarithm else float(value)
+
+
+def _updates(found: Measurements, name: str) -> list[list[float]]:
+    """The first update's root mean square over the entries that it moved."""
+    weight = name.split("#")[0]
+    return [
+        [
+            float(use[name].weight_change) / math.sqrt(moved[weight]) if moved[weight] else 0.0
+            for use, moved in zip(uses, shares, strict=True)
+        ]
+        for uses, shares in zip(found.uses[found.steps[0]], found.moved, strict=True)
+    ]
+
+
+def _expected(law: Law, initial: Exponent | None, gradient: Exponent | None) -> float | None:
+    r"""$-(a + c + o) - p g - q b$ with $g$ and $b$ as measured: their sampling errors cancel."""
+    p, q = law.family.gradient_degree, law.family.weight_degree
+    exponent = -float(law.multiplier + law.rate + law.offset)
+    if p:
+        if gradient is None:
+            return None
+        exponent += float(p) * gradient.value
+    if q:
+        spread = -float(law.spec.spread_exponent)
+        if initial is not None:
+            spread = initial.value + float(law.multiplier)
+        exponent += float(q) * spread
+    return exponent
+
+
+def _assumed(law: Law) -> float:
+    """The change of the output, if nothing in front of the weight grows or vanishes."""
+    if law.role not in (Role.hidden, Role.readout):
+        return -float(law.update)
+    s = law.alignment
+    terms = (law.update - s.alpha, law.update - s.u, law.size - s.omega)
+    return -float(min(terms))
+
+
+def _explained(
+    law: Law,
+    alpha: Exponent | None,
+    omega: Exponent | None,
+    u: Exponent | None,
+    into: Exponent | None,
+    into_change: Exponent | None,
+) -> float | None:
+    """The same with alignment, input and its change as measured."""
+    update, size = -float(law.update), -float(law.size)
+    if law.role in (Role.hidden, Role.readout):
+        terms = [_sum(update, alpha, into)]
+        if into_change is not None:
+            terms += [_sum(update, u, into_change), _sum(size, omega, into_change)]
+    else:
+        terms = [_sum(update, into)]
+        if into_change is not None:
+            terms.append(_sum(size, into_change))
+    known = [term for term in terms if term is not None]
+    return max(known) if known else None
+
+
+def _sum(exponent: float, *others: Exponent | None) -> float | None:
+    values = [other.value for other in others if other is not None]
+    return exponent + sum(values) if len(values) == len(others) else None
+
+
+def _sampling(found: Measurements, weight: str) -> float:
+    r"""The standard error of a fitted exponent of a normal sample's root mean square.
+
+    That of $\log_2$ of it is $\log_2(e) / \sqrt{2 N}$ with $N$ entries over all seeds.
+    """
+    x = np.log2(found.widths) - np.mean(np.log2(found.widths))
+    counts = np.array([of_width[weight] for of_width in found.entries]) * len(found.seeds)
+    return float(np.sqrt(np.sum(x**2 * _OCTAVES_PER_E**2 / (2 * counts))) / np.sum(x**2))
+
+
+def loss_drops(found: Measurements) -> list[float]:
+    """By width, the share of the initial loss that training took off, mean over seeds."""
+    first, last = found.losses[:, :, 0], found.losses[:, :, -1]
+    return [float(x) for x in np.mean((first - last) / np.abs(first), axis=1)]
+
+
+def decay_sizes(found: Measurements, name: str) -> Sequence[Sequence[float]]:
+    """By width and seed, the share of a weight that a step without gradient takes off."""
+    return [[seed[name] for seed in row] for row in found.decay]

@@ -1,0 +1,208 @@
+"""Trains a model at several widths for a few steps, and measures what a coordinate check needs."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from ..._weight import Weight, require_complete, weights_with_paths
+from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
+from .._capture import NotFollowed
+
+Build = Callable[[int, PRNGKeyArray], PyTree]
+Batch = Callable[[PRNGKeyArray], tuple[Any, ...]]
+Advance = Callable[[int, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """What was measured at every width and seed.
+
+    **Arguments:**
+
+    - `widths`, `seeds`, `steps`: at which, and after which steps.
+    - `uses`: by step, width and seed, the uses of weights by name.
+    - `gradients`, `moved`, `decay`, `entries`: by width and seed, by the weights' names: the root
+        mean square of the first gradient; the share of the entries that the first update changed;
+        the share of the weight that is taken off by a step without gradient; and the number of
+        entries.
+    - `losses`: (widths, seeds, steps + 1) on the batch that the activations are looked at on.
+    - `models`: a model's shapes for each width.
+    - `not_followed`: weights whose uses were not all found.
+    """
+
+    widths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...]
+    uses: dict[int, list[list[dict[str, MeasuredAlignment]]]]
+    gradients: list[list[dict[str, float]]]
+    moved: list[list[dict[str, float]]]
+    decay: list[list[dict[str, float]]]
+    entries: list[dict[str, int]]
+    losses: np.ndarray
+    models: list[PyTree]
+    not_followed: tuple[NotFollowed, ...]
+
+
+def measure(
+    build: Build,
+    loss: Callable[..., Array],
+    tx: optax.GradientTransformation,
+    batch: Batch,
+    *,
+    widths: Sequence[int],
+    seeds: Sequence[int],
+    steps: Sequence[int],
+    advance: Advance | None = None,
+) -> Measurements:
+    """Everything, width after width; `advance(width, done, total)` is called between steps."""
+    found = []
+    for index, width in enumerate(widths):
+        told = functools.partial(_tell, advance, width, index, len(widths))
+        found.append(_at_width(build, loss, tx, batch, width, seeds, steps, told))
+    firsts = [one["first"] for one in found]
+    return Measurements(
+        widths=tuple(widths),
+        seeds=tuple(seeds),
+        steps=tuple(steps),
+        uses={step: [one["uses"][step] for one in found] for step in steps},
+        gradients=[[seed["gradient"] for seed in first] for first in firsts],
+        moved=[[seed["moved"] for seed in first] for first in firsts],
+        decay=[[seed["decay"] for seed in first] for first in firsts],
+        entries=[one["entries"] for one in found],
+        losses=np.stack([one["losses"] for one in found]),
+        models=[one["model"] for one in found],
+        not_followed=found[0]["not_followed"],
+    )
+
+
+def _tell(advance: Advance | None, width: int, index: int, widths: int, share: float) -> None:
+    if advance is not None:
+        advance(width, round(100 * (index + share)), 100 * widths)
+
+
+def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, Any]:
+    start = eqx.filter_jit(jax.vmap(functools.partial(_start, build, tx, width)))
+    step = eqx.filter_jit(jax.vmap(functools.partial(_step, loss, tx, batch), in_axes=(0, 0, None)))
+    look = eqx.filter_jit(jax.vmap(functools.partial(_look, loss, batch)))
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    told(0.0)
+    initial, state = start(keys)
+    shapes = eqx.filter_eval_shape(build, width, jax.random.key(0))
+    require_complete(eqx.filter(shapes, lambda x: isinstance(x, jax.ShapeDtypeStruct)))
+    model, losses, uses, first, lost, value = initial, [], {}, [], (), None
+    for count in range(1, max(steps) + 1):
+        (model, state), (value, sizes) = step((model, state), keys, jnp.asarray(count - 1))
+        losses.append(np.asarray(value))
+        if count == 1:
+            first = _seeds(sizes, len(seeds))
+        if count in steps:
+            value, measured = look(initial, model, keys)
+            lost = measured.not_followed
+            uses[count] = [one.by_layer() for one in _seeds(measured, len(seeds))]
+        told(0.9 * count / max(steps))
+    losses.append(np.asarray(value))
+    return {
+        "uses": uses,
+        "first": [{kind: _by_layer(tree) for kind, tree in one.items()} for one in first],
+        "entries": _entries(shapes),
+        "losses": np.stack(losses, axis=1),
+        "model": shapes,
+        "not_followed": lost,
+    }
+
+
+def _start(build, tx, width, key):
+    model = build(width, jax.random.fold_in(key, width))
+    return model, tx.init(eqx.filter(model, eqx.is_inexact_array))
+
+
+def _step(loss, tx, batch, carry, key, count):
+    model, state = carry
+    params = eqx.filter(model, eqx.is_inexact_array)
+    inputs = batch(jax.random.fold_in(key, count))
+    value, gradient = eqx.filter_value_and_grad(loss)(model, *inputs)
+    update, new_state = tx.update(gradient, state, params)
+    still, _ = tx.update(jtu.tree_map(jnp.zeros_like, gradient), state, params)
+    sizes = {
+        "gradient": _map(_size, gradient),
+        "moved": _map(lambda u, kept: _mean(u != 0, kept), update),
+        "decay": _map(lambda u, w, kept: _ratio(_size(u, kept), _size(w, kept)), still, params),
+    }
+    return (eqx.apply_updates(model, update), new_state), (value, sizes)
+
+
+def _look(loss, batch, initial, model, key) -> tuple[Array, MeasuredAlignments]:
+    inputs = batch(jax.random.fold_in(key, 0))
+    return loss(model, *inputs), alignment(loss, initial, model, *inputs)
+
+
+def _map(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> dict[str, Array]:
+    """`f` of each weight's value, with its stack axes as the last argument, by path."""
+    others = [weights_with_paths(other) for other in rest]
+    found = {}
+    for path, weight in weights_with_paths(tree).items():
+        if eqx.is_inexact_array(weight.value):
+            values = (other[path].value for other in others)
+            found[path] = f(weight.value, *values, len(weight.spec.stack_axes(weight.value.ndim)))
+    return found
+
+
+def _mean(x: Array, kept: int) -> Array:
+    return jnp.mean(x.astype(jnp.float32), axis=tuple(range(kept, x.ndim)))
+
+
+def _size(x: Array, kept: int) -> Array:
+    """The root mean square of each layer, in units of its largest entry."""
+    x = x.astype(jnp.float32)
+    axes = tuple(range(kept, x.ndim))
+    unit = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
+    unit = jnp.where(unit > 0, unit, 1)
+    return jnp.squeeze(unit, axes) * jnp.sqrt(_mean(jnp.square(x / unit), kept))
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), 0)
+
+
+def _seeds(tree: PyTree, count: int) -> list[PyTree]:
+    """A tree for each index of the leading axis."""
+    tree = jax.device_get(tree)
+    return [jtu.tree_map(lambda x, i=i: x[i], tree) for i in range(count)]
+
+
+def _by_layer(sizes: dict[str, Any]) -> dict[str, float]:
+    """Stacked layers apart, numbered behind the path."""
+    return {
+        "/".join([path, *map(str, index)]): float(np.asarray(array)[index])
+        for path, array in sizes.items()
+        for index in np.ndindex(np.shape(array))
+    }
+
+
+def _entries(model: PyTree) -> dict[str, int]:
+    found = {}
+    for path, weight in weights_with_paths(model).items():
+        shape = weight.value.shape
+        stack = shape[: len(weight.spec.stack_axes(len(shape)))]
+        for index in np.ndindex(stack):
+            found["/".join([path, *map(str, index)])] = int(np.prod(shape[len(stack) :]))
+    return found
+
+
+def stacked_paths(model: PyTree) -> dict[str, tuple[str, Weight]]:
+    """The path and the weight behind each name, layers of a stack by themselves."""
+    found = {}
+    for path, weight in weights_with_paths(model).items():
+        shape = weight.value.shape
+        for index in np.ndindex(shape[: len(weight.spec.stack_axes(len(shape)))]):
+            found["/".join([path, *map(str, index)])] = (path, weight)
+    return found

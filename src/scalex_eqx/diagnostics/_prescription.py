@@ -1,0 +1,232 @@
+"""From measured alignment to learning rates for this model."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from ..theory import (
+    Alignment,
+    Role,
+    Solution,
+    UpdateFamily,
+    full_alignment,
+    learning_rate_exponents,
+    no_alignment,
+    solve,
+)
+from ._columns import columns
+from ._coordinates import CoordinateCheck, CoordinateRow
+from ._exponent import Exponent
+
+_FIELDS = ("alpha", "omega", "u")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrescribedWeight:
+    """A weight's learning rate exponents, and the alignments behind them.
+
+    **Arguments:**
+
+    - `name`, `role`: of the weight.
+    - `measured`: alpha, omega and u; `None` where they are not defined or nothing changed.
+    - `used`: those with omega as assumed; `None` for a weight whose fan-in doesn't grow.
+    - `full`, `none`: its exponent under the presets.
+    - `assumed_omega`, `measured_omega`: its exponent under what was measured, with omega as
+        assumed and as measured.
+    """
+
+    name: str
+    role: Role
+    measured: tuple[Exponent | None, ...]
+    used: Alignment | None
+    full: Fraction
+    none: Fraction
+    assumed_omega: Fraction
+    measured_omega: Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Prescription:
+    """Learning rate exponents for one model; printed, a table.
+
+    **Arguments:**
+
+    - `weights`: the weights in the order in which the model uses them.
+    - `assumed`: the preset that measured alignments are held against.
+    - `assumed_omega`, `measured_omega`: the solutions, with omega as assumed and as measured.
+    """
+
+    weights: tuple[PrescribedWeight, ...]
+    assumed: Alignment
+    assumed_omega: Solution
+    measured_omega: Solution
+
+    def rates(self, *, measured_omega: bool = False) -> dict[str, Fraction]:
+        """Exponents by path, for an optimizer's `rates`.
+
+        Layers of a stack are one array and have one learning rate, the smallest of theirs.
+
+        **Arguments:**
+
+        - `measured_omega`: whether omega is as measured rather than as assumed.
+        """
+        found: dict[str, Fraction] = {}
+        for weight in self.weights:
+            exponent = weight.measured_omega if measured_omega else weight.assumed_omega
+            path = _path(weight.name)
+            found[path] = max(found.get(path, exponent), exponent)
+        return found
+
+    def by_role(self, *, measured_omega: bool = False) -> dict[Role, Fraction]:
+        """The same by role: the smallest learning rate of a role's weights."""
+        found: dict[Role, Fraction] = {}
+        for weight in self.weights:
+            exponent = weight.measured_omega if measured_omega else weight.assumed_omega
+            found[weight.role] = max(found.get(weight.role, exponent), exponent)
+        return found
+
+    def __str__(self) -> str:
+        header = ["weight", "role", "alpha", "omega", "u", "full", "none", "measured", "and omega"]
+        rows = [[weight.name, str(weight.role), *_cells(weight)] for weight in self.weights]
+        return "\n".join([columns([header, *rows], text=2), *self._costs()])
+
+    def _costs(self) -> list[str]:
+        first = self.weights[0]
+        cost = first.measured_omega - first.assumed_omega
+        if not cost:
+            return ["omega as measured changes no learning rate in front of the readout"]
+        return [
+            f"omega as measured is above the assumed {_short(self.assumed.omega)}: to keep it from "
+            f"growing, learning rates fall by up to n^-{_short(cost)} more"
+        ]
+
+
+def prescribe(check: CoordinateCheck) -> Prescription:
+    r"""The largest stable learning rates under the alignments that a check has measured.
+
+    An alignment whose interval contains the assumed value keeps that; another is taken as it was
+    measured, between 0 and 1. The hidden weights are solved as one chain in the order in which the
+    model uses them, which is on the safe side where some stand side by side.
+
+    The exponents are those of [`scalex_eqx.theory.solve`][], once with $\omega$ as assumed and
+    once as measured: a measured $\omega$ above 1/2 asks every earlier layer to change less.
+
+    ```python
+    prescription = sx.diagnostics.prescribe(check)
+    tx = sx.adam(3e-3, rates=prescription.rates())
+    ```
+
+    **Arguments:**
+
+    - `check`: from [`scalex_eqx.diagnostics.coordinate_check`][], of a model that trained for a
+        while, with several seeds.
+
+    **Returns:** a `Prescription`.
+
+    **Raises:** `ValueError` if the check was rejected for something certain, or the model lacks an
+    embedding or a readout.
+    """
+    _check_sound(check)
+    rows = [row for row in check.rows if "#" not in row.name]
+    embedding, readout = (_one(rows, role) for role in (Role.embedding, Role.readout))
+    hidden = [row for row in rows if row.law.role is Role.hidden]
+    chain = [embedding, *hidden, readout]
+    family, assumed = readout.law.family, readout.law.alignment
+    used = [_used(row, ("alpha", "u")) for row in chain[1:]]
+    with_omega = [_used(row, _FIELDS) for row in chain[1:]]
+    solutions = [_solve(chain, family, alignments) for alignments in (used, with_omega)]
+    by_name = dict(zip([row.name for row in chain[1:]], used, strict=True))
+    weights = [
+        _prescribed(row, by_name.get(row.name), [_exponent(row, chain, one) for one in solutions])
+        for row in rows
+    ]
+    return Prescription(tuple(weights), assumed, solutions[0], solutions[1])
+
+
+def _solve(
+    chain: Sequence[CoordinateRow], family: UpdateFamily, alignments: Sequence[Alignment]
+) -> Solution:
+    pairs = [(row.law.multiplier, row.law.spec.spread_exponent) for row in chain]
+    return solve(pairs, family, alignments)
+
+
+def _used(row: CoordinateRow, fields: Sequence[str]) -> Alignment:
+    assumed = row.law.alignment
+    values = {name: getattr(assumed, name) for name in _FIELDS}
+    for name in fields:
+        measured: Exponent | None = getattr(row, name)
+        if measured is not None and not _contains(measured, float(values[name])):
+            values[name] = round(min(max(measured.value, 0.0), 1.0), 2)
+    return Alignment("measured", **values)
+
+
+def _contains(measured: Exponent, value: float) -> bool:
+    low, high = measured.interval or (measured.value, measured.value)
+    return low <= value <= high
+
+
+def _exponent(row: CoordinateRow, chain: Sequence[CoordinateRow], solution: Solution) -> Fraction:
+    """A weight's, out of the solution of the chain."""
+    names = [one.name for one in chain]
+    if row.name in names:
+        return solution.layers[names.index(row.name)].c
+    if row.law.role is Role.embedding:
+        return solution.layers[0].c
+    # A bias or gain may change what it is added to or multiplied with no more than the rest.
+    return _presets(row)[0] + solution.layers[0].residual
+
+
+def _presets(row: CoordinateRow) -> tuple[Fraction, Fraction]:
+    parameterization = row.law.spec.parameterization
+    assert parameterization is not None
+    full, none = (
+        learning_rate_exponents(parameterization, row.law.family, alignment)[row.law.role]
+        for alignment in (full_alignment, no_alignment)
+    )
+    return full, none
+
+
+def _prescribed(
+    row: CoordinateRow, used: Alignment | None, exponents: Sequence[Fraction]
+) -> PrescribedWeight:
+    measured = tuple(getattr(row, name) for name in _FIELDS)
+    return PrescribedWeight(row.name, row.law.role, measured, used, *_presets(row), *exponents)
+
+
+def _one(rows: Sequence[CoordinateRow], role: Role) -> CoordinateRow:
+    found = [row for row in rows if row.law.role is role]
+    if not found:
+        raise ValueError(f"the model has no {role}, which the theory's chain of layers needs")
+    return found[0]
+
+
+def _check_sound(check: CoordinateCheck) -> None:
+    certain = [finding for finding in check.findings if finding.certain]
+    if certain:
+        raise ValueError(
+            f"the check was rejected: {certain[0].weight} {certain[0].text}. Mend that first; "
+            "alignment measured on a model that is not what it declares prescribes nothing"
+        )
+
+
+def _path(name: str) -> str:
+    """Without the numbers of layers in a stack."""
+    parts = name.split("/")
+    while parts[-1].isdigit():
+        parts.pop()
+    return "/".join(parts)
+
+
+def _cells(weight: PrescribedWeight) -> list[str]:
+    shown = ["-" if one is None else str(one) for one in weight.measured]
+    exponents = (weight.full, weight.none, weight.assumed_omega, weight.measured_omega)
+    return [*shown, *map(_short, exponents)]
+
+
+def _short(exponent: Fraction) -> str:
+    return str(exponent) if exponent.denominator <= 4 else f"{float(exponent):.2f}"
+
+
+def as_recipe_rates(exponents: Mapping[Role, Fraction]) -> str:
+    """Exponents by role as a transfer run's recipe takes them: `embedding=0,hidden=9/10`."""
+    return ",".join(f"{role}={exponent}" for role, exponent in exponents.items())

@@ -1,0 +1,112 @@
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from scalex_eqx import diagnostics
+from scalex_eqx.cli._commands import run
+from scalex_eqx.diagnostics import Device, Results, Table
+
+# A sweep of 40 scales, and rules that compile fast.
+QUICK = ("--dtype", "float16", "--gradient", "constant")
+
+
+@pytest.fixture
+def scalex(monkeypatch, capsys):
+    """What the command prints in a terminal of 80 columns, and on which line."""
+
+    def call(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(sys, "argv", ["scalex", "stress", *map(str, arguments)])
+        assert run() == code
+        output = capsys.readouterr()
+        return output.err if code == 2 else output.out
+
+    return call
+
+
+def test_verdicts_headroom_and_picture(scalex, tmp_path):
+    picture = tmp_path / "new" / "stress.png"
+    text = scalex(
+        *("--optimizer", "sign_sgd", *QUICK, "--gradient", "noisy", "--width", "4096"),
+        *("--picture", picture),
+    )
+    assert max(map(len, text.splitlines())) <= 80
+    assert "noisy gradients 2^k, all in float16" in " ".join(text.split())
+    assert "All as the formulas and the number formats lead to expect." in text
+    assert "A Transformer of width 4096, standard parameterization" in text
+    # A hidden weight is the nearest: (64 / 4096)^(1/2) is three octaves.
+    rows = [line.split() for line in text.splitlines() if line.startswith("sign_sgd")]
+    assert len(rows) == 2 and rows[1][1].startswith(("blocks/", "position", "token"))
+    assert float(rows[1][4]) > 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_is_read_again_and_compared(scalex, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(scalex("--optimizer", "sign_sgd", *QUICK, "--json"))
+    results = Results.from_json(path.read_text())
+    (row,) = results.table("stress").rows
+    assert row["rule"] == "sign_sgd" and row["gradient_dtype"] == "float16"
+    assert all(one["holds"] for one in results.table("expectations").rows)
+    assert results.command.startswith("scalex stress --optimizer sign_sgd")
+    assert "no difference" in scalex("--compare", path, path)
+
+    content = json.loads(path.read_text())
+    content["tables"][0]["rows"][0]["safe_low"] = -7
+    other = tmp_path / "b.json"
+    other.write_text(json.dumps(content))
+    text = scalex("--compare", path, other, code=1)
+    found = row["safe_low"]
+    assert f"sign_sgd, constant, float16, float16: safe_low: {found} | -7" in text
+
+
+def test_rows_that_only_one_file_has(scalex, tmp_path):
+    for name, keys in (("a", [1, 2]), ("b", [2, 3])):
+        table = Table("t", ("k",), ("k",), [{"k": key} for key in keys])
+        results = Results(Device(f"chip {name}", "cpu"), {}, "2020-01-01", "x", [table])
+        (tmp_path / name).write_text(results.to_json())
+    text = scalex("--compare", tmp_path / "a", tmp_path / "b", code=1)
+    assert "first: chip a" in text and "second: chip b" in text
+    assert "only in the first: 1" in text and "only in the second: 3" in text
+
+
+def test_a_failed_expectation_is_printed_and_is_exit_code_1(scalex, monkeypatch):
+    # sign_sgd, but three times larger for small gradients.
+    faulty = optax.stateless(
+        lambda g, _: jax.tree.map(
+            lambda x: jnp.where(jnp.abs(x) < 2.0**-4, 3.0, 1.0).astype(x.dtype), g
+        )
+    )
+    rules = dict(diagnostics.stress_rules)
+    changed = type(rules["sign_sgd"])(lambda: faulty)
+    monkeypatch.setattr(diagnostics, "stress_rules", rules | {"sign_sgd": changed})
+    text = " ".join(scalex("--optimizer", "sign_sgd", *QUICK, code=1).split())
+    assert "NOT AS EXPECTED: sign_sgd: full_low is -4" in text
+    assert "NOT AS EXPECTED: sign_sgd: excess is 3" in text
+    assert "saturates" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--optimizer", "lamb"], "--optimizer has 'lamb'; choose all, or from adam, adam-1e-8"),
+        (["--optimizer"], "--optimizer has no name"),
+        (["--parameterization", "sp"], "--parameterization is 'sp'; choose from standard, ntk"),
+        (["--width", "100"], "--width is 100; expected a multiple of the head dimension, 16"),
+        (["--width", "0"], "--width is 0"),
+        (["--compare", "/no/such", "/file"], "/no/such"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(scalex, arguments, message):
+    lines = scalex(*arguments, code=2).strip().splitlines()
+    assert len(lines) == 1 and message in lines[0]
+
+
+def test_a_foreign_file_is_refused(scalex, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    assert "has no format" in scalex("--compare", path, path, code=2)

@@ -1,0 +1,200 @@
+"""How often the coordinate check is wrong: false alarms on correct models, faults that it misses.
+
+    python tests/power/coordinate_power.py [--checks 20] [--out docs/results/coordinate_power.json]
+
+Each of the twelve correct combinations of parameterization and family, and each planted fault, is
+checked `--checks` times, with three seeds a check that no other check of it uses: the multilayer
+perceptron of tests/diagnostics/test_coordinates.py, at widths 32, 64 and 128, for five steps of 64
+examples. Writes the table that the docs show.
+"""
+
+import argparse
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from scipy.stats import beta
+
+import scalex_eqx as sx
+from scalex_eqx.diagnostics import Table, record
+from scalex_eqx.diagnostics._coordinates._law import laws
+from scalex_eqx.diagnostics._coordinates._report import judge
+from scalex_eqx.diagnostics._coordinates._run import Measurements, measure
+
+BASE, WIDTHS, SEEDS, STEPS = 32, (32, 64, 128), 3, 5
+LEAST_DROP = 0.02
+OPTIMIZERS = {
+    "sgd": sx.sgd(0.3),
+    "adam": sx.adam(0.01),
+    "adafactor": sx.adafactor(0.03, min_factored_size=16),
+}
+PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
+
+
+class Perceptron(eqx.Module):
+    layers: tuple[Any, ...]
+    multiplied: bool = eqx.field(static=True)
+
+    def __init__(self, width: int, key: Any, multiplied: bool = True):
+        keys = jax.random.split(key, 4)
+        self.layers = (
+            sx.nn.Linear(8, width, key=keys[0]),
+            sx.nn.Linear(width, width, key=keys[1]),
+            sx.nn.Linear(width, width, key=keys[2]),
+            sx.nn.Readout(width, 4, key=keys[3]),
+        )
+        self.multiplied = multiplied
+
+    def __call__(self, x: Any) -> Any:
+        for layer in self.layers[:-1]:
+            x = jnp.tanh(layer(x))
+        return self.layers[-1](x) if self.multiplied else self.layers[-1].weight.value @ x
+
+
+def build(law: Any, width: int, key: Any, multiplied: bool = True, **options: Any) -> Any:
+    return sx.parameterize(
+        lambda width: Perceptron(width, key, multiplied),
+        width=width,
+        base_width=BASE,
+        parameterization=law,
+        **options,
+    )
+
+
+def doubled(width: int, key: Any) -> Any:
+    def where(model: Any) -> Any:
+        return model.layers[1].weight.value
+
+    model = build(sx.standard, width, key)
+    return eqx.tree_at(where, model, replace_fn=lambda w: w * (width / BASE) ** -0.5)
+
+
+def labelled(law: Any, path: str, role: str) -> Any:
+    return functools.partial(build, law, roles={path: role}, force=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model and optimizer, and the weights that may be named if something is wrong with it."""
+
+    build: Any
+    tx: Any
+    culprits: tuple[int, ...] = ()
+
+
+ADAM = OPTIMIZERS["adam"]
+CORRECT = {
+    f"{law.name}, {name}": Case(functools.partial(build, law), tx)
+    for law in PARAMETERIZATIONS
+    for name, tx in OPTIMIZERS.items()
+}
+STANDARD = functools.partial(build, sx.standard)
+FAULTS = {
+    "one learning rate for all (standard, adam)": Case(
+        STANDARD, sx.adam(0.01, sx.global_rate), (1, 2, 3)
+    ),
+    "a hidden weight labelled embedding (standard, adam)": Case(
+        labelled(sx.standard, "layers/2/weight", "embedding"), ADAM, (2,)
+    ),
+    "the readout labelled hidden (muP, sgd)": Case(
+        labelled(sx.mup, "layers/3/weight", "hidden"), OPTIMIZERS["sgd"], (3,)
+    ),
+    "a doubled init exponent (standard, adam)": Case(doubled, ADAM, (1,)),
+    "a missing multiplier (muP, adam)": Case(
+        functools.partial(build, sx.mup, multiplied=False), ADAM, (3,)
+    ),
+    "coupled decay (standard, adamw)": Case(
+        STANDARD, sx.adamw(0.01, 0.1, decay_mode="coupled"), (1, 2, 3)
+    ),
+}
+
+
+def loss(model: Any, x: Any, y: Any) -> Any:
+    logits = jax.vmap(model)(x)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+
+
+def batch(key: Any) -> Any:
+    x = jax.random.normal(key, (64, 8))
+    return x, jnp.argmax(x[:, :4], axis=-1)
+
+
+def of_seeds(found: Measurements, start: int) -> Measurements:
+    """What was measured with three of the seeds."""
+    part = slice(start, start + SEEDS)
+
+    def cut(by_width: Any) -> Any:
+        return [seeds[part] for seeds in by_width]
+
+    return dataclasses.replace(
+        found,
+        seeds=found.seeds[part],
+        uses={step: cut(uses) for step, uses in found.uses.items()},
+        gradients=cut(found.gradients),
+        moved=cut(found.moved),
+        decay=cut(found.decay),
+        losses=found.losses[:, part],
+    )
+
+
+def checks(case: Case, count: int) -> list[Any]:
+    seeds = range(count * SEEDS)
+    found = measure(case.build, loss, case.tx, batch, widths=WIDTHS, seeds=seeds, steps=(1, STEPS))
+    law = laws(found.models, case.tx, None, None)
+    return [judge(of_seeds(found, SEEDS * i), law, LEAST_DROP) for i in range(count)]
+
+
+def upper_bound(events: int, trials: int) -> float:
+    """The upper 95 % bound of a rate (Clopper and Pearson)."""
+    return float(beta.ppf(0.95, events + 1, trials - events))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--checks", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/coordinate_power.json"))
+    arguments = parser.parse_args()
+    rows, alarms, missed = [], 0, 0
+    for name, case in {**CORRECT, **FAULTS}.items():
+        made = checks(case, arguments.checks)
+        verdicts = [check.verdict for check in made]
+        allowed = {f"layers/{i}/weight" for i in case.culprits}
+        named = sum(
+            check.findings[:1] != () and check.findings[0].weight in allowed for check in made
+        )
+        rejected = verdicts.count("rejected")
+        if case.culprits:
+            missed += len(made) - named
+        else:
+            alarms += rejected
+        rows.append(
+            {
+                "case": name,
+                "planted": bool(case.culprits),
+                "checks": len(made),
+                "rejected": rejected,
+                "inconclusive": verdicts.count("inconclusive"),
+                "culprit named": named if case.culprits else None,
+            }
+        )
+        print(rows[-1], flush=True)
+        for check in made:
+            if not case.culprits and check.verdict != "passes":
+                print("   ", check.summary)
+    total = arguments.checks * len(CORRECT)
+    print(f"false alarms: {alarms} of {total}, at most {upper_bound(alarms, total):.1%} (95 %)")
+    print(f"faults missed: {missed} of {arguments.checks * len(FAULTS)}")
+    columns = ("case", "planted", "checks", "rejected", "inconclusive", "culprit named")
+    table = Table("coordinate check", ("case",), columns, rows)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    command = f"python tests/power/coordinate_power.py --checks {arguments.checks}"
+    arguments.out.write_text(record([table], command).to_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
