@@ -179,6 +179,27 @@ def test_coupled_decay_is_rejected():
     assert kinds(found) == {("decay", f"layers/{i}/weight") for i in (1, 2, 3)}
 
 
+def test_a_constant_epsilon_is_seen_to_take_more_and_more():
+    """eps / (eps + |g|) with hidden gradients that fall as n^-1/2: four times the width, half the
+    gradient."""
+    tx = sx.adam(0.01, eps=1e-3, eps_scaling="constant")
+    found = check(builder(sx.standard), tx, steps=1)
+    epsilon = {share.name: share.epsilon for share in found.shares}["layers/1/weight"]
+    assert epsilon is not None
+    gradients = [1e-3 / share - 1e-3 for share in epsilon]
+    assert gradients[1] / gradients[0] == pytest.approx(0.5, rel=0.2)
+    assert any("layers/1/weight: epsilon takes" in notice for notice in found.notices)
+    scaled = check(builder(sx.standard), sx.adam(0.01, eps=1e-3), steps=1)
+    assert not any("epsilon takes" in notice for notice in scaled.notices)
+
+
+def test_decay_is_shown_at_every_width():
+    found = check(builder(sx.standard), sx.adamw(0.01, 0.02), steps=1)
+    for share in found.shares:
+        expected = 0.02 if "weight" in share.name else 0.0
+        assert share.decay == pytest.approx((expected, expected), rel=1e-5)
+
+
 def test_what_does_not_train_is_inconclusive():
     """Adam's exponents with SGD, at a rate at which the loss hardly moves."""
     exponents = {"embedding": 0, "hidden": 1, "readout": 1, "vector": 0, "constant": 0}

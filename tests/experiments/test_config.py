@@ -1,8 +1,10 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
+import scalex_eqx as sx
 from scalex_eqx.experiments import (
     Setting,
     Sweep,
@@ -96,3 +98,41 @@ def test_an_unknown_part_of_a_recipe_lists_the_choices(text, message):
 def test_what_cannot_be_judged_is_refused_by_option(change, message):
     with pytest.raises(UsageError, match=message):
         dataclasses.replace(SWEEP, **change)
+
+
+def test_exponents_may_stand_in_a_recipe():
+    rates = "embedding=0,hidden=9/10,readout=1,vector=0,blocks/mlp/up/weight=3/4"
+    recipe = parse_recipe(f"standard:adam:{rates}")
+    assert str(recipe) == f"standard:adam:{rates}"
+    assert parse_recipe(str(recipe)) == recipe
+    tx = recipe.transformation(1.0, b1=0.9, b2=0.95, eps=1e-12, decay=0.0)
+    model = sx.parameterize(
+        lambda width: sx.nn.Transformer(
+            vocabulary_size=8,
+            sequence_length=8,
+            width=width,
+            depth=2,
+            head_dimension=16,
+            key=jax.random.key(0),
+        ),
+        width=64,
+        base_width=16,
+        parameterization=recipe.law,
+    )
+    factors = {row.path: row.learning_rate_factor for row in sx.plan(model, tx).rows}
+    assert factors["token_embedding/weight"] == 1
+    assert factors["blocks/mlp/up/weight"] == pytest.approx(4**-0.75)
+    assert factors["blocks/mlp/down/weight"] == pytest.approx(4**-0.9)
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ("embedding=0,hidden=x,readout=1,vector=0", "has 'hidden=x'; expected a role and its"),
+        ("embedding=0,hidden=1,vector=0", "has no exponent for readout; name it"),
+        ("embedding=0,hidden=1,readout=1,vector=0,blocks/up=1", "an exponent for 'blocks/up'; th"),
+    ],
+)
+def test_wrong_exponents_in_a_recipe_are_refused(rates: str, message: str):
+    with pytest.raises(UsageError, match=message):
+        parse_recipe(f"standard:adam:{rates}")

@@ -21,18 +21,8 @@ _TOKENS = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Check:
-    """Train the transfer run's Transformer for a few steps at several widths, and say which of its
-    weights scales wrongly, and why.
-
-    Numbers are exponents p of sizes that grow as width^p. The exit code is 0 if the check passes,
-    1 if it is rejected and 3 if it can't be told. For a model of your own, call
-    scalex_eqx.diagnostics.coordinate_check.
-
-    Example: scalex check mup:adam:full
-
-    Example: scalex check standard:adam:global --widths 64 128 256 --picture check.png
-    """
+class Measuring:
+    """What the commands that measure a few steps of the transfer run's Transformer share."""
 
     recipe: tyro.conf.Positional[str]
     """parameterization:optimizer:rates, as for scalex transfer."""
@@ -57,13 +47,9 @@ class Check:
     data: Path | None = None
     """A text file, a folder of text, tokens.bin (uint16) or tokens.npy; the Python standard
     library's source by default."""
-    json: bool = False
-    """Print JSON."""
-    picture: Path | None = None
-    """Draw the changes and their exponents into this PNG file."""
 
-    def run(self, console: Console) -> int:
-        """Prints what was found; returns the exit code."""
+    def measured(self) -> diagnostics.CoordinateCheck:
+        """Trains and measures, with a progress bar on the error stream."""
         self._check_widths()
         recipe = parse_recipe(self.recipe)
         tx = recipe.transformation(
@@ -91,7 +77,7 @@ class Check:
                 progress.update(task, description=f"width {width}", completed=done, total=total)
 
             try:
-                check = diagnostics.coordinate_check(
+                return diagnostics.coordinate_check(
                     build,
                     mean_loss,
                     tx,
@@ -103,18 +89,6 @@ class Check:
                 )
             except ValueError as error:
                 raise UsageError(str(error)) from None
-        self._show(check, console)
-        return {"passes": 0, "rejected": 1, "inconclusive": 3}[check.verdict]
-
-    def _show(self, check: diagnostics.CoordinateCheck, console: Console) -> None:
-        if self.picture is not None:
-            self.picture.parent.mkdir(parents=True, exist_ok=True)
-            diagnostics.coordinate_figure(check).savefig(self.picture, dpi=130)
-        if self.json:
-            text = diagnostics.record([check.table()], command="scalex check").to_json()
-            console.print(text, soft_wrap=True, markup=False, highlight=False)
-        else:
-            console.print(str(check), soft_wrap=True, markup=False, highlight=False)
 
     def _make(self, vocabulary_size: int, width: int, key: PRNGKeyArray) -> Transformer:
         return Transformer(
@@ -153,3 +127,39 @@ class Check:
             if getattr(self, option) < 1:
                 name = option.replace("_", "-")
                 raise UsageError(f"--{name} is {getattr(self, option)}; expected at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Check(Measuring):
+    """Train the transfer run's Transformer for a few steps at several widths, and say which of its
+    weights scales wrongly, and why.
+
+    Numbers are exponents p of sizes that grow as width^p. The exit code is 0 if the check passes,
+    1 if it is rejected and 3 if it can't be told. For a model of your own, call
+    scalex_eqx.diagnostics.coordinate_check.
+
+    Example: scalex check mup:adam:full
+
+    Example: scalex check standard:adam:global --widths 64 128 256 --picture check.png
+    """
+
+    json: bool = False
+    """Print JSON."""
+    picture: Path | None = None
+    """Draw the changes and their exponents into this PNG file."""
+
+    def run(self, console: Console) -> int:
+        """Prints what was found; returns the exit code."""
+        check = self.measured()
+        self._show(check, console)
+        return {"passes": 0, "rejected": 1, "inconclusive": 3}[check.verdict]
+
+    def _show(self, check: diagnostics.CoordinateCheck, console: Console) -> None:
+        if self.picture is not None:
+            self.picture.parent.mkdir(parents=True, exist_ok=True)
+            diagnostics.coordinate_figure(check).savefig(self.picture, dpi=130)
+        if self.json:
+            text = diagnostics.record([check.table()], command="scalex check").to_json()
+            console.print(text, soft_wrap=True, markup=False, highlight=False)
+        else:
+            console.print(str(check), soft_wrap=True, markup=False, highlight=False)

@@ -19,6 +19,7 @@ from ..experiments import (
     report,
     transfer,
 )
+from ._align import Align
 from ._check import Check
 from ._exponents import Exponents
 from ._plan import Plan
@@ -40,7 +41,8 @@ class Transfer:
     """What to compare: parameterization:optimizer:rates. Parameterizations: standard, ntk, mup,
     mean_field. Optimizers: adam, adamw, adam_atan2, adam_parameter_scaling, adafactor, lion, sgd.
     Rates: global (one learning rate for all weights), full or none (the prescription under that
-    alignment assumption)."""
+    alignment assumption), or exponents by role, such as embedding=0,hidden=9/10,readout=1,vector=0,
+    which scalex align prints."""
     widths: tuple[int, ...] = (64, 128, 256)
     """Widths of the residual stream; multiples of the head dimension."""
     base_width: int | None = None
@@ -122,6 +124,7 @@ Command = (
     | Annotated[Exponents, tyro.conf.subcommand("exponents")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Align, tyro.conf.subcommand("align")]
     | Annotated[Stress, tyro.conf.subcommand("stress")]
 )
 

@@ -20,11 +20,22 @@ from ._coordinates import (
     CoordinateCheck as CoordinateCheck,
     CoordinateFinding as CoordinateFinding,
     CoordinateRow as CoordinateRow,
+    StepShares as StepShares,
     coordinate_check as coordinate_check,
     coordinate_figure as coordinate_figure,
 )
 from ._device import Device as Device, describe_device as describe_device
 from ._exponent import Exponent as Exponent
+from ._gradients import (
+    GradientExponent as GradientExponent,
+    GradientExponents as GradientExponents,
+    gradient_exponents as gradient_exponents,
+)
+from ._prescription import (
+    PrescribedWeight as PrescribedWeight,
+    Prescription as Prescription,
+    prescribe as prescribe,
+)
 from ._results import Results as Results, Table as Table, record as record
 from ._stress import (
     GradientKind as GradientKind,

@@ -1,7 +1,7 @@
 """From measured alignment to learning rates for this model."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 from ..theory import (
@@ -17,6 +17,7 @@ from ..theory import (
 from ._columns import columns
 from ._coordinates import CoordinateCheck, CoordinateRow
 from ._exponent import Exponent
+from ._results import Table
 
 _FIELDS = ("alpha", "omega", "u")
 
@@ -77,18 +78,36 @@ class Prescription:
             found[path] = max(found.get(path, exponent), exponent)
         return found
 
-    def by_role(self, *, measured_omega: bool = False) -> dict[Role, Fraction]:
-        """The same by role: the smallest learning rate of a role's weights."""
-        found: dict[Role, Fraction] = {}
-        for weight in self.weights:
-            exponent = weight.measured_omega if measured_omega else weight.assumed_omega
-            found[weight.role] = max(found.get(weight.role, exponent), exponent)
-        return found
+    def by_role(self, *, measured_omega: bool = False) -> dict[str, Fraction]:
+        """The same with an exponent for each role, the smallest learning rate of its weights, and
+        further ones for the paths that differ from it.
+        """
+        rates = self.rates(measured_omega=measured_omega)
+        roles = {_path(weight.name): str(weight.role) for weight in self.weights}
+        found: dict[str, Fraction] = {}
+        for path, exponent in rates.items():
+            found[roles[path]] = max(found.get(roles[path], exponent), exponent)
+        return found | {path: c for path, c in rates.items() if c != found[roles[path]]}
 
     def __str__(self) -> str:
         header = ["weight", "role", "alpha", "omega", "u", "full", "none", "measured", "and omega"]
         rows = [[weight.name, str(weight.role), *_cells(weight)] for weight in self.weights]
         return "\n".join([columns([header, *rows], text=2), *self._costs()])
+
+    def table(self, name: str = "prescription") -> Table:
+        """The weights as a table that can be stored and compared."""
+        exponents = ("full", "none", "assumed_omega", "measured_omega")
+        rows = [
+            {"weight": weight.name, "role": str(weight.role)}
+            | {
+                field: None if one is None else one.value
+                for field, one in zip(_FIELDS, weight.measured, strict=True)
+            }
+            | {field: str(getattr(weight, field)) for field in exponents}
+            for weight in self.weights
+        ]
+        columns = ("weight", "role", *_FIELDS, *exponents)
+        return Table(name, ("weight",), columns, rows, tolerance=0.1)
 
     def _costs(self) -> list[str]:
         first = self.weights[0]
@@ -225,8 +244,3 @@ def _cells(weight: PrescribedWeight) -> list[str]:
 
 def _short(exponent: Fraction) -> str:
     return str(exponent) if exponent.denominator <= 4 else f"{float(exponent):.2f}"
-
-
-def as_recipe_rates(exponents: Mapping[Role, Fraction]) -> str:
-    """Exponents by role as a transfer run's recipe takes them: `embedding=0,hidden=9/10`."""
-    return ",".join(f"{role}={exponent}" for role, exponent in exponents.items())

@@ -1,8 +1,14 @@
 import dataclasses
+import functools
+from fractions import Fraction
 
+import equinox as eqx
+import jax
 import optax
 
 from .. import optim, theory
+from .._weight import weights_with_paths
+from ..nn import Transformer
 from ..optim import Rates
 from ..optim._numbers import ScalarOrSchedule
 from ..theory import Parameterization
@@ -25,11 +31,17 @@ RATES: dict[str, Rates] = {
     "full": theory.full_alignment,
     "none": theory.no_alignment,
 }
+# Those that the Transformer has.
+_ROLES = ("embedding", "hidden", "readout", "vector")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a model is scaled: `parameterization:optimizer:rates`, e.g. `standard:adam:full`."""
+    """How a model is scaled: `parameterization:optimizer:rates`, e.g. `standard:adam:full`.
+
+    `rates` may also be exponents by role, such as measured ones:
+    `embedding=0,hidden=9/10,readout=1,vector=0`.
+    """
 
     parameterization: str
     optimizer: str
@@ -47,7 +59,7 @@ class Recipe:
         self, learning_rate: ScalarOrSchedule, *, b1: float, b2: float, eps: float, decay: float
     ) -> optax.GradientTransformation:
         """The update rule. `decay` is independent of the learning rate and constant in time."""
-        rates = RATES[self.rates]
+        rates = RATES[self.rates] if self.rates in RATES else parse_exponents(self.rates)
         if self.optimizer == "adamw":
             constant = optax.constant_schedule(1.0)
             return optim.adamw(
@@ -78,14 +90,59 @@ def parse_recipe(text: str) -> Recipe:
             f"recipe {text!r} is not parameterization:optimizer:rates; an example is "
             "standard:adam:full"
         )
-    choices = (
-        ("parameterization", tuple(PARAMETERIZATIONS)),
-        ("optimizer", OPTIMIZERS),
-        ("rates", tuple(RATES)),
-    )
-    for part, (name, known) in zip(parts, choices, strict=True):
+    choices = {
+        "parameterization": tuple(PARAMETERIZATIONS),
+        "optimizer": OPTIMIZERS,
+        "rates": tuple(RATES),
+    }
+    if "=" in parts[2]:
+        parse_exponents(parts[2])
+        del choices["rates"]
+    for part, (name, known) in zip(parts, choices.items(), strict=False):
         if part not in known:
             raise UsageError(
                 f"recipe {text!r} has an unknown {name} {part!r}; choose from {', '.join(known)}"
             )
     return Recipe(*parts)
+
+
+def parse_exponents(text: str) -> dict[str, Fraction]:
+    """Learning rate exponents, from `embedding=0,hidden=9/10,readout=1,vector=0`.
+
+    Paths of the Transformer's weights may stand beside the roles, and go before them.
+
+    **Raises:** `UsageError` for what is no exponent, no role and no path, and a missing role.
+    """
+    found: dict[str, Fraction] = {}
+    for entry in text.split(","):
+        key, _, exponent = entry.partition("=")
+        try:
+            found[key] = Fraction(exponent)
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(
+                f"rates {text!r} has {entry!r}; expected a role and its exponent, as hidden=9/10"
+            ) from None
+    missing = [role for role in _ROLES if role not in found]
+    if missing:
+        raise UsageError(f"rates {text!r} has no exponent for {missing[0]}; name it")
+    paths = _paths() if len(found) > len(_ROLES) else ()
+    for key in found:
+        if key not in (*_ROLES, *paths):
+            known = ", ".join((*_ROLES, *_paths()))
+            raise UsageError(f"rates {text!r} has an exponent for {key!r}; there are {known}")
+    return found
+
+
+@functools.cache
+def _paths() -> tuple[str, ...]:
+    """Those of the Transformer's weights, which are the same at every size."""
+    model = eqx.filter_eval_shape(
+        Transformer,
+        vocabulary_size=1,
+        sequence_length=1,
+        width=1,
+        depth=1,
+        head_dimension=1,
+        key=jax.random.key(0),
+    )
+    return tuple(weights_with_paths(model))

@@ -15,6 +15,7 @@ from ._judge import CoordinateFinding, broken_assumptions, findings
 from ._law import Law, laws
 from ._rows import CoordinateRow, loss_drops, rows
 from ._run import Advance, Batch, Build, Measurements, measure
+from ._shares import StepShares, notable, shares
 
 Verdict = Literal["passes", "rejected", "inconclusive"]
 
@@ -28,8 +29,10 @@ class CoordinateCheck:
     - `verdict`: `"rejected"`, with the culprits in `findings`; `"inconclusive"` if nothing was
         found but the loss didn't fall either, or a weight was not followed; else `"passes"`.
     - `findings`: what is wrong, the worst first.
-    - `notices`: assumed alignments that don't hold, and weights that could not be judged.
+    - `notices`: assumed alignments that don't hold, weights that could not be judged, and those of
+        whose update epsilon takes more and more.
     - `rows`: the exponents of every use of every weight.
+    - `shares`: what weight decay and epsilon take of a step, by weight and width.
     - `loss_drops`: by width, the share of the initial loss that training took off.
     - `widths`, `seeds`, `steps`: at which, and after how many steps.
     """
@@ -38,6 +41,7 @@ class CoordinateCheck:
     findings: tuple[CoordinateFinding, ...]
     notices: tuple[str, ...]
     rows: tuple[CoordinateRow, ...]
+    shares: tuple[StepShares, ...]
     loss_drops: tuple[float, ...]
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -203,10 +207,15 @@ def coordinate_check(
     found = measure(
         build, loss, tx, batch, widths=ordered, seeds=seeds, steps=list(looked), advance=advance
     )
-    return judge(found, laws(found.models, tx, family, alignment), least_drop)
+    return judge(found, laws(found.models, tx, family, alignment), least_drop, shares(found, tx))
 
 
-def judge(found: Measurements, laws: Mapping[str, Law], least_drop: float) -> CoordinateCheck:
+def judge(
+    found: Measurements,
+    laws: Mapping[str, Law],
+    least_drop: float,
+    shares: Sequence[StepShares] = (),
+) -> CoordinateCheck:
     """The check's result, from what was measured and what was meant."""
     judged, idle = rows(found, laws)
     _check_moved(judged)
@@ -217,8 +226,9 @@ def judge(found: Measurements, laws: Mapping[str, Law], least_drop: float) -> Co
     return CoordinateCheck(
         _verdict(wrong, drops, least_drop, bool(found.not_followed)),
         wrong,
-        (*notices, *broken_assumptions(judged)),
+        (*notices, *broken_assumptions(judged), *notable(found.widths, shares)),
         tuple(judged),
+        tuple(shares),
         drops,
         found.widths,
         found.seeds,

@@ -103,16 +103,16 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
         (model, state), (value, sizes) = step((model, state), keys, jnp.asarray(count - 1))
         losses.append(np.asarray(value))
         if count == 1:
-            first = _seeds(sizes, len(seeds))
+            first = by_seed(sizes, len(seeds))
         if count in steps:
             value, measured = look(initial, model, keys)
             lost = measured.not_followed
-            uses[count] = [one.by_layer() for one in _seeds(measured, len(seeds))]
+            uses[count] = [one.by_layer() for one in by_seed(measured, len(seeds))]
         told(0.9 * count / max(steps))
     losses.append(np.asarray(value))
     return {
         "uses": uses,
-        "first": [{kind: _by_layer(tree) for kind, tree in one.items()} for one in first],
+        "first": [{kind: by_layer(tree) for kind, tree in one.items()} for one in first],
         "entries": _entries(shapes),
         "losses": np.stack(losses, axis=1),
         "model": shapes,
@@ -133,9 +133,9 @@ def _step(loss, tx, batch, carry, key, count):
     update, new_state = tx.update(gradient, state, params)
     still, _ = tx.update(jtu.tree_map(jnp.zeros_like, gradient), state, params)
     sizes = {
-        "gradient": _map(_size, gradient),
-        "moved": _map(lambda u, kept: _mean(u != 0, kept), update),
-        "decay": _map(lambda u, w, kept: _ratio(_size(u, kept), _size(w, kept)), still, params),
+        "gradient": map_layers(layer_size, gradient),
+        "moved": map_layers(lambda u, kept: _mean(u != 0, kept), update),
+        "decay": map_layers(_share, still, params),
     }
     return (eqx.apply_updates(model, update), new_state), (value, sizes)
 
@@ -145,7 +145,7 @@ def _look(loss, batch, initial, model, key) -> tuple[Array, MeasuredAlignments]:
     return loss(model, *inputs), alignment(loss, initial, model, *inputs)
 
 
-def _map(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> dict[str, Array]:
+def map_layers(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> dict[str, Array]:
     """`f` of each weight's value, with its stack axes as the last argument, by path."""
     others = [weights_with_paths(other) for other in rest]
     found = {}
@@ -160,7 +160,7 @@ def _mean(x: Array, kept: int) -> Array:
     return jnp.mean(x.astype(jnp.float32), axis=tuple(range(kept, x.ndim)))
 
 
-def _size(x: Array, kept: int) -> Array:
+def layer_size(x: Array, kept: int) -> Array:
     """The root mean square of each layer, in units of its largest entry."""
     x = x.astype(jnp.float32)
     axes = tuple(range(kept, x.ndim))
@@ -169,17 +169,18 @@ def _size(x: Array, kept: int) -> Array:
     return jnp.squeeze(unit, axes) * jnp.sqrt(_mean(jnp.square(x / unit), kept))
 
 
-def _ratio(part: Array, whole: Array) -> Array:
+def _share(update: Array, weight: Array, kept: int) -> Array:
+    part, whole = layer_size(update, kept), layer_size(weight, kept)
     return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), 0)
 
 
-def _seeds(tree: PyTree, count: int) -> list[PyTree]:
+def by_seed(tree: PyTree, count: int) -> list[PyTree]:
     """A tree for each index of the leading axis."""
     tree = jax.device_get(tree)
     return [jtu.tree_map(lambda x, i=i: x[i], tree) for i in range(count)]
 
 
-def _by_layer(sizes: dict[str, Any]) -> dict[str, float]:
+def by_layer(sizes: dict[str, Any]) -> dict[str, float]:
     """Stacked layers apart, numbered behind the path."""
     return {
         "/".join([path, *map(str, index)]): float(np.asarray(array)[index])

@@ -1,0 +1,194 @@
+"""How the gradient of every weight scales with the width, beside the theory."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from .._spec import WeightSpec
+from .._weight import require_complete
+from ..theory import Role
+from ._columns import columns
+from ._coordinates._run import by_layer, by_seed, layer_size, map_layers, stacked_paths
+from ._exponent import Exponent, fit_exponent
+from ._results import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientExponent:
+    r"""A weight's gradient, whose entries go as $n^p$ with the width $n$.
+
+    **Arguments:**
+
+    - `name`, `role`: of the weight.
+    - `size`: its root mean square at the smallest width, geometric mean over seeds.
+    - `measured`: $p$ as measured; `None` where a gradient is zero.
+    - `relative`: $p$ without that of the logits' cotangent.
+    - `expected`: $-g$, what theory says of `relative`.
+    """
+
+    name: str
+    role: Role
+    size: float
+    measured: Exponent | None
+    relative: Exponent | None
+    expected: Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientExponents:
+    """The gradients of a model at initialisation; printed, a table.
+
+    **Arguments:**
+
+    - `weights`: by the name of the weight, layers of a stack by themselves.
+    - `cotangent`: the exponent of the objective's gradient with respect to the model's output,
+        which the theory takes to be 0.
+    - `widths`, `seeds`: at which.
+    """
+
+    weights: Mapping[str, GradientExponent]
+    cotangent: Exponent
+    widths: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    def at(self, width: int) -> dict[str, float]:
+        """Each gradient's root mean square at a width, by the exponent that was measured.
+
+        What Adam's epsilon has to stay below, and `scalex stress` has as the lower edge.
+        """
+        ratio = width / self.widths[0]
+        return {
+            name: weight.size * ratio**weight.measured.value
+            for name, weight in self.weights.items()
+            if weight.measured is not None
+        }
+
+    def __str__(self) -> str:
+        header = ["weight", "role", "size", "gradient", "relative", "theory"]
+        rows = [[name, str(weight.role), *_cells(weight)] for name, weight in self.weights.items()]
+        head = (
+            f"widths {', '.join(map(str, self.widths))}, {len(self.seeds)} seeds: exponents of "
+            f"gradients that go as n^p; the output's cotangent has {self.cotangent}"
+        )
+        return "\n".join([head, columns([header, *rows], text=2)])
+
+    def table(self, name: str = "gradients") -> Table:
+        """The weights as a table that can be stored and compared."""
+        rows = [
+            {
+                "weight": name,
+                "role": str(weight.role),
+                "size": weight.size,
+                "gradient": None if weight.measured is None else weight.measured.value,
+                "relative": None if weight.relative is None else weight.relative.value,
+                "theory": float(weight.expected),
+            }
+            for name, weight in self.weights.items()
+        ]
+        return Table(name, ("weight",), tuple(rows[0]), rows, tolerance=0.1)
+
+
+def gradient_exponents(
+    build: Callable[[int, PRNGKeyArray], PyTree],
+    apply: Callable[..., Array],
+    objective: Callable[..., Array],
+    batch: Callable[[PRNGKeyArray], tuple[Any, ...]],
+    *,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    seeds: Sequence[int] = (0, 1, 2, 3),
+) -> GradientExponents:
+    r"""Measures the exponents of all gradients at initialisation.
+
+    The loss is `objective(apply(model, *inputs), *inputs)`. The theory's exponents $g$ are those
+    under a cotangent $\partial \text{loss} / \partial \text{output}$ of order one. The real one's
+    exponent is measured as well, and taken off: softmax's shrinks or grows a little with the width,
+    as the logits do.
+
+    **Arguments:**
+
+    - `build`, `batch`, `widths`, `seeds`: as in [`scalex_eqx.diagnostics.coordinate_check`][].
+    - `apply`: `apply(model, *inputs)`, the model's output.
+    - `objective`: `objective(output, *inputs)`, a scalar.
+
+    **Returns:** a `GradientExponents`.
+
+    **Raises:** `ValueError` for fewer than two widths and for a model with arrays without a scaling
+    law.
+    """
+    ordered = tuple(sorted(widths))
+    if len(set(ordered)) < 2 or len(set(ordered)) < len(ordered):
+        raise ValueError(f"widths are {list(widths)}; expected at least two different ones")
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    found = [_at_width(build, apply, objective, batch, width, keys) for width in ordered]
+    model = eqx.filter_eval_shape(build, ordered[0], jax.random.key(0))
+    require_complete(model)
+    cotangent = fit_exponent(ordered, [[size for _, size in row] for row in found])
+    if cotangent is None:
+        raise ValueError(
+            "the objective's gradient with respect to the model's output is zero or not finite; "
+            "the exponents of weights' gradients can't be told from it"
+        )
+    weights = {
+        name: _exponent(name, weight.spec, ordered, found, cotangent)
+        for name, (_, weight) in stacked_paths(model).items()
+        if weight.spec.role is not Role.buffer
+    }
+    return GradientExponents(weights, cotangent, ordered, tuple(seeds))
+
+
+_Found = Sequence[Sequence[tuple[dict[str, float], float]]]
+"""By width and seed: the size of every weight's gradient, and the cotangent's."""
+
+
+def _at_width(
+    build, apply, objective, batch, width, keys
+) -> Sequence[tuple[dict[str, float], float]]:
+    def one(key):
+        model = build(width, jax.random.fold_in(key, width))
+        inputs = batch(jax.random.fold_in(key, 0))
+        params, static = eqx.partition(model, eqx.is_inexact_array)
+        output, pull_back = jax.vjp(
+            lambda params: apply(eqx.combine(params, static), *inputs), params
+        )
+        cotangent = jax.grad(functools.partial(_first, objective, inputs))(output)
+        (gradient,) = pull_back(cotangent)
+        return map_layers(layer_size, gradient), layer_size(cotangent, 0)
+
+    return [
+        (by_layer(gradients), float(cotangent))
+        for gradients, cotangent in by_seed(jax.jit(jax.vmap(one))(keys), len(keys))
+    ]
+
+
+def _first(objective, inputs, output):
+    return objective(output, *inputs)
+
+
+def _exponent(
+    name: str, spec: WeightSpec, widths: Sequence[int], found: _Found, cotangent: Exponent
+) -> GradientExponent:
+    sizes = np.array([[gradients[name] for gradients, _ in row] for row in found])
+    relative = sizes / np.array([[size for _, size in row] for row in found])
+    measured = fit_exponent(widths, sizes.tolist())
+    assert spec.role is not None
+    return GradientExponent(
+        name,
+        spec.role,
+        float(np.exp(np.mean(np.log(sizes[0])))) if measured is not None else 0.0,
+        measured,
+        fit_exponent(widths, relative.tolist()),
+        -spec.gradient_exponent,
+    )
+
+
+def _cells(weight: GradientExponent) -> list[str]:
+    shown = ["-" if one is None else str(one) for one in (weight.measured, weight.relative)]
+    return [f"{weight.size:.2g}", *shown, f"{float(weight.expected):+.2f}"]
