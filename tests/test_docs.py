@@ -23,9 +23,13 @@ import pytest
 import tyro
 
 from scalex_eqx import theory
+from scalex_eqx.cli._align import Align
+from scalex_eqx.cli._check import Check, Measuring
 from scalex_eqx.cli._commands import Command, Report, Transfer
 from scalex_eqx.cli._exponents import Exponents
 from scalex_eqx.cli._plan import Plan
+from scalex_eqx.cli._stress import Stress
+from scalex_eqx.diagnostics import Results, stress_rules
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +39,7 @@ PARAMETERIZATIONS = {
     p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
 }
 MATRICES = (theory.Role.embedding, theory.Role.hidden, theory.Role.readout)
-NAMESPACES = ("", ".nn", ".ops", ".optim", ".theory", ".experiments")
+NAMESPACES = ("", ".nn", ".ops", ".optim", ".theory", ".diagnostics", ".experiments")
 
 # Formulas that were not converted: dollars, delimiters, and commands such as \alpha.
 RAW_TEX = re.compile(r"\$|\\[()\[\]]|\\[a-zA-Z]")
@@ -387,18 +391,18 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words of each line of the page's shell blocks, comments left out."""
+    """The words of each line of the page's shell blocks, comments and redirections left out."""
     for language, content, _ in blocks(page):
         if language == "bash":
             for line in content.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
+                words = shlex.split(line.split(" > ")[0], comments=True)
                 if words:
                     yield words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_shell_blocks(page: Path):
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for program, *words in commands(page):
         if program == "make":
             target, *assignments = words
@@ -416,23 +420,65 @@ def check_scalex(words: list[str]) -> None:
     if isinstance(command, Transfer):
         assert [parse_recipe(text) for text in command.recipes]
         assert [parse_learning_rate(text) for text in command.learning_rates]
+    elif isinstance(command, Measuring):
+        assert parse_recipe(command.recipe)
+        assert parse_learning_rate(command.learning_rate)
+    elif isinstance(command, Stress):
+        assert set(command.optimizer) <= {"all", *stress_rules}
 
 
-def test_option_table():
-    rows = {row[0]: row[1] for row in tables("transfer.md")["option"][1:]}
-    fields = {f"--{f.name.replace('_', '-')}": f for f in dataclasses.fields(Transfer)}
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [("transfer.md", Transfer), ("diagnostics.md", Check), ("numerics.md", Stress)],
+    ids=["transfer", "check", "stress"],
+)
+def test_option_table(page: str, command: Any):
+    rows = {row[0]: row[1] for row in tables(page)["option"][1:]}
+    options = [field for field in dataclasses.fields(command) if field.name != "recipe"]
+    fields = {f"--{field.name.replace('_', '-')}": field for field in options}
     assert list(rows) == list(fields)
     for option, shown in rows.items():
         default = fields[option].default
-        if default is not None:
+        if default is False:
+            assert shown == "off"
+        elif default is not None:
             values = default if isinstance(default, tuple) else (default,)
             assert shown == " ".join(map(str, values))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_options_exist(page: Path):
-    commands: tuple[Any, ...] = (Transfer, Report, Exponents, Plan)
+    commands: tuple[Any, ...] = (Transfer, Report, Exponents, Plan, Check, Align, Stress)
     fields = (field for command in commands for field in dataclasses.fields(command))
     known = {f"--{field.name.replace('_', '-')}" for field in fields}
+    suite = (ROOT / "numerics/conftest.py").read_text(encoding="utf-8")
+    known |= set(re.findall(r'addoption\(\s*"(--[a-z-]+)"', suite))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert named <= known
+
+
+# The figures of the diagnostics.
+
+
+def test_power_tables():
+    """The page's counts of false alarms and missed faults are those of the committed run."""
+    text = (DOCS / "results/coordinate_power.json").read_text(encoding="utf-8")
+    rows = Results.from_json(text).table("coordinate check").by_key()
+    shown = tables("diagnostics.md")
+    correct = {
+        (f"{law}, {family}",): cell
+        for law, *cells in shown["rejected of 20"][1:]
+        for family, cell in zip(("sgd", "adam", "adafactor"), cells, strict=True)
+    }
+    planted = {(row[0],): row[1:] for row in shown["planted fault"][1:]}
+    assert rows.keys() == correct.keys() | planted.keys()
+    assert {row["checks"] for row in rows.values()} == {20}
+    for key, cell in correct.items():
+        assert not rows[key]["planted"] and cell == str(rows[key]["rejected"])
+    for key, cells in planted.items():
+        assert cells == [str(rows[key]["rejected"]), str(rows[key]["culprit named"])]
+
+
+def test_stress_table():
+    """Each named rule has a row."""
+    assert [row[0] for row in tables("numerics.md")["rule"][1:]] == list(stress_rules)

@@ -184,6 +184,13 @@ def test_sizes_cannot_be_injected_but_all_else_can(weight):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_weight_without_any_gradient_stays_where_it_is(weight):
+    gradients = [np.zeros(SHAPE), np.zeros(SHAPE), GRADIENTS[0]]
+    found = run(sx.optim.scale_by_factored_rms(eps=0.0, min_factored_size=4), gradients, weight)
+    np.testing.assert_array_equal(found[:2], 0)
+    assert np.isfinite(found[2]).all() and found[2].any()
+
+
 def bytes_beside_the_results(tx: Any, w: sx.Weight) -> int:
     """What a compiled step needs while it runs."""
 

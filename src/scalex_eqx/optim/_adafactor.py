@@ -207,7 +207,7 @@ def _normalised(
         return (update * _clip(root_mean_square(update, every), threshold)).astype(g.dtype)
     unit = unit_of(x, every)
     overall = root_mean_square(row, axes[:1], unit_of(row, axes[:1]))
-    of_row, of_column = _inverse(row / unit), _inverse(column / overall)
+    of_row, of_column = _inverse(row / unit), _inverse(column * _inverse(overall))
     other_unit, other_column = _apart((unit, of_column))
     by_row = root_mean_square(x / other_unit * other_column, axes[1:])
     factor = _clip(root_mean_square(by_row * of_row, every), threshold)
