@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import scalex_eqx as sx
 from scalex_eqx.cli._commands import Transfer
 from scalex_eqx.experiments import Run, analyse
 from scalex_eqx.experiments._fits import to_json
@@ -116,3 +117,39 @@ def test_hardware_date_and_data_are_named(text):
     words = " ".join(text.split())
     assert f"{len(RESULTS['runs'])} runs in {facts['training time'].split()[0]} s" in words
     assert "two cores of an AMD EPYC, 22 November 2026" in words
+
+
+def test_the_page_on_diagnostics_prints_the_measured_recipe():
+    path = ROOT / "docs/results/transfer-measured.json"
+    [analysis] = json.loads(path.read_text(encoding="utf-8"))["analyses"]
+    page = (ROOT / "docs/diagnostics.md").read_text(encoding="utf-8")
+    for name, one in {
+        "as measured": analysis,
+        "full alignment": ANALYSES["standard:adam:full"],
+    }.items():
+        low, high = one["drift"]["interval"]
+        rates = ", ".join(f"2^{w['log2_learning_rate']:.2f}" for w in one["widths"])
+        last = one["widths"][-1]
+        assert (
+            f"| {name} | {rates} | {one['drift']['exponent']:.2f} [{low:+.2f}, {high:+.2f}] | "
+            f"{last['loss']:.4f} ± {last['loss_spread']:.4f} |"
+        ) in page
+
+
+def test_the_page_on_numerics_prints_the_results_of_a_cpu():
+    text = (ROOT / "numerics/results/cpu-amd-epyc.json").read_text(encoding="utf-8")
+    results = sx.diagnostics.Results.from_json(text)
+    page = (ROOT / "docs/numerics.md").read_text(encoding="utf-8")
+    rows = results.table("training: held-out loss").by_key()
+    for name, rule in {
+        "Adam, epsilon 1e-8": "adam, eps 1e-8",
+        "Adam, epsilon 1e-12": "adam",
+        "Adafactor, epsilon 0": "adafactor, eps 0",
+        "Adam-atan2": "adam_atan2",
+        "Lion": "lion",
+    }.items():
+        [row] = [row for key, row in rows.items() if key[:2] == (rule, "float32")]
+        losses = [row[f"loss x 2^{power}"] for power in (0, -20, -40, -60)]
+        assert f"| {name} | {' | '.join(f'{loss:.2f}' for loss in losses)} |" in page
+    for row in results.table("optimizers: second moment after a drop").rows:
+        assert f"| {row['update']:.2f} |" in page

@@ -333,3 +333,21 @@ def test_a_shared_layer_has_two_uses():
     [uses] = captured.uses.values()
     assert [use.kind for use in uses] == ["lookup", "contraction"]
     assert [use.fan_in_grows for use in uses] == [False, True]
+
+
+def test_uses_stand_in_the_order_of_the_forward_pass():
+    """Not in that of the model, nor of the alphabet."""
+
+    def make(width):
+        keys = jax.random.split(KEY, 3)
+        return {
+            "a_last": sx.nn.Readout(width, 2, key=keys[2]),
+            "b_unused": sx.nn.Linear(width, width, key=keys[1]),
+            "c_first": sx.nn.Linear(3, width, key=keys[0]),
+        }
+
+    model = scaled(make)
+    captured = capture(
+        lambda m, x: m["a_last"](m["c_first"](x)), model, normal(3).astype("float32")
+    )
+    assert list(captured.uses) == ["c_first/weight", "a_last/weight", "b_unused/weight"]

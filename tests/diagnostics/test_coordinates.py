@@ -15,6 +15,7 @@ import pytest
 
 import scalex_eqx as sx
 from scalex_eqx.diagnostics import CoordinateCheck, coordinate_check, coordinate_figure
+from scalex_eqx.diagnostics._coordinates._run import _in_order
 
 BASE, WIDTHS, SEEDS, STEPS = 32, (32, 128), (0, 1), 3
 PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
@@ -216,6 +217,13 @@ def test_the_report_can_be_read_stored_and_drawn(of_standard: CoordinateCheck):
     table = of_standard.table()
     assert [row["weight"] for row in table.rows] == [row.name for row in of_standard.rows]
     assert len(coordinate_figure(of_standard).axes) == 2
+
+
+def test_layers_of_a_scan_follow_each_other():
+    paths = ["z_in", "blocks/up", "blocks/down", "a_out"]
+    names = ["a_out", "blocks/down/0", "blocks/down/1", "blocks/up/0", "blocks/up/1", "z_in"]
+    expected = ("z_in", "blocks/up/0", "blocks/down/0", "blocks/up/1", "blocks/down/1", "a_out")
+    assert _in_order(paths, names) == expected
 
 
 @pytest.mark.parametrize(

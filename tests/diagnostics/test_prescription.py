@@ -36,7 +36,8 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
         width_ratio=Fraction(4),
     )
     family, alignment = sx.theory.as_family("adam"), sx.full_alignment
-    exact = Law(sx.Role(role), spec, Fraction(0), family, alignment)
+    path = name.removesuffix("/0").removesuffix("/1")
+    exact = Law(path, sx.Role(role), spec, Fraction(0), family, alignment)
     alpha, omega, u = alignments
     return CoordinateRow(
         name=name,
@@ -62,7 +63,16 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
 def check(law: Any, found: dict[str, tuple], findings: tuple = ()) -> CoordinateCheck:
     rows = [row(name, role, law, found.get(name, (None,) * 3)) for name, role in NAMES.items()]
     return CoordinateCheck(
-        "passes", findings, (), tuple(rows), (), (0.5, 0.5), (64, 256), (0, 1), 10
+        verdict="passes",
+        findings=findings,
+        notices=(),
+        rows=tuple(rows),
+        shares=(),
+        loss_drops=(0.5, 0.5),
+        trained=True,
+        widths=(64, 256),
+        seeds=(0, 1),
+        steps=10,
     )
 
 

@@ -3,7 +3,7 @@
     python tests/power/coordinate_power.py [--checks 20] [--out docs/results/coordinate_power.json]
 
 Each of the twelve correct combinations of parameterization and family, and each planted fault, is
-checked `--checks` times, with three seeds a check that no other check of it uses: the multilayer
+checked `--checks` times, with three seeds that no other check uses: the multilayer
 perceptron of tests/diagnostics/test_coordinates.py, at widths 32, 64 and 128, for five steps of 64
 examples. Writes the table that the docs show.
 """
@@ -22,6 +22,7 @@ from scipy.stats import beta
 
 import scalex_eqx as sx
 from scalex_eqx.diagnostics import Table, record
+from scalex_eqx.diagnostics._coordinates._judge import SAMPLING_ERRORS, SHARP
 from scalex_eqx.diagnostics._coordinates._law import laws
 from scalex_eqx.diagnostics._coordinates._report import judge
 from scalex_eqx.diagnostics._coordinates._run import Measurements, measure
@@ -142,11 +143,36 @@ def of_seeds(found: Measurements, start: int) -> Measurements:
     )
 
 
-def checks(case: Case, count: int) -> list[Any]:
-    seeds = range(count * SEEDS)
+def checks(case: Case, count: int, first: int) -> list[Any]:
+    seeds = range(first, first + count * SEEDS)
     found = measure(case.build, loss, case.tx, batch, widths=WIDTHS, seeds=seeds, steps=(1, STEPS))
     law = laws(found.models, case.tx, None, None)
     return [judge(of_seeds(found, SEEDS * i), law, LEAST_DROP) for i in range(count)]
+
+
+def strays(checks: list[Any]) -> dict[str, float]:
+    """How far each measured exponent is from what it is meant to be, at the furthest."""
+    found: dict[str, list[float]] = {}
+    for row in (row for check in checks for row in check.rows):
+        law, matrix = row.law, row.law.role in ("embedding", "hidden", "readout")
+        if row.initial is not None:
+            off = abs(row.initial.value + float(law.size))
+            allowed = SHARP + SAMPLING_ERRORS * row.sampling
+            found.setdefault("initial size, of its tolerance", []).append(off / allowed)
+        if row.update is not None and row.update_expected is not None:
+            found.setdefault("first update", []).append(abs(row.update.value - row.update_expected))
+        if row.gradient is not None and matrix:
+            off = abs(row.gradient.value + float(law.gradient))
+            found.setdefault("first gradient", []).append(off)
+        if row.input is not None and law.role in ("hidden", "readout"):
+            found.setdefault("first input", []).append(row.input.value)
+        if row.change is not None and row.change_explained is not None:
+            change = row.change.value
+            beyond = change - max(row.change_explained, 0.0)
+            found.setdefault("change, beyond what is explained", []).append(beyond)
+            beyond = change - max(row.change_assumed, 0.0)
+            found.setdefault("change, beyond what is assumed", []).append(beyond)
+    return {name: max(values) for name, values in found.items()}
 
 
 def upper_bound(events: int, trials: int) -> float:
@@ -159,9 +185,9 @@ def main() -> None:
     parser.add_argument("--checks", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("docs/results/coordinate_power.json"))
     arguments = parser.parse_args()
-    rows, alarms, missed = [], 0, 0
-    for name, case in {**CORRECT, **FAULTS}.items():
-        made = checks(case, arguments.checks)
+    rows, alarms, missed, furthest = [], 0, 0, dict[str, float]()
+    for number, (name, case) in enumerate({**CORRECT, **FAULTS}.items()):
+        made = checks(case, arguments.checks, number * arguments.checks * SEEDS)
         verdicts = [check.verdict for check in made]
         allowed = {f"layers/{i}/weight" for i in case.culprits}
         named = sum(
@@ -172,6 +198,8 @@ def main() -> None:
             missed += len(made) - named
         else:
             alarms += rejected
+            for exponent, stray in strays(made).items():
+                furthest[exponent] = max(furthest.get(exponent, stray), stray)
         rows.append(
             {
                 "case": name,
@@ -191,9 +219,12 @@ def main() -> None:
     print(f"faults missed: {missed} of {arguments.checks * len(FAULTS)}")
     columns = ("case", "planted", "checks", "rejected", "inconclusive", "culprit named")
     table = Table("coordinate check", ("case",), columns, rows)
+    strayed = [{"exponent": name, "furthest": stray} for name, stray in furthest.items()]
+    stray_table = Table("how far correct models stray", ("exponent",), tuple(strayed[0]), strayed)
+    print(stray_table.to_markdown())
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     command = f"python tests/power/coordinate_power.py --checks {arguments.checks}"
-    arguments.out.write_text(record([table], command).to_json(), encoding="utf-8")
+    arguments.out.write_text(record([table, stray_table], command).to_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from ._alignment_exponents import (
     AlignmentExponents as AlignmentExponents,
     alignment_exponents as alignment_exponents,
 )
+from ._alignment_picture import alignment_figure as alignment_figure
 from ._capture import (
     Captured as Captured,
     NotFollowed as NotFollowed,

@@ -95,8 +95,8 @@ def alignment(
     print(measure(initial_model, model, tokens))
     ```
 
-    Two forward passes, and for each product three more of the same shape: about six times a
-    forward pass, or one training step. Nothing has to be kept in training but the initial weights,
+    Two forward passes, and for each product three more of the same shape: about six forward passes
+    as measured on a small Transformer. Nothing has to be kept in training but the initial weights,
     so that it can be done every some steps, on any batch.
 
     Changes are those of the weights as they are used. A forward pass that converts them to a

@@ -28,7 +28,7 @@ class PrescribedWeight:
 
     **Arguments:**
 
-    - `name`, `role`: of the weight.
+    - `name`, `path`, `role`: of the weight; layers of a stack have one path.
     - `measured`: alpha, omega and u; `None` where they are not defined or nothing changed.
     - `used`: those with omega as assumed; `None` for a weight whose fan-in doesn't grow.
     - `full`, `none`: its exponent under the presets.
@@ -37,6 +37,7 @@ class PrescribedWeight:
     """
 
     name: str
+    path: str
     role: Role
     measured: tuple[Exponent | None, ...]
     used: Alignment | None
@@ -74,7 +75,7 @@ class Prescription:
         found: dict[str, Fraction] = {}
         for weight in self.weights:
             exponent = weight.measured_omega if measured_omega else weight.assumed_omega
-            path = _path(weight.name)
+            path = weight.path
             found[path] = max(found.get(path, exponent), exponent)
         return found
 
@@ -83,7 +84,7 @@ class Prescription:
         further ones for the paths that differ from it.
         """
         rates = self.rates(measured_omega=measured_omega)
-        roles = {_path(weight.name): str(weight.role) for weight in self.weights}
+        roles = {weight.path: str(weight.role) for weight in self.weights}
         found: dict[str, Fraction] = {}
         for path, exponent in rates.items():
             found[roles[path]] = max(found.get(roles[path], exponent), exponent)
@@ -209,7 +210,10 @@ def _prescribed(
     row: CoordinateRow, used: Alignment | None, exponents: Sequence[Fraction]
 ) -> PrescribedWeight:
     measured = tuple(getattr(row, name) for name in _FIELDS)
-    return PrescribedWeight(row.name, row.law.role, measured, used, *_presets(row), *exponents)
+    law = row.law
+    return PrescribedWeight(
+        row.name, law.path, law.role, measured, used, *_presets(row), *exponents
+    )
 
 
 def _one(rows: Sequence[CoordinateRow], role: Role) -> CoordinateRow:
@@ -226,14 +230,6 @@ def _check_sound(check: CoordinateCheck) -> None:
             f"the check was rejected: {certain[0].weight} {certain[0].text}. Mend that first; "
             "alignment measured on a model that is not what it declares prescribes nothing"
         )
-
-
-def _path(name: str) -> str:
-    """Without the numbers of layers in a stack."""
-    parts = name.split("/")
-    while parts[-1].isdigit():
-        parts.pop()
-    return "/".join(parts)
 
 
 def _cells(weight: PrescribedWeight) -> list[str]:

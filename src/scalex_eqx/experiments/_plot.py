@@ -91,7 +91,7 @@ def _draw_panel(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     exponent = describe_exponent(analysis.drift).partition(" over ")[0]
-    axes.set_title(analysis.recipe, loc="left", fontsize=11, fontweight="bold", pad=19)
+    axes.set_title(_shortened(analysis.recipe), loc="left", fontsize=11, fontweight="bold", pad=19)
     axes.text(
         0.0,
         1.025,
@@ -99,6 +99,11 @@ def _draw_panel(
         color=VERDICT_COLOURS[analysis.verdict],
         transform=axes.transAxes,
     )
+
+
+def _shortened(recipe: str) -> str:
+    """A recipe with exponents of its own may be longer than the panel is wide."""
+    return recipe if len(recipe) <= 52 else f"{recipe[:51]}…"
 
 
 def _curve(runs: Sequence[Run], recipe: str, width: int) -> Curve:

@@ -24,8 +24,8 @@ class Captured(eqx.Module):
     **Arguments:**
 
     - `result`: what `apply` returned.
-    - `uses`: by the weight's path its uses, in the order in which the pass reaches them. A
-        weight that isn't used has none; a tied embedding has two.
+    - `uses`: by the weight's path its uses, both in the order in which the pass reaches them,
+        until `jit` sorts the paths. A weight that isn't used has none; a tied embedding has two.
     - `not_followed`: the weights whose uses were not all found, with the reason. A matrix that is
         multiplied by an input entry by entry is among them: where its sum is taken is not seen.
     """
@@ -85,7 +85,8 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     arguments = jtu.tree_leaves(eqx.filter((model, inputs), eqx.is_array))
     results, meetings = run(program, arguments)
     weights = {path: leaf for path, leaf in leaves if _is_trained(leaf)}
-    uses: dict[str, tuple[Use, ...]] = dict.fromkeys(weights, ())
+    reached = [site.path for site in program.sites]
+    uses: dict[str, tuple[Use, ...]] = dict.fromkeys([*reached, *weights], ())
     for site, meeting in zip(program.sites, meetings, strict=True):
         weight = weights[site.path]
         uses[site.path] += (use_at(site, meeting, weight.spec, weight.value.ndim),)

@@ -32,6 +32,7 @@ class Law:
 
     **Arguments:**
 
+    - `path`: of the weight; layers of a stack share one.
     - `role`: as the shapes show it at the widths that were built.
     - `spec`: as it is declared.
     - `rate`: $c$, of the learning rate that the optimizer gives it.
@@ -39,6 +40,7 @@ class Law:
     - `alignment`: what is assumed of it; that of a weight whose fan-in doesn't grow is 0.
     """
 
+    path: str
     role: Role
     spec: WeightSpec
     rate: Fraction
@@ -115,6 +117,7 @@ def laws(
         rules = [part for part in chain if part.works_on(path)]
         own = as_family(family) if family is not None else _family(path, rules)
         found[name] = Law(
+            path,
             shown_role(first[name][1], weight),
             weight.spec,
             _rate(path, weight.spec, rules),

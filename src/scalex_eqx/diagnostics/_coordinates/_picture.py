@@ -48,6 +48,8 @@ def coordinate_figure(check: CoordinateCheck) -> Figure:
 
 
 def _sizes(axes: Axes, check: CoordinateCheck, rows: list[CoordinateRow]) -> None:
+    from matplotlib.ticker import NullLocator
+
     for role, colour in _COLOURS.items():
         of_role = [row for row in rows if row.law.role is role]
         if of_role:
@@ -61,8 +63,8 @@ def _sizes(axes: Axes, check: CoordinateCheck, rows: list[CoordinateRow]) -> Non
         yscale="log",
     )
     axes.set_xticks(check.widths, labels=[str(width) for width in check.widths])
-    axes.minorticks_off()
-    axes.legend(fontsize="small")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def _exponents(axes: Axes, rows: list[CoordinateRow]) -> None:

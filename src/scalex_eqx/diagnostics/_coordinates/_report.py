@@ -34,6 +34,7 @@ class CoordinateCheck:
     - `rows`: the exponents of every use of every weight.
     - `shares`: what weight decay and epsilon take of a step, by weight and width.
     - `loss_drops`: by width, the share of the initial loss that training took off.
+    - `trained`: whether that was enough at every width.
     - `widths`, `seeds`, `steps`: at which, and after how many steps.
     """
 
@@ -43,6 +44,7 @@ class CoordinateCheck:
     rows: tuple[CoordinateRow, ...]
     shares: tuple[StepShares, ...]
     loss_drops: tuple[float, ...]
+    trained: bool
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
     steps: int
@@ -56,6 +58,8 @@ class CoordinateCheck:
             more = f" ({alike} more like it)" if alike else ""
             return f"rejected: {worst.weight} {worst.text}{more}"
         drops = ", ".join(f"{100 * drop:.1f} %" for drop in self.loss_drops)
+        if self.verdict == "inconclusive" and self.trained:
+            return "inconclusive: not every weight was followed; the notes say which"
         if self.verdict == "inconclusive":
             return f"inconclusive: the loss fell by {drops} at the widths; train longer or faster"
         return f"passes: nothing found, and the loss fell by {drops}"
@@ -130,10 +134,12 @@ def _shown(value: float | None) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of several names, and how many there are more."""
+    """One name, or several in front of a predicate in the singular."""
+    if len(names) == 1:
+        return names[0]
     if len(names) < 4:
-        return ", ".join(names)
-    return f"{', '.join(names[:2])} (and {len(names) - 2} more, each)"
+        return f"{', '.join(names)}: each"
+    return f"{', '.join(names[:2])} and {len(names) - 2} more: each"
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -221,32 +227,28 @@ def judge(
     _check_moved(judged)
     wrong = tuple(findings(judged, found))
     drops = tuple(loss_drops(found))
+    # Written so that a loss that is not a number counts as one that didn't fall.
+    trained = all(drop >= least_drop for drop in drops)
     notices = [f"{name} has no gradient, and is left out" for name in idle]
     notices += [f"not followed: {lost.path} {lost.reason}" for lost in found.not_followed]
     return CoordinateCheck(
-        _verdict(wrong, drops, least_drop, bool(found.not_followed)),
+        _verdict(wrong, trained, bool(found.not_followed)),
         wrong,
         (*notices, *broken_assumptions(judged), *notable(found.widths, shares)),
         tuple(judged),
         tuple(shares),
         drops,
+        trained,
         found.widths,
         found.seeds,
         found.steps[-1],
     )
 
 
-def _verdict(
-    wrong: Sequence[CoordinateFinding], drops: Sequence[float], least: float, lost: bool
-) -> Verdict:
-    if any(finding.certain for finding in wrong):
+def _verdict(wrong: Sequence[CoordinateFinding], trained: bool, lost: bool) -> Verdict:
+    if any(finding.certain for finding in wrong) or (wrong and trained):
         return "rejected"
-    # Written so that a loss that is not a number counts as one that didn't fall.
-    if not all(drop >= least for drop in drops):
-        return "inconclusive"
-    if wrong:
-        return "rejected"
-    return "inconclusive" if lost else "passes"
+    return "passes" if trained and not lost else "inconclusive"
 
 
 def _check_arguments(widths: Sequence[int], seeds: Sequence[int], steps: int) -> None:

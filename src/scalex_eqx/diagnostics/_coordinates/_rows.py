@@ -64,7 +64,7 @@ class CoordinateRow:
 def rows(found: Measurements, laws: Mapping[str, Law]) -> tuple[list[CoordinateRow], list[str]]:
     """A row for each use, and the weights that have no gradient."""
     idle = _without_gradient(found)
-    names = [name for name in found.uses[found.steps[0]][0][0] if name.split("#")[0] in laws]
+    names = [name for name in found.order if name.split("#")[0] in laws]
     kept = [name for name in names if name.split("#")[0] not in idle]
     return [_row(name, laws[name.split("#")[0]], found) for name in kept], sorted(idle)
 

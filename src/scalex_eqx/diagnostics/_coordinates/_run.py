@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class Measurements:
     - `losses`: (widths, seeds, steps + 1) on the batch that the activations are looked at on.
     - `models`: a model's shapes for each width.
     - `not_followed`: weights whose uses were not all found.
+    - `order`: the names of the uses in the order in which the model reaches them.
     """
 
     widths: tuple[int, ...]
@@ -50,6 +52,7 @@ class Measurements:
     losses: np.ndarray
     models: list[PyTree]
     not_followed: tuple[NotFollowed, ...]
+    order: tuple[str, ...]
 
 
 def measure(
@@ -81,6 +84,7 @@ def measure(
         losses=np.stack([one["losses"] for one in found]),
         models=[one["model"] for one in found],
         not_followed=found[0]["not_followed"],
+        order=found[0]["order"],
     )
 
 
@@ -92,7 +96,8 @@ def _tell(advance: Advance | None, width: int, index: int, widths: int, share: f
 def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, Any]:
     start = eqx.filter_jit(jax.vmap(functools.partial(_start, build, tx, width)))
     step = eqx.filter_jit(jax.vmap(functools.partial(_step, loss, tx, batch), in_axes=(0, 0, None)))
-    look = eqx.filter_jit(jax.vmap(functools.partial(_look, loss, batch)))
+    order: list[str] = []
+    look = eqx.filter_jit(jax.vmap(functools.partial(_look, loss, batch, order)))
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     told(0.0)
     initial, state = start(keys)
@@ -117,7 +122,23 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
         "losses": np.stack(losses, axis=1),
         "model": shapes,
         "not_followed": lost,
+        "order": _in_order(order, list(uses[max(steps)][0])),
     }
+
+
+def _in_order(paths: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The names of uses as the model reaches them; within a scan, layer by layer."""
+    layers = {path: [name for name in names if _is_layer(name, path)] for path in paths}
+    found: list[str] = []
+    for _, group in itertools.groupby(paths, key=lambda path: len(layers[path])):
+        for turn in zip(*(layers[path] for path in group), strict=True):
+            found += turn
+    return tuple(found)
+
+
+def _is_layer(name: str, path: str) -> bool:
+    rest = name.removeprefix(f"{path}/")
+    return name == path or (rest != name and rest.replace("/", "").isdigit())
 
 
 def _start(build, tx, width, key):
@@ -140,9 +161,12 @@ def _step(loss, tx, batch, carry, key, count):
     return (eqx.apply_updates(model, update), new_state), (value, sizes)
 
 
-def _look(loss, batch, initial, model, key) -> tuple[Array, MeasuredAlignments]:
+def _look(loss, batch, order, initial, model, key) -> tuple[Array, MeasuredAlignments]:
     inputs = batch(jax.random.fold_in(key, 0))
-    return loss(model, *inputs), alignment(loss, initial, model, *inputs)
+    measured = alignment(loss, initial, model, *inputs)
+    # What leaves a compiled function has its keys sorted: the order is noted as it is traced.
+    order[:] = measured.uses
+    return loss(model, *inputs), measured
 
 
 def map_layers(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> dict[str, Array]:
