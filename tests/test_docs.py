@@ -451,8 +451,10 @@ def test_options_exist(page: Path):
     commands: tuple[Any, ...] = (Transfer, Report, Exponents, Plan, Check, Align, Stress)
     fields = (field for command in commands for field in dataclasses.fields(command))
     known = {f"--{field.name.replace('_', '-')}" for field in fields}
-    suite = (ROOT / "numerics/conftest.py").read_text(encoding="utf-8")
-    known |= set(re.findall(r'addoption\(\s*"(--[a-z-]+)"', suite))
+    scripts = [ROOT / "numerics/conftest.py", *(ROOT / "tests").glob("*/*_*.py")]
+    for script in scripts:
+        text = script.read_text(encoding="utf-8")
+        known |= set(re.findall(r'add_?(?:option|argument)\(\s*"(--[a-z-]+)"', text))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert named <= known
 
