@@ -29,7 +29,9 @@ def test_one_learning_rate_for_all_is_rejected(scalex, tmp_path):
     text = scalex("check", *recipe, *SMALL.split(), "--picture", picture, code=1)
     lines = text.splitlines()
     assert lines[0].startswith("widths 16, 32, 2 seeds, 2 steps")
-    assert lines[-1].startswith("rejected: blocks/attention/key/weight/0 has a learning rate that")
+    assert lines[-1].startswith(
+        "rejected: blocks/attention/query/weight/0 has a learning rate that"
+    )
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
