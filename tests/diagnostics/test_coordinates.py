@@ -201,6 +201,65 @@ def test_decay_is_shown_at_every_width():
         assert share.decay == pytest.approx((expected, expected), rel=1e-5)
 
 
+def unmodified(width, key):
+    """A model of Equinox's own, with activations and flags that are no arrays."""
+    return sx.parameterize(
+        lambda width: eqx.nn.MLP(8, 4, width, 2, key=key),
+        width=width,
+        base_width=BASE,
+        parameterization=sx.standard,
+    )
+
+
+def resolved_loss(model, x, y):
+    return loss(sx.resolve(model), x, y)
+
+
+def test_an_unmodified_model_and_clipped_sgd_pass():
+    """A clip by the gradients' norm, which changes with the width, is no weight's mistake."""
+    tx = optax.chain(optax.clip_by_global_norm(0.1), sx.sgd(1.0))
+    found = coordinate_check(
+        unmodified, resolved_loss, tx, batch, widths=WIDTHS, seeds=SEEDS, steps=STEPS
+    )
+    assert found.verdict == "passes"
+    assert any("a factor in common" in notice for notice in found.notices)
+
+
+def test_behind_a_readout_that_starts_at_zero_faults_are_still_seen():
+    def zeroed(model):
+        where: Any = lambda model: model.layers[3].weight.value  # noqa: E731
+        return eqx.tree_at(where, model, replace_fn=jnp.zeros_like)
+
+    def wrong(width, key):
+        where: Any = lambda model: model.layers[1].weight.value  # noqa: E731
+        model = builder(sx.mup)(width, key)
+        return zeroed(eqx.tree_at(where, model, replace_fn=lambda w: w * (width / BASE) ** 0.5))
+
+    correct = check(lambda width, key: zeroed(builder(sx.mup)(width, key)), ADAM)
+    assert correct.verdict == "inconclusive" and correct.findings == ()
+    assert any("layers/1/weight has no gradient at first" in text for text in correct.notices)
+    assert kinds(check(wrong, ADAM)) == {("initial", "layers/1/weight")}
+
+
+def test_a_base_width_that_follows_the_width_is_refused():
+    def build(width, key):
+        return sx.parameterize(
+            lambda width: Perceptron(width, key),
+            width=width,
+            base_width=width,
+            parameterization=sx.standard,
+        )
+
+    with pytest.raises(ValueError, match="have different base widths, 32, 128; give parameterize"):
+        check(build, ADAM)
+
+
+def test_a_loss_that_rises_is_named():
+    upwards = optax.chain(sx.sgd(1.0), optax.scale(-1.0))
+    found = check(builder(sx.standard), upwards, steps=1)
+    assert found.verdict == "inconclusive" and "the loss rose" in found.summary
+
+
 def test_what_does_not_train_is_inconclusive():
     """Adam's exponents with SGD, at a rate at which the loss hardly moves."""
     exponents = {"embedding": 0, "hidden": 1, "readout": 1, "vector": 0, "constant": 0}

@@ -1,5 +1,6 @@
 """Learning rates from measured alignment, against the closed forms of Everett et al. (2024)."""
 
+import dataclasses
 import math
 from fractions import Fraction
 from typing import Any
@@ -163,3 +164,15 @@ def test_a_rejected_check_prescribes_nothing():
     wrong = sx.diagnostics.CoordinateFinding("initial", "first/weight", -1.0, -0.5, "is wrong")
     with pytest.raises(ValueError, match=r"was rejected: first/weight is wrong. Mend that first"):
         prescribe(check(sx.standard, dict.fromkeys(NAMES, AS_ASSUMED), (wrong,)))
+
+
+def test_a_single_seed_prescribes_nothing():
+    found = check(sx.standard, dict.fromkeys(NAMES, AS_ASSUMED))
+    with pytest.raises(ValueError, match="has one seed, and so no interval"):
+        prescribe(dataclasses.replace(found, seeds=(0,)))
+
+
+def test_a_model_that_does_not_train_prescribes_nothing():
+    found = check(sx.standard, dict.fromkeys(NAMES, AS_ASSUMED))
+    with pytest.raises(ValueError, match="Alignment is that of a model that trains"):
+        prescribe(dataclasses.replace(found, trained=False, verdict="inconclusive"))

@@ -25,7 +25,7 @@ from scalex_eqx.diagnostics import Table, record
 from scalex_eqx.diagnostics._coordinates._judge import SAMPLING_ERRORS, SHARP
 from scalex_eqx.diagnostics._coordinates._law import laws
 from scalex_eqx.diagnostics._coordinates._report import judge
-from scalex_eqx.diagnostics._coordinates._run import Measurements, measure
+from scalex_eqx.diagnostics._coordinates._run import Measurements, measure, shapes
 
 BASE, WIDTHS, SEEDS, STEPS = 32, (32, 64, 128), 3, 5
 LEAST_DROP = 0.02
@@ -145,8 +145,18 @@ def of_seeds(found: Measurements, start: int) -> Measurements:
 
 def checks(case: Case, count: int, first: int) -> list[Any]:
     seeds = range(first, first + count * SEEDS)
-    found = measure(case.build, loss, case.tx, batch, widths=WIDTHS, seeds=seeds, steps=(1, STEPS))
-    law = laws(found.models, case.tx, None, None)
+    models = shapes(case.build, WIDTHS)
+    law = laws(models, case.tx, None, None)
+    found = measure(
+        case.build,
+        loss,
+        case.tx,
+        batch,
+        widths=WIDTHS,
+        models=models,
+        seeds=seeds,
+        steps=(1, STEPS),
+    )
     return [judge(of_seeds(found, SEEDS * i), law, LEAST_DROP) for i in range(count)]
 
 

@@ -143,8 +143,8 @@ def prescribe(check: CoordinateCheck) -> Prescription:
 
     **Returns:** a `Prescription`.
 
-    **Raises:** `ValueError` if the check was rejected for something certain, or the model lacks an
-    embedding or a readout.
+    **Raises:** `ValueError` if the check was rejected for something certain, its loss didn't fall,
+    it has a single seed, or the model lacks an embedding or a readout.
     """
     _check_sound(check)
     rows = [row for row in check.rows if "#" not in row.name]
@@ -224,6 +224,13 @@ def _one(rows: Sequence[CoordinateRow], role: Role) -> CoordinateRow:
 
 
 def _check_sound(check: CoordinateCheck) -> None:
+    if len(check.seeds) < 2:
+        raise ValueError(
+            "the check has one seed, and so no interval that would tell an alignment from noise; "
+            "give coordinate_check at least two seeds"
+        )
+    if not check.trained:
+        raise ValueError(f"{check.summary}. Alignment is that of a model that trains")
     certain = [finding for finding in check.findings if finding.certain]
     if certain:
         raise ValueError(

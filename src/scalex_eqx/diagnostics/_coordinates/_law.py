@@ -127,6 +127,12 @@ def laws(
     return found
 
 
+def may_rescale(model: PyTree, tx: optax.GradientTransformation) -> bool:
+    """Whether the optimizer has a part that may scale all gradients alike, before they are used."""
+    chain = parts(jax.eval_shape(tx.init, eqx.filter(model, is_trainable)))
+    return any(part.rule is None or "clip" in part.rule.name for part in chain)
+
+
 def shown_role(small: Weight, large: Weight) -> Role:
     """The role that the shapes of a weight at two widths show."""
     spec = large.spec

@@ -7,14 +7,14 @@ from typing import Literal
 import optax
 from jaxtyping import Array
 
-from ...theory import Alignment, UpdateFamily
+from ...theory import Alignment, Role, UpdateFamily
 from .._columns import columns
 from .._exponent import Exponent
 from .._results import Table
 from ._judge import CoordinateFinding, broken_assumptions, findings
-from ._law import Law, laws
+from ._law import Law, laws, may_rescale
 from ._rows import CoordinateRow, loss_drops, rows
-from ._run import Advance, Batch, Build, Measurements, measure
+from ._run import Advance, Batch, Build, Measurements, measure, shapes
 from ._shares import StepShares, notable, shares
 
 Verdict = Literal["passes", "rejected", "inconclusive"]
@@ -27,7 +27,8 @@ class CoordinateCheck:
     **Arguments:**
 
     - `verdict`: `"rejected"`, with the culprits in `findings`; `"inconclusive"` if nothing was
-        found but the loss didn't fall either, or a weight was not followed; else `"passes"`.
+        found but the loss didn't fall either, a weight was not followed, or a matrix had no
+        gradient at first, as behind a readout that starts at zero; else `"passes"`.
     - `findings`: what is wrong, the worst first.
     - `notices`: assumed alignments that don't hold, weights that could not be judged, and those of
         whose update epsilon takes more and more.
@@ -59,7 +60,12 @@ class CoordinateCheck:
             return f"rejected: {worst.weight} {worst.text}{more}"
         drops = ", ".join(f"{100 * drop:.1f} %" for drop in self.loss_drops)
         if self.verdict == "inconclusive" and self.trained:
-            return "inconclusive: not every weight was followed; the notes say which"
+            return "inconclusive: not every weight could be judged; the notes say which and why"
+        if self.verdict == "inconclusive" and not all(drop > -0.1 for drop in self.loss_drops):
+            return (
+                "inconclusive: the loss rose; train at a smaller learning rate, and see that the "
+                "optimizer has one"
+            )
         if self.verdict == "inconclusive":
             return f"inconclusive: the loss fell by {drops} at the widths; train longer or faster"
         return f"passes: nothing found, and the loss fell by {drops}"
@@ -210,10 +216,20 @@ def coordinate_check(
     _check_arguments(widths, seeds, steps)
     ordered = sorted(widths)
     looked = dict.fromkeys((1, steps))
+    models = shapes(build, ordered)
+    law = laws(models, tx, family, alignment)
     found = measure(
-        build, loss, tx, batch, widths=ordered, seeds=seeds, steps=list(looked), advance=advance
+        build,
+        loss,
+        tx,
+        batch,
+        widths=ordered,
+        models=models,
+        seeds=seeds,
+        steps=list(looked),
+        advance=advance,
     )
-    return judge(found, laws(found.models, tx, family, alignment), least_drop, shares(found, tx))
+    return judge(found, law, least_drop, shares(found, tx), rescaled=may_rescale(models[-1], tx))
 
 
 def judge(
@@ -221,18 +237,19 @@ def judge(
     laws: Mapping[str, Law],
     least_drop: float,
     shares: Sequence[StepShares] = (),
+    *,
+    rescaled: bool = False,
 ) -> CoordinateCheck:
     """The check's result, from what was measured and what was meant."""
-    judged, idle = rows(found, laws)
+    judged, notices = rows(found, laws, rescaled=rescaled)
     _check_moved(judged)
     wrong = tuple(findings(judged, found))
     drops = tuple(loss_drops(found))
     # Written so that a loss that is not a number counts as one that didn't fall.
     trained = all(drop >= least_drop for drop in drops)
-    notices = [f"{name} has no gradient, and is left out" for name in idle]
     notices += [f"not followed: {lost.path} {lost.reason}" for lost in found.not_followed]
     return CoordinateCheck(
-        _verdict(wrong, trained, bool(found.not_followed)),
+        _verdict(wrong, trained, bool(found.not_followed) or any(map(_unjudged, judged))),
         wrong,
         (*notices, *broken_assumptions(judged), *notable(found.widths, shares)),
         tuple(judged),
@@ -249,6 +266,12 @@ def _verdict(wrong: Sequence[CoordinateFinding], trained: bool, lost: bool) -> V
     if any(finding.certain for finding in wrong) or (wrong and trained):
         return "rejected"
     return "passes" if trained and not lost else "inconclusive"
+
+
+def _unjudged(row: CoordinateRow) -> bool:
+    """Whether it is a matrix of which the first update told nothing."""
+    matrix = row.law.role in (Role.embedding, Role.hidden, Role.readout)
+    return row.update is None and matrix and "#" not in row.name
 
 
 def _check_arguments(widths: Sequence[int], seeds: Sequence[int], steps: int) -> None:

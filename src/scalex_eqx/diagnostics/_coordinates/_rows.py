@@ -12,8 +12,8 @@ from .._exponent import Exponent, fit_exponent
 from ._law import Law
 from ._run import Measurements
 
-# A gradient that is so much smaller than the median of all is what rounding leaves of zero.
-_NO_GRADIENT = 1e-5
+# A gradient that is so much smaller than the largest of all is what rounding leaves of zero.
+_NO_GRADIENT = 1e-6
 _OCTAVES_PER_E = math.log2(math.e)
 
 
@@ -61,23 +61,70 @@ class CoordinateRow:
     sizes: tuple[float, ...]
 
 
-def rows(found: Measurements, laws: Mapping[str, Law]) -> tuple[list[CoordinateRow], list[str]]:
-    """A row for each use, and the weights that have no gradient."""
+def rows(
+    found: Measurements, laws: Mapping[str, Law], *, rescaled: bool
+) -> tuple[list[CoordinateRow], list[str]]:
+    """A row for each use, and a notice for what could not be judged as it should be.
+
+    **Arguments:**
+
+    - `found`, `laws`: what was measured and what was meant.
+    - `rescaled`: whether something in the optimizer, such as a clip, may scale all gradients by
+        one factor.
+    """
     idle = _without_gradient(found)
+    notices = [
+        f"{name} has no gradient at first, so that its update is not judged" for name in idle
+    ]
     names = [name for name in found.order if name.split("#")[0] in laws]
-    kept = [name for name in names if name.split("#")[0] not in idle]
-    return [_row(name, laws[name.split("#")[0]], found) for name in kept], sorted(idle)
+    made = [_row(name, laws[name.split("#")[0]], found) for name in names]
+    made = [_unmoved(row) if row.name.split("#")[0] in idle else row for row in made]
+    return _common_factor(made, notices) if rescaled else (made, notices)
 
 
-def _without_gradient(found: Measurements) -> set[str]:
+def _without_gradient(found: Measurements) -> list[str]:
     """Weights whose gradient is zero up to rounding at some width."""
-    idle = set()
-    for width in found.gradients:
-        for name in width[0]:
-            sizes = [seed[name] / np.median(list(seed.values())) for seed in width]
-            if not max(sizes) > _NO_GRADIENT:
-                idle.add(name)
+    idle = []
+    for name in found.gradients[0][0]:
+        shares = [
+            max(seed[name] / (max(seed.values()) or 1.0) for seed in width)
+            for width in found.gradients
+        ]
+        if not min(shares) > _NO_GRADIENT:
+            idle.append(name)
     return idle
+
+
+def _unmoved(row: CoordinateRow) -> CoordinateRow:
+    """What is left to say of a weight that nothing has moved at first."""
+    return dataclasses.replace(
+        row, gradient=None, update=None, update_expected=None, change=None, change_explained=None
+    )
+
+
+def _common_factor(
+    rows: list[CoordinateRow], notices: list[str]
+) -> tuple[list[CoordinateRow], list[str]]:
+    """Takes off by what the first updates of all weights alike follow the gradients no further."""
+    off = [
+        row.update.value - row.update_expected
+        for row in rows
+        if row.update is not None and row.update_expected is not None
+    ]
+    common = float(np.median(off)) if off else 0.0
+    if abs(common) > 0.005:
+        notices = [
+            *notices,
+            f"the first updates of all weights have a factor in common that goes as "
+            f"n^{common:+.2f}, as from clipping the gradients' norm",
+        ]
+    moved = [
+        row
+        if row.update_expected is None
+        else dataclasses.replace(row, update_expected=row.update_expected + common)
+        for row in rows
+    ]
+    return moved, notices
 
 
 def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:

@@ -55,6 +55,27 @@ class Measurements:
     order: tuple[str, ...]
 
 
+def shapes(build: Build, widths: Sequence[int]) -> list[PyTree]:
+    """The model at each width, of which nothing is computed.
+
+    **Raises:** `ValueError` for arrays without a scaling law, and if the models don't have the same
+    base width.
+    """
+    models = [eqx.filter_eval_shape(build, width, jax.random.key(0)) for width in widths]
+    bases = set()
+    for width, model in zip(widths, models, strict=True):
+        require_complete(eqx.filter(model, lambda x: isinstance(x, jax.ShapeDtypeStruct)))
+        ratios = {w.spec.width_ratio for w in weights_with_paths(model).values()}
+        bases |= {width / ratio for ratio in ratios if ratio is not None}
+    if len(bases) > 1:
+        raise ValueError(
+            f"the models at widths {', '.join(map(str, widths))} have different base widths, "
+            f"{', '.join(map(str, sorted(bases)))}; give parameterize the same base_width at every "
+            "width"
+        )
+    return models
+
+
 def measure(
     build: Build,
     loss: Callable[..., Array],
@@ -62,11 +83,15 @@ def measure(
     batch: Batch,
     *,
     widths: Sequence[int],
+    models: Sequence[PyTree],
     seeds: Sequence[int],
     steps: Sequence[int],
     advance: Advance | None = None,
 ) -> Measurements:
-    """Everything, width after width; `advance(width, done, total)` is called between steps."""
+    """Everything, width after width; `advance(width, done, total)` is called between steps.
+
+    `models` are the model's `shapes` at the widths.
+    """
     found = []
     for index, width in enumerate(widths):
         told = functools.partial(_tell, advance, width, index, len(widths))
@@ -80,9 +105,9 @@ def measure(
         gradients=[[seed["gradient"] for seed in first] for first in firsts],
         moved=[[seed["moved"] for seed in first] for first in firsts],
         decay=[[seed["decay"] for seed in first] for first in firsts],
-        entries=[one["entries"] for one in found],
+        entries=[_entries(model) for model in models],
         losses=np.stack([one["losses"] for one in found]),
-        models=[one["model"] for one in found],
+        models=list(models),
         not_followed=found[0]["not_followed"],
         order=found[0]["order"],
     )
@@ -94,15 +119,17 @@ def _tell(advance: Advance | None, width: int, index: int, widths: int, share: f
 
 
 def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, Any]:
-    start = eqx.filter_jit(jax.vmap(functools.partial(_start, build, tx, width)))
-    step = eqx.filter_jit(jax.vmap(functools.partial(_step, loss, tx, batch), in_axes=(0, 0, None)))
+    # What is no array in a model, an activation or a flag, stays as it is.
+    every = eqx.if_array(0)
+    start = eqx.filter_jit(eqx.filter_vmap(functools.partial(_start, build, tx, width)))
+    step = eqx.filter_jit(
+        eqx.filter_vmap(functools.partial(_step, loss, tx, batch), in_axes=(every, every, None))
+    )
     order: list[str] = []
-    look = eqx.filter_jit(jax.vmap(functools.partial(_look, loss, batch, order)))
+    look = eqx.filter_jit(eqx.filter_vmap(functools.partial(_look, loss, batch, order)))
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     told(0.0)
     initial, state = start(keys)
-    shapes = eqx.filter_eval_shape(build, width, jax.random.key(0))
-    require_complete(eqx.filter(shapes, lambda x: isinstance(x, jax.ShapeDtypeStruct)))
     model, losses, uses, first, lost, value = initial, [], {}, [], (), None
     for count in range(1, max(steps) + 1):
         (model, state), (value, sizes) = step((model, state), keys, jnp.asarray(count - 1))
@@ -118,9 +145,7 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
     return {
         "uses": uses,
         "first": [{kind: by_layer(tree) for kind, tree in one.items()} for one in first],
-        "entries": _entries(shapes),
         "losses": np.stack(losses, axis=1),
-        "model": shapes,
         "not_followed": lost,
         "order": _in_order(order, list(uses[max(steps)][0])),
     }

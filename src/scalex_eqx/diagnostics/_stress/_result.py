@@ -117,7 +117,7 @@ class Stress:
     @property
     def largest(self) -> float:
         """The largest entry of any update, relative to the RMS at unit scale; NaN passed over."""
-        return max(s.largest for s in self.scales if not math.isnan(s.largest))
+        return max((s.largest for s in self.scales if not math.isnan(s.largest)), default=math.nan)
 
     @property
     def excess(self) -> float:
