@@ -19,6 +19,7 @@ RANKS = {
     "theory": 0,
     "_spec": 1,
     "_weight": 2,
+    "_jaxpr": 2,
     "ops": 3,
     "_parameterize": 4,
     "nn": 4,

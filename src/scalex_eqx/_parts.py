@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import optax
@@ -33,6 +33,22 @@ class Part(NamedTuple):
     def works_on(self, path: str) -> bool:
         """Whether the weight at `path` passes through it."""
         return self.live is None or path in self.live
+
+
+def degree_at_scaling(rules: Iterable[Rule | None]) -> Degree | None:
+    """That of the updates where they are scaled by the width first, or where they come out.
+
+    `None` if a transformation in front of that is not one of ours.
+    """
+    degree = Degree(update=1)
+    for rule in rules:
+        if rule is None:
+            return None
+        if rule.family is not None:
+            break
+        out = rule.output
+        degree = Degree(out.update * degree.update, out.weight + out.update * degree.weight)
+    return degree
 
 
 _ACCUMULATE = Rule("MultiSteps", fields=(("acc_grads", Degree(update=1)),))

@@ -23,7 +23,7 @@ from scipy.stats import beta
 import scalex_eqx as sx
 from scalex_eqx.diagnostics import Table, record
 from scalex_eqx.diagnostics._coordinates._judge import SAMPLING_ERRORS, SHARP
-from scalex_eqx.diagnostics._coordinates._law import laws
+from scalex_eqx.diagnostics._coordinates._law import laws, optimizer_parts
 from scalex_eqx.diagnostics._coordinates._report import judge
 from scalex_eqx.diagnostics._coordinates._run import Measurements, measure, shapes
 
@@ -146,7 +146,7 @@ def of_seeds(found: Measurements, start: int) -> Measurements:
 def checks(case: Case, count: int, first: int) -> list[Any]:
     seeds = range(first, first + count * SEEDS)
     models = shapes(case.build, WIDTHS)
-    law = laws(models, case.tx, None, None)
+    law = laws(models, optimizer_parts(models[-1], case.tx), None, None)
     found = measure(
         case.build,
         loss,

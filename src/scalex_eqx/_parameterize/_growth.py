@@ -30,9 +30,7 @@ def role_from_shapes(
     base, probe, wanted = shapes
     grows_in = _grows(base, probe, spec.fan_in, probe_ratio)
     grows_out = _grows(base, probe, spec.fan_out, probe_ratio)
-    role = _ROLES[grows_in, grows_out]
-    if role is Role.embedding and not spec.fan_in:
-        role = Role.vector
+    role = role_from_growth(spec, grows_in, grows_out)
     for axes, grows in ((spec.fan_in, grows_in), (spec.fan_out, grows_out)):
         growth = ratio if grows else Fraction(1)
         if _grows(base, wanted, axes, ratio) != (growth != 1):
@@ -41,6 +39,12 @@ def role_from_shapes(
                 f"have grown by {growth}"
             )
     return role
+
+
+def role_from_growth(spec: WeightSpec, grows_in: bool, grows_out: bool) -> Role:
+    """The role of a weight whose fan-in and fan-out grow with the width or don't."""
+    role = _ROLES[grows_in, grows_out]
+    return Role.vector if role is Role.embedding and not spec.fan_in else role
 
 
 def _check_stack(spec: WeightSpec, *shapes: Shape) -> None:

@@ -128,9 +128,8 @@ def _step(path: str, spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> 
         for constant in rule.constants:
             value = constant.at(spec)
             if constant.name == "eps":
-                least = 0.0 if constant.least is None else constant.least(dtype)
-                eps = None if value is None else max(value, least)
-                eps_note = "traced" if value is None else "clamped" if value < least else ""
+                eps = constant.used(spec, dtype)
+                eps_note = "traced" if value is None else "clamped" if eps != value else ""
             if constant.name == "weight_decay" and spec.role in DECAYED:
                 decay = None if decay is None or value is None else decay + value
     return {

@@ -5,9 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._parts import Part
+from .._parts import Part, degree_at_scaling
 from .._weight import Weight, weights_with_paths
-from ..optim import Constant, Degree, Rule
+from ..optim import Constant, Rule
 from ..optim._rates import GlobalRate, rate_exponent
 from ..theory import Role
 from ._data import PlanRow
@@ -95,23 +95,17 @@ def _rate_problems(rules: list[Rule | None]) -> Iterator[str]:
         yield "learning rates are scaled with the width more than once; keep one scale_by_width"
     if any(isinstance(rule.rates, GlobalRate) for rule in scaling):
         yield "one learning rate at every width, by rates=global_rate; the best one may drift"
-    degree: Degree | None = Degree(update=1)
-    for rule in rules:
-        if rule is None or degree is None:
-            degree = None
-            continue
-        family = rule.family
-        if family is not None:
-            expected = (family.gradient_degree, family.weight_degree)
-            if degree != expected:
-                yield (
-                    f"learning rates are scaled as for the family {family.name}, but the updates "
-                    f"have degrees {tuple(degree)} in gradient and weight, not "
-                    f"({', '.join(map(str, expected))})"
-                )
-            break
-        out = rule.output
-        degree = Degree(out.update * degree.update, out.weight + out.update * degree.weight)
+    degree = degree_at_scaling(rules)
+    family = scaling[0].family if scaling else None
+    if family is None or degree is None:
+        return
+    expected = (family.gradient_degree, family.weight_degree)
+    if degree != expected:
+        yield (
+            f"learning rates are scaled as for the family {family.name}, but the updates "
+            f"have degrees {tuple(degree)} in gradient and weight, not "
+            f"({', '.join(map(str, expected))})"
+        )
 
 
 def _growth(trained: dict[str, Weight]) -> Iterator[str]:

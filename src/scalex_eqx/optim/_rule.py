@@ -51,6 +51,11 @@ class Constant(NamedTuple):
         base = self.base(spec)
         return None if base is None else base * spec.scale(self.exponent(spec))
 
+    def used(self, spec: WeightSpec, dtype: Any) -> float | None:
+        """The same, not below the least that the rule uses for a weight of dtype `dtype`."""
+        value = self.at(spec)
+        return value if value is None or self.least is None else max(value, self.least(dtype))
+
     def exponent(self, spec: WeightSpec) -> Fraction:
         """That of its scaling law for a weight."""
         of_gradient, of_weight = self.scaling

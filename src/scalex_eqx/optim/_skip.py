@@ -1,15 +1,15 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import optax
-from jax.core import eval_jaxpr
 from jax.extend.core import Literal
 from jaxtyping import Array, Bool, Int, PyTree
 
+from .._jaxpr import run_equation
 from ..ops._wide import wide
 from ._rule import Rule
 
@@ -101,7 +101,9 @@ def _kept_unless(
     chosen = set()
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *leaves], strict=True))
     for equation in jaxpr.eqns:
-        for variable, value in zip(equation.outvars, _run(equation, jaxpr, values), strict=True):
+        operands = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]
+        results = run_equation(equation, jaxpr, operands)
+        for variable, value in zip(equation.outvars, results, strict=True):
             if variable in old:
                 value = jnp.where(moves, value, old[variable])
                 chosen.add(variable)
@@ -112,16 +114,3 @@ def _kept_unless(
         if isinstance(variable, Literal) or variable not in chosen:
             results[i] = jnp.where(moves, results[i], leaf)
     return jtu.tree_unflatten(treedef, results)
-
-
-def _run(equation: Any, jaxpr: Any, values: dict[Any, Any]) -> list[Any]:
-    """The results of one equation."""
-    inputs = [v for v in equation.invars if not isinstance(v, Literal)]
-    alone = jaxpr.replace(
-        constvars=[],
-        invars=inputs,
-        outvars=equation.outvars,
-        eqns=[equation],
-        debug_info=jaxpr.debug_info.with_unknown_names(),
-    )
-    return eval_jaxpr(alone, (), *(values[v] for v in inputs))

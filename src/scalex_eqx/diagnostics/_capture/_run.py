@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jax.core import eval_jaxpr
 from jax.extend.core import Literal
 from jaxtyping import Array
 
+from ..._jaxpr import run_equation
 from ._program import Program
 
 
@@ -39,26 +39,12 @@ def run(program: Program, arguments: Sequence[Any]) -> tuple[list[Any], list[Mee
             results, found = _scan(equation, inside, operands) if scans else run(inside, operands)
             meetings += found
         else:
-            results = _results(equation, jaxpr, operands)
+            results = run_equation(equation, jaxpr, operands)
             for site in program.here.get(i, ()):
                 x = site.operation.input_of(operands, list(site.is_data))
                 meetings.append(Meeting(operands[site.operation.position], x, results[0]))
         values |= zip(equation.outvars, results, strict=True)
     return [value(v) for v in jaxpr.outvars], meetings
-
-
-def _results(equation: Any, jaxpr: Any, operands: list[Any]) -> list[Any]:
-    """The results of one equation that is run as it stands."""
-    variables = [v for v in equation.invars if not isinstance(v, Literal)]
-    alone = jaxpr.replace(
-        constvars=[],
-        invars=variables,
-        outvars=equation.outvars,
-        eqns=[equation],
-        debug_info=jaxpr.debug_info.with_unknown_names(),
-    )
-    pairs = zip(equation.invars, operands, strict=True)
-    return eval_jaxpr(alone, (), *(x for v, x in pairs if not isinstance(v, Literal)))
 
 
 def _scan(equation: Any, program: Program, operands: list[Any]) -> tuple[list[Any], list[Meeting]]:

@@ -10,20 +10,13 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from ..._parts import Part, parts
+from ..._parameterize._growth import role_from_growth
+from ..._parts import Part, degree_at_scaling, parts
 from ..._spec import WeightSpec
 from ..._weight import Weight, is_trainable
-from ...optim import Degree
 from ...optim._rates import rate_exponent
 from ...theory import Alignment, Role, UpdateFamily, as_family, full_alignment, no_alignment
 from ._run import stacked_paths
-
-_ROLES = {
-    (False, True): Role.embedding,
-    (True, True): Role.hidden,
-    (True, False): Role.readout,
-    (False, False): Role.constant,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +87,7 @@ class Law:
 
 def laws(
     models: Sequence[PyTree],
-    tx: optax.GradientTransformation,
+    chain: Sequence[Part],
     family: str | UpdateFamily | None,
     alignment: Alignment | None,
 ) -> dict[str, Law]:
@@ -103,13 +96,11 @@ def laws(
     **Arguments:**
 
     - `models`: the shapes of a model at each width, the smallest first.
-    - `tx`: the optimizer.
+    - `chain`: the parts of the optimizer.
     - `family`: of its updates; asked of the optimizer if `None`.
     - `alignment`: assumed; asked of the optimizer if `None`.
     """
     first, last = (stacked_paths(models[i]) for i in (0, -1))
-    params = eqx.filter(models[-1], is_trainable)
-    chain = parts(jax.eval_shape(tx.init, params))
     found = {}
     for name, (path, weight) in last.items():
         if weight.spec.role is Role.buffer:
@@ -127,9 +118,13 @@ def laws(
     return found
 
 
-def may_rescale(model: PyTree, tx: optax.GradientTransformation) -> bool:
+def optimizer_parts(model: PyTree, tx: optax.GradientTransformation) -> list[Part]:
+    """The parts of an optimizer for a model, or for its shapes."""
+    return parts(jax.eval_shape(tx.init, eqx.filter(model, is_trainable)))
+
+
+def may_rescale(chain: Sequence[Part]) -> bool:
     """Whether the optimizer has a part that may scale all gradients alike, before they are used."""
-    chain = parts(jax.eval_shape(tx.init, eqx.filter(model, is_trainable)))
     return any(part.rule is None or "clip" in part.rule.name for part in chain)
 
 
@@ -140,25 +135,16 @@ def shown_role(small: Weight, large: Weight) -> Role:
     def grows(axes: Sequence[int]) -> bool:
         return any(small.value.shape[axis] != large.value.shape[axis] for axis in axes)
 
-    role = _ROLES[grows(spec.fan_in), grows(spec.fan_out)]
-    return Role.vector if role is Role.embedding and not spec.fan_in else role
+    return role_from_growth(spec, grows(spec.fan_in), grows(spec.fan_out))
 
 
-def _family(path: str, rules: Sequence[Part]) -> UpdateFamily:
+def _family(path: str, chain: Sequence[Part]) -> UpdateFamily:
     """By how the updates depend on gradient and weight in front of the first scaling."""
-    declared = next((p.rule.family for p in rules if p.rule and p.rule.family), None)
-    degree: Degree | None = Degree(update=1)
-    for part in rules:
-        if part.rule is None:
-            degree = None
-            break
-        if part.rule.family is not None:
-            break
-        out = part.rule.output
-        degree = Degree(out.update * degree.update, out.weight + out.update * degree.weight)
-    if degree is not None:
-        return _BY_DEGREES.get(tuple(degree), declared) or _unknown(path)
-    return declared or _unknown(path)
+    rules = [part.rule for part in chain]
+    declared = next((rule.family for rule in rules if rule and rule.family), None)
+    degree = degree_at_scaling(rules)
+    known = None if degree is None else _BY_DEGREES.get(tuple(degree))
+    return known or declared or _unknown(path)
 
 
 _BY_DEGREES: dict[tuple[int, ...], UpdateFamily] = {

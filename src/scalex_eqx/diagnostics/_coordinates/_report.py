@@ -12,7 +12,7 @@ from .._columns import columns
 from .._exponent import Exponent
 from .._results import Table
 from ._judge import CoordinateFinding, broken_assumptions, findings
-from ._law import Law, laws, may_rescale
+from ._law import Law, laws, may_rescale, optimizer_parts
 from ._rows import CoordinateRow, loss_drops, rows
 from ._run import Advance, Batch, Build, Measurements, measure, shapes
 from ._shares import StepShares, notable, shares
@@ -217,7 +217,8 @@ def coordinate_check(
     ordered = sorted(widths)
     looked = dict.fromkeys((1, steps))
     models = shapes(build, ordered)
-    law = laws(models, tx, family, alignment)
+    chain = optimizer_parts(models[-1], tx)
+    law = laws(models, chain, family, alignment)
     found = measure(
         build,
         loss,
@@ -229,7 +230,7 @@ def coordinate_check(
         steps=list(looked),
         advance=advance,
     )
-    return judge(found, law, least_drop, shares(found, tx), rescaled=may_rescale(models[-1], tx))
+    return judge(found, law, least_drop, shares(found, chain), rescaled=may_rescale(chain))
 
 
 def judge(

@@ -3,14 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-import equinox as eqx
-import jax
 import numpy as np
-import optax
 
-from ..._parts import Part, parts
-from ..._spec import WeightSpec
-from ..._weight import is_trainable
+from ..._parts import Part
 from ...theory import Role
 from ._run import Measurements, stacked_paths
 
@@ -35,9 +30,8 @@ class StepShares:
     epsilon: tuple[float, ...] | None
 
 
-def shares(found: Measurements, tx: optax.GradientTransformation) -> list[StepShares]:
-    """Those of every trained weight."""
-    chain = parts(jax.eval_shape(tx.init, eqx.filter(found.models[-1], is_trainable)))
+def shares(found: Measurements, chain: Sequence[Part]) -> list[StepShares]:
+    """Those of every trained weight, with the parts of the optimizer."""
     by_width = [stacked_paths(model) for model in found.models]
     return [
         StepShares(
@@ -61,20 +55,13 @@ def _epsilon(
             found = []
             for weights, seeds in zip(by_width, gradients, strict=True):
                 weight = weights[name][1]
-                eps = _value(constant, weight.spec, weight.value.dtype)
+                eps = constant.used(weight.spec, weight.value.dtype)
                 if eps is None:
                     return None
                 size = float(np.mean([seed[name] for seed in seeds])) ** degree
                 found.append(eps / (eps + size) if eps + size else 0.0)
             return tuple(found)
     return None
-
-
-def _value(constant, spec: WeightSpec, dtype) -> float | None:
-    value = constant.at(spec)
-    if value is None or constant.least is None:
-        return value
-    return max(value, constant.least(dtype))
 
 
 def notable(widths: Sequence[int], found: Sequence[StepShares]) -> list[str]:
