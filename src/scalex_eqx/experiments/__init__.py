@@ -14,7 +14,9 @@ from ._fits import (
     Verdict as Verdict,
     analyse as analyse,
 )
+from ._plot import plot_transfer as plot_transfer
 from ._recipe import Recipe as Recipe, parse_recipe as parse_recipe
+from ._report import print_table as print_table
 from ._transfer import (
     Reporter as Reporter,
     report as report,

@@ -27,7 +27,12 @@ Colour = tuple[float, float, float, float]
 Curve = dict[float, list[float | None]]  # log2 learning rate -> a loss a seed
 
 
-def plot_transfer(runs: Sequence[Run], analyses: Sequence[RecipeAnalysis], path: Path) -> None:
+def plot_transfer(
+    runs: Sequence[Run],
+    analyses: Sequence[RecipeAnalysis],
+    path: Path | str,
+    loss: str = "held-out loss",
+) -> None:
     """Draws a panel a recipe, with the optima, their spread over seeds and the diverged runs.
 
     **Arguments:**
@@ -35,15 +40,16 @@ def plot_transfer(runs: Sequence[Run], analyses: Sequence[RecipeAnalysis], path:
     - `runs`: every run, diverged ones included.
     - `analyses`: what `analyse` made of them.
     - `path`: the PNG to write.
+    - `loss`: what the vertical axis says, in nats.
     """
     widths = sorted({run.width for run in runs})
     colours = _colours(widths)
-    figure, panels = _figure(len(analyses))
+    figure, panels = _figure(len(analyses), loss)
     for axes, analysis in zip(panels, analyses, strict=True):
         _draw_panel(axes, runs, analysis, colours)
     _set_limits(panels[0], runs, analyses)
     _draw_legend(figure, colours)
-    with written_whole(path) as unfinished:
+    with written_whole(Path(path)) as unfinished:
         figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")
 
 
@@ -54,7 +60,7 @@ def _colours(widths: Sequence[int]) -> dict[int, Colour]:
     return {width: viridis(float(place)) for width, place in zip(widths, places, strict=True)}
 
 
-def _figure(count: int) -> tuple[Figure, list[Axes]]:
+def _figure(count: int, loss: str) -> tuple[Figure, list[Axes]]:
     columns = 1 if count == 1 else 2
     rows = math.ceil(count / columns)
     height = _PANEL_HEIGHT_INCHES * rows + 0.9
@@ -70,7 +76,7 @@ def _figure(count: int) -> tuple[Figure, list[Axes]]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("learning rate")
     for axes in grid[:, 0]:
-        axes.set_ylabel("held-out loss (nats)")
+        axes.set_ylabel(f"{loss} (nats)")
     return figure, panels[:count]
 
 

@@ -20,14 +20,15 @@ from ._write import written_whole
 _VERDICT_STYLES = {"transfers": "bold green", "drifts": "bold red", "cannot tell": "bold yellow"}
 
 
-def print_table(analyses: Sequence[RecipeAnalysis], console: Console) -> None:
+def print_table(analyses: Sequence[RecipeAnalysis], console: Console | None = None) -> None:
     """Prints a table a recipe, with its exponent, cost and verdict below.
 
     **Arguments:**
 
     - `analyses`: from `analyse`.
-    - `console`: anything from 80 columns on.
+    - `console`: anything from 80 columns on; the terminal unless given.
     """
+    console = console or Console()
     for analysis in analyses:
         console.print(_table(analysis))
         console.print(_conclusions(analysis))
