@@ -1,10 +1,12 @@
 """A model that cannot be given a law is refused, with every offending path."""
 
 import re
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import scalex_eqx as sx
@@ -245,3 +247,14 @@ def test_paths_that_read_alike_are_kept_apart():
     model = scaled(make)
     assert model["a/b"].spec.role == sx.Role.embedding
     assert model["a"]["b"].spec.role == sx.Role.readout
+
+
+def test_a_model_in_place_of_its_maker_is_refused():
+    with expect_error("make is a MLP; expected a function of the width that builds the model"):
+        scaled(eqx.nn.MLP(2, 2, 8, 1, key=KEY))
+
+
+def test_a_whole_number_of_numpy_is_a_width():
+    widths: Any = {"width": np.int64(16), "base_width": np.int32(4)}
+    model = scaled(good, **widths)
+    assert model.spec.width_ratio == 4

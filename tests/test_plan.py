@@ -14,6 +14,7 @@ import pytest
 import rich.console
 
 import scalex_eqx as sx
+from scalex_eqx._parts import blank_state
 
 RATE = 2.0**-7
 ROW = "layers/1/weight"  # Hidden.
@@ -309,6 +310,8 @@ def test_the_base_model_tells_the_intended_spread_of_foreign_arrays(model):
     # NTK's b is 0; entries have hardly a mean, so that spread and root mean square agree.
     assert found.intended_std == pytest.approx(np.std(np.asarray(make(16).layers[1].weight)))
     assert found.found_std == pytest.approx(found.intended_std, rel=0.02)
+    at_base = sx.parameterize(make, width=16, base_width=16, parameterization=sx.ntk)
+    assert row(sx.plan(model, sx.adam(RATE), base=at_base)) == found
     standard = sx.parameterize(make, width=64, base_width=16, parameterization=sx.standard)
     halved = row(sx.plan(standard, sx.adam(RATE), base=make(16)))
     assert found.intended_std is not None and halved.intended_std is not None
@@ -372,3 +375,17 @@ def test_diff_lists_what_differs(model):
 def test_arrays_without_a_law_are_refused():
     with pytest.raises(ValueError, match="layers/0/weight"):
         sx.plan(make(16), sx.adam(RATE))
+
+
+def test_what_is_of_another_model_is_refused(model):
+    other: Any = {"another": jnp.ones(3)}
+    with pytest.raises(ValueError, match="base has the width ratio 4; expected the model at the"):
+        sx.plan(model, sx.adam(RATE), base=model)
+    for options in ({"base": other}, {"gradients": other}):
+        with pytest.raises(ValueError, match="has none of the model's weights, which are "):
+            sx.plan(model, sx.adam(RATE), **options)
+
+
+def test_a_function_that_makes_an_optimizer_is_refused(model):
+    with pytest.raises(ValueError, match="tx is adam, which has no init and no update; expected"):
+        blank_state(sx.adam, model)

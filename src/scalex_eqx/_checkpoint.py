@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 from jaxtyping import PyTree
 
 from ._fingerprint import fingerprint, laws
+from ._pages import Section, listed, see
 from ._weight import path_string
 
 _FORMAT = "scalex_eqx checkpoint 1"
@@ -62,9 +63,8 @@ def load(path: str | Path, like: PyTree) -> PyTree:
             found = differences(header[what], wanted, "in the file", "in the tree")
             if found:
                 kind = "weights with other scaling laws" if what == "laws" else "other arrays"
-                raise ValueError(
-                    f"{path} holds {kind} than the tree to load it into:\n  " + "\n  ".join(found)
-                )
+                heading = f"{path} holds {kind} than the tree to load it into:"
+                raise ValueError(listed(heading, found) + see(Section.checkpoint))
         plain = eqx.tree_deserialise_leaves(file, jtu.tree_map(_key_data, like))
     return jtu.tree_map(_as_key, plain, like)
 
@@ -103,7 +103,7 @@ def _header(file: BinaryIO, path: str | Path) -> dict[str, Any]:
     raise ValueError(
         f"{path} is not a checkpoint written by scalex_eqx.save; a file of "
         "equinox.tree_serialise_leaves is read by equinox.tree_deserialise_leaves, which doesn't "
-        "check the scaling laws"
+        f"check the scaling laws{see(Section.checkpoint)}"
     )
 
 

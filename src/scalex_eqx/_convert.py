@@ -5,13 +5,13 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.tree_util as jtu
 import optax
 from jaxtyping import PyTree
 
+from ._pages import Section, listed, see
 from ._parameterize import is_tie
-from ._parts import Part, map_parts, parts
+from ._parts import Part, blank_state, map_parts, parts
 from ._spec import WeightSpec
 from ._weight import (
     Weight,
@@ -65,10 +65,12 @@ def convert(
         equivalence $(a, b, c) \to (a + t, b - t, c - k t)$ with $k = 2, 1, 0$ for SGD, Adam and
         Adafactor.
     """
+    if not isinstance(to, Parameterization):
+        raise ValueError(f"to is {to!r}; expected a Parameterization such as scalex_eqx.ntk")
     params = eqx.filter(model, eqx.is_inexact_array)
     require_complete(params)
     moves = _moves(model, to)
-    blank = jax.eval_shape(tx.init, params)
+    blank = blank_state(tx, params)
     if jtu.tree_structure(blank) != jtu.tree_structure(state):
         raise ValueError(
             "state is not a state of tx for this model: tx.init(model) has another structure or "
@@ -187,9 +189,8 @@ class _Walk:
                 "another Alignment"
             )
         if self.errors:
-            raise ValueError(
-                "converting would not continue the same training:\n  " + "\n  ".join(self.errors)
-            )
+            heading = "converting would not continue the same training:"
+            raise ValueError(listed(heading, self.errors) + see(Section.conversion))
 
 
 def _unknown(part: Part) -> str:

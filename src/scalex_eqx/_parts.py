@@ -1,7 +1,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import optax
+from jaxtyping import PyTree
 
 from ._weight import weights_with_paths
 from .optim import (
@@ -63,6 +65,20 @@ _WRAPPERS = {
     KahanState: "inner_state",
     StochasticRoundingState: "inner_state",
 }
+
+
+def blank_state(tx: Any, params: PyTree) -> Any:
+    """The shapes of the state that an optimizer begins with.
+
+    **Raises:** `ValueError` for what is no optimizer, such as the function that makes one.
+    """
+    if not hasattr(tx, "init") or not hasattr(tx, "update"):
+        name = getattr(tx, "__name__", type(tx).__name__)
+        raise ValueError(
+            f"tx is {name}, which has no init and no update; expected an optimizer such as "
+            "scalex_eqx.adam(1e-3)"
+        )
+    return jax.eval_shape(tx.init, params)
 
 
 def parts(state: Any) -> list[Part]:

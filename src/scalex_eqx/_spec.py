@@ -4,6 +4,7 @@ import weakref
 from fractions import Fraction
 from typing import ClassVar
 
+from ._pages import Section, see
 from .theory import Parameterization, Role, gradient_exponents
 
 
@@ -142,5 +143,7 @@ class WeightSpec(metaclass=_Interned):
 
     def _completed(self) -> tuple[Parameterization, Role, Fraction]:
         if self.parameterization is None or self.role is None or self.width_ratio is None:
-            raise ValueError(f"{self} is not completed: build the model with parameterize")
+            raise ValueError(
+                f"{self} is not completed: build the model with parameterize{see(Section.no_law)}"
+            )
         return self.parameterization, self.role, self.width_ratio

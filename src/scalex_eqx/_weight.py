@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
+from ._pages import Section, see
 from ._spec import WeightSpec
 from .theory import Role
 
@@ -94,7 +95,7 @@ def not_an_array(wanted: str) -> str:
     return (
         f"{wanted} of a Weight: it is no array but carries one, with its scaling law. Apply "
         "`model = scalex_eqx.resolve(model)` inside the loss, before modules that expect plain "
-        "arrays, or use `scalex_eqx.effective(weight)`"
+        f"arrays, or use `scalex_eqx.effective(weight)`{see(Section.arithmetic)}"
     )
 
 
@@ -132,11 +133,9 @@ class Tie:
 
     - `factor`: at the base width, where it is a constant of the model; `parameterize`
         completes it to the factor at the model's own width.
-    - `is_complete`: whether `parameterize` has been here.
     """
 
     factor: float
-    is_complete: bool = False
 
 
 def is_weight(node: Any) -> TypeGuard[Weight]:
@@ -232,7 +231,7 @@ def require_complete(tree: PyTree) -> None:
             "with scalex_eqx.parameterize(make, width=..., base_width=..., parameterization=...)"
         )
     if problems:
-        raise ValueError("; ".join(problems))
+        raise ValueError("; ".join(problems) + see(Section.no_law))
 
 
 def _is_weight_or_state(node: Any) -> bool:

@@ -49,7 +49,14 @@ def test_alignment_becomes_a_recipe_that_is_accepted(scalex):
     [
         (("check", "standard:adam:ful"), "unknown rates 'ful'"),
         (("check", "mup:adam:full", "--widths", "64", "100"), "--widths has 100, which is not"),
-        (("check", "mup:adam:full", "--widths", "64"), r"expected at least two different ones"),
+        (("check", "mup:adam:full", "--widths", "64"), "--widths has 1 value; give at least 2"),
+        (("check", "mup:adam:full", "--seeds"), "--seeds has 0 values; give at least 1"),
+        (("check", "mup:adam:full", "--seeds", "-1"), "--seeds has -1"),
+        (("check", "mup:adam:full", "--learning-rate", "abc"), "--learning-rate has 'abc'"),
+        (("check", "mup:adamw:full"), "give a positive --weight-decay"),
+        (("check", "mup:adam:full", "--weight-decay", "0.1"), "but no recipe decays"),
+        (("check", "mup:adam:full", "--head-dimension", "0"), "--head-dimension is 0"),
+        (("align", "mup:adam:full", "--seeds", "1"), "--seeds has 1 value; give at least 2"),
         (("align", "mup:adam:full", "--steps", "0"), "--steps is 0; expected at least 1"),
     ],
 )

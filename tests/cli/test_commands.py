@@ -1,11 +1,15 @@
+import importlib.metadata
+import re
+import shlex
 import sqlite3
 import sys
 
 import numpy as np
 import pytest
 
-from scalex_eqx.cli import _main
-from scalex_eqx.cli._commands import run
+from scalex_eqx.cli import _commands, _main
+from scalex_eqx.cli._commands import COMMANDS, run
+from scalex_eqx.experiments import parse_recipe
 
 QUICK = ["--widths", "8", "16", "--head-dimension", "8", "--depth", "1", "--steps", "1"]
 
@@ -89,12 +93,62 @@ def test_a_missing_store_cannot_be_reported(monkeypatch, capsys, tmp_path):
     assert str(tmp_path) in refused(monkeypatch, capsys, "report", tmp_path / "runs.sqlite")
 
 
-@pytest.mark.parametrize("command", ["transfer", "report"])
-def test_help_shows_an_example(monkeypatch, capsys, command):
+def test_what_was_only_read_is_not_to_be_removed(monkeypatch, capsys, tmp_path):
+    (tmp_path / "notes.txt").write_text("not a store", encoding="utf-8")
+    line = refused(monkeypatch, capsys, "report", tmp_path / "notes.txt")
+    assert "is not a results file" in line and "remove" not in line
+    assert "name the store of a transfer run" in line
+
+
+def shown_help(monkeypatch, capsys, *arguments):
     with pytest.raises(SystemExit) as exit:
-        scalex(monkeypatch, command, "--help")
+        scalex(monkeypatch, *arguments)
     assert exit.value.code == 0
-    assert f"scalex {command}" in capsys.readouterr().out.split("Example:")[1]
+    return capsys.readouterr().out
+
+
+def examples(text: str) -> list[list[str]]:
+    """The words behind `scalex` of each command in the lines that begin with `Example:`."""
+    lines = re.findall(r"^Example: (.*)$", text, re.MULTILINE)
+    commands = [one.split(" > ")[0] for line in lines for one in line.split(";")]
+    return [words[1:] for words in map(shlex.split, commands) if words[0] == "scalex"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples_that_parse(monkeypatch, capsys, command):
+    text = shown_help(monkeypatch, capsys, command, "--help")
+    found = examples(text)
+    assert found
+    for words in found:
+        assert words[0] == command
+        parsed = _commands._parsed(words)
+        assert isinstance(parsed, COMMANDS[command])
+        recipes = [parsed.recipe] if hasattr(parsed, "recipe") else getattr(parsed, "recipes", ())
+        assert all(map(parse_recipe, recipes))
+    # The usual width of a terminal; an example may be longer, to be copied in one piece.
+    assert max(len(line) for line in text.splitlines() if not line.startswith("Example:")) <= 80
+
+
+def test_an_example_that_does_not_parse_is_seen(capsys):
+    assert examples("Example: scalex plan mup:adam:full --widht 3 > x; cat x") == [
+        ["plan", "mup:adam:full", "--widht", "3"]
+    ]
+    with pytest.raises(SystemExit) as exit:
+        _commands._parsed(examples("Example: scalex plan mup:adam:full --widht 3")[0])
+    assert exit.value.code == 2
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_the_commands_are_listed(monkeypatch, capsys, arguments):
+    text = shown_help(monkeypatch, capsys, *arguments)
+    for command in COMMANDS:
+        assert f"• {command} " in text
+    assert "Example:" not in text
+
+
+def test_the_version_is_that_of_the_package(monkeypatch, capsys):
+    assert scalex(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"scalex_eqx {importlib.metadata.version('scalex_eqx')}\n"
 
 
 def test_without_the_extra_one_line_says_what_is_missing(monkeypatch):

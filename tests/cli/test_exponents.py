@@ -128,10 +128,3 @@ def test_markdown(scalex):
 def test_a_mistake_is_one_line_and_exit_code_2(scalex, arguments, message):
     (line,) = scalex(*arguments, code=2).strip().splitlines()
     assert message in line
-
-
-def test_help_shows_an_example(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["scalex", "exponents", "--help"])
-    with pytest.raises(SystemExit):
-        run()
-    assert "scalex exponents --par" in capsys.readouterr().out.split("Example:")[1]

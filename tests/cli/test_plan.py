@@ -32,7 +32,11 @@ def test_the_text_names_the_weights(monkeypatch, capsys):
     ("words", "message"),
     [
         (["mup:nope:full"], "unknown optimizer 'nope'"),
-        (["mup:adam:full", "--width", "100"], "width 100 is not a positive multiple"),
+        (["mup:adam:full", "--width", "100"], "--width has 100, which is not a positive multiple"),
+        (["mup:adam:full", "--base-width", "0"], "--base-width has 0"),
+        (["mup:adam:full", "--learning-rate", "abc"], "--learning-rate has 'abc'; expected"),
+        (["mup:adam:full", "--weight-decay", "0.1"], "but no recipe decays"),
+        (["mup:adam:full", "--depth", "0"], "--depth is 0"),
     ],
 )
 def test_mistakes_are_told_in_a_line(monkeypatch, capsys, words, message):

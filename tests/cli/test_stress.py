@@ -93,12 +93,12 @@ def test_a_failed_expectation_is_printed_and_is_exit_code_1(scalex, monkeypatch)
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--optimizer", "lamb"], "--optimizer has 'lamb'; choose all, or from adam, adam-1e-8"),
+        (["--optimizer", "lamb"], "--optimizer has 'lamb'; give all alone, or some of adam"),
         (["--optimizer"], "--optimizer has no name"),
         (["--parameterization", "sp"], "--parameterization is 'sp'; choose from standard, ntk"),
         (["--width", "100"], "--width is 100; expected a multiple of the head dimension, 16"),
         (["--width", "0"], "--width is 0"),
-        (["--compare", "/no/such", "/file"], "/no/such"),
+        (["--compare", "/no/such", "/file"], "--compare has /no/such: No such file or directory"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(scalex, arguments, message):

@@ -97,6 +97,22 @@ def test_the_transpose_of_an_aligned_change_is_not_aligned():
     assert alpha is not None and alpha < 0.8
 
 
+def test_rows_are_in_the_order_of_the_model_under_jit_too():
+    """A tree's dictionaries are sorted by `jit`; here the model goes the other way round."""
+
+    def backwards(model, x):
+        return x @ sx.effective(model["second"]).T @ sx.effective(model["first"]).T
+
+    now = two_layers(np.eye(4), np.eye(4))
+    measured = jax.jit(functools.partial(alignment, backwards))(
+        two_layers(2 * np.eye(4), 3 * np.eye(4)), now, jnp.ones((1, 4))
+    )
+    assert list(measured.uses) == ["first", "second"]
+    assert list(measured.by_layer()) == ["second", "first"]
+    lines = str(measured).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["second", "first"]
+
+
 def test_slope_three_quarters():
     """Rows of ones of which all but n^(3/4) cancel: the ratio is exactly n^(3/4)."""
     measured = {}

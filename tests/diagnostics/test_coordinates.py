@@ -294,6 +294,13 @@ def test_bad_arguments_are_refused(options: dict, message: str):
         check(builder(sx.standard), ADAM, **options)
 
 
+def test_inputs_that_are_no_tuple_are_refused():
+    settings: Any = {"widths": (64, 128), "seeds": (0,), "steps": 1}
+    settings["batch"] = lambda key: batch(key)[0]
+    with pytest.raises(ValueError, match=r"batch\(key\) is a .*; expected the tuple .*\(x,\)"):
+        coordinate_check(builder(sx.mup), loss, sx.adam(0.1), **settings)
+
+
 def test_an_optimizer_of_unknown_family_is_refused():
     foreign = optax.sgd(0.1)
     with pytest.raises(ValueError, match="doesn't say how the updates of layers/0/weight depend"):

@@ -89,6 +89,38 @@ def test_the_cotangents_own_exponent_is_taken_off():
     assert "0/weight" in str(found) and found.table().rows[0]["weight"] == "0/weight"
 
 
+def test_what_rounding_leaves_of_zero_has_no_exponent():
+    """A softmax doesn't see a shift of all its logits, as attention doesn't a bias of its keys."""
+
+    def build(width, key):
+        def make(width):
+            first, second = jax.random.split(key)
+            return {
+                "in": sx.nn.Linear(16, width, key=first),
+                "shift": sx.Weight(jnp.ones(width), sx.WeightSpec((), (-1,))),
+                "out": sx.nn.Readout(width, 8, key=second),
+            }
+
+        return sx.parameterize(make, width=width, base_width=16, parameterization=sx.standard)
+
+    def shifted(model, x):
+        h = jax.vmap(model["in"])(x) + jnp.sum(sx.effective(model["shift"]))
+        return jax.vmap(model["out"])(jax.nn.softmax(h))
+
+    found = gradient_exponents(build, shifted, fixed, batch, widths=(16, 32), seeds=(0, 1))
+    shift = found.weights["shift"]
+    assert (shift.measured, shift.relative, shift.size) == (None, None, 0.0)
+    assert "shift" not in found.at(64)
+    for name in ("in/weight", "out/weight"):
+        assert found.weights[name].measured is not None and found.weights[name].size > 0
+
+
+def test_inputs_that_are_no_tuple_are_refused():
+    bare: Any = lambda key: batch(key)[0]  # noqa: E731
+    with pytest.raises(ValueError, match=r"batch\(key\) is a .*; expected the tuple .*\(x,\)"):
+        gradient_exponents(builder(sx.mup), apply, fixed, bare, widths=(64, 128), seeds=(0,))
+
+
 def test_one_width_is_refused():
     with pytest.raises(ValueError, match=r"widths are \[64\]; expected at least two"):
         gradient_exponents(builder(sx.mup), apply, fixed, batch, widths=(64,))

@@ -130,14 +130,14 @@ def test_folders_are_made_and_any_name_will_do(tmp_path):
 def test_reading_makes_nothing(path):
     missing = path.parent / "folder" / "results.sqlite"
     for absent in (path, missing):
-        with pytest.raises(UsageError, match="does not exist; run the sweep, or correct --out"):
+        with pytest.raises(UsageError, match="does not exist; name the store of a transfer run"):
             Store.open(absent, create=False)
     assert os.listdir(path.parent) == []
 
 
 def test_a_creation_that_was_interrupted_is_taken_up(path):
     path.touch()
-    with pytest.raises(UsageError, match="is empty; run the sweep"):
+    with pytest.raises(UsageError, match="is empty; name the store of a transfer run"):
         Store.open(path, create=False)
     assert path.read_bytes() == b""
     with Store.open(path, create=True) as store:
@@ -151,7 +151,11 @@ def make_database(path: Path, application: int, version: int) -> None:
         connection.execute(f"PRAGMA user_version = {version}")
 
 
-REMEDY = "name another folder with --out, or remove the file"
+# By whether runs are to be written: a file that only was to be read is not to be removed.
+REMEDY = {
+    True: "name another folder with --out, or remove the file",
+    False: "name the store of a transfer run, or its folder",
+}
 
 
 @pytest.mark.parametrize("create", [False, True])
@@ -172,7 +176,7 @@ def test_other_databases_are_left_as_they_are(path, create, mode, application, v
     before, time_before = path.read_bytes(), path.stat().st_mtime_ns
     with pytest.raises(UsageError) as caught:
         Store.open(path, create=create)
-    for part in (str(path), message, REMEDY):
+    for part in (str(path), message, REMEDY[create]):
         assert part in str(caught.value)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, time_before)
     assert os.listdir(path.parent) == [path.name]

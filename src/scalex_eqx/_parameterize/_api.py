@@ -3,8 +3,10 @@ from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import PyTree
 
+from .._pages import Section, see
 from .._weight import is_weight
 from ..theory import Parameterization
 from ._assign import Options
@@ -18,14 +20,14 @@ Frozen = Collection[Key] | Callable[[str, Any], Any]
 def parameterize(
     make: Callable[[int], PyTree],
     *,
-    width: int,
-    base_width: int,
+    width: int | np.integer,
+    base_width: int | np.integer,
     parameterization: Parameterization,
     roles: Choices | None = None,
     layouts: Choices | None = None,
     factors: Choices | None = None,
     frozen: Frozen | None = None,
-    probe_width: int | None = None,
+    probe_width: int | np.integer | None = None,
     force: bool = False,
 ) -> PyTree:
     r"""The model `make(width)` with the scaling law of every trainable array.
@@ -84,8 +86,14 @@ def parameterize(
     `Weight` that needs a `std` has none or is completed already, a shared weight has uses without
     a law, a layer normalises its weight, or an option matches no array or says two things of one.
     """
-    probe_width = 2 * base_width if probe_width is None else probe_width
-    _check_widths(width, base_width, probe_width)
+    _check_is_function(make)
+    width, base_width = _checked("width", width), _checked("base_width", base_width)
+    probe_width = 2 * base_width if probe_width is None else _checked("probe_width", probe_width)
+    if probe_width == base_width:
+        raise ValueError(
+            f"probe_width and base_width are both {base_width}; which axes grow can only be seen "
+            f"from two different widths{see(Section.width)}"
+        )
     base = eqx.filter_eval_shape(make, base_width)
     probe = eqx.filter_eval_shape(make, probe_width)
     if width != base_width and not all(is_weight(n.leaf) for n in find_nodes(base).values()):
@@ -144,16 +152,17 @@ def parameterize_model(
     )
 
 
-def _check_widths(width: int, base_width: int, probe_width: int) -> None:
-    for name, value in (
-        ("width", width),
-        ("base_width", base_width),
-        ("probe_width", probe_width),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a positive integer")
-    if probe_width == base_width:
+def _check_is_function(make: Any) -> None:
+    # A module can be called too, and would take the width for its input.
+    if not callable(make) or (isinstance(make, eqx.Module) and find_nodes(make)):
         raise ValueError(
-            f"probe_width and base_width are both {base_width}; which axes grow can only be seen "
-            "from two different widths"
+            f"make is a {type(make).__name__}; expected a function of the width that builds the "
+            "model, such as lambda width: MLP(width). One that is there already goes to "
+            "parameterize_model"
         )
+
+
+def _checked(name: str, width: Any) -> int:
+    if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+        raise ValueError(f"{name} is {width!r}; expected a positive integer{see(Section.width)}")
+    return int(width)

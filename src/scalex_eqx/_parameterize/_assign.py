@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
+from .._pages import Section, see
 from .._spec import WeightSpec
 from .._weight import is_weight, path_string
 from ..theory import Role
@@ -157,10 +158,13 @@ def _checked_role(
     if given not in (None, role):
         raise ValueError(
             f"roles says {given}, {shown}; correct the entry, or pass force=True if the shapes "
-            "mislead"
+            f"mislead{see(Section.contradiction)}"
         )
     if given is None and declared not in (None, role):
-        raise ValueError(f"declared as {declared}, {shown}; change the role or the fan axes")
+        raise ValueError(
+            f"declared as {declared}, {shown}; change the role or the fan axes"
+            f"{see(Section.contradiction)}"
+        )
     return role
 
 

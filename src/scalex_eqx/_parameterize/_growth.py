@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+from .._pages import Section, see
 from .._spec import WeightSpec
 from ..theory import Role
 
@@ -36,7 +37,7 @@ def role_from_shapes(
         if _grows(base, wanted, axes, ratio) != (growth != 1):
             raise ValueError(
                 f"axes {axes} have grown from shape {base} to {wanted}, but as {role} they should "
-                f"have grown by {growth}"
+                f"have grown by {growth}{see(Section.growth)}"
             )
     return role
 
@@ -71,6 +72,6 @@ def _grows(base: Shape, other: Shape, axes: tuple[int, ...], ratio: Fraction) ->
     if growth not in (1, ratio):
         raise ValueError(
             f"axes {axes} grow by {growth} from shape {base} to {other} where the width grows by "
-            f"{ratio}; every axis must grow as the width does or stay as it is"
+            f"{ratio}; every axis must grow as the width does or stay as it is{see(Section.growth)}"
         )
     return growth != 1

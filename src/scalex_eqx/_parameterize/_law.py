@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
+from .._pages import listed
 from .._weight import Tie, path_string
 from ..theory import Parameterization, Role, gradient_exponents
 from ._assign import Options, Triple, assign, choose
@@ -59,10 +60,10 @@ def give_law(
         errors,
     )
     if errors:
-        raise ValueError("parameterize cannot give every weight a law:\n  " + "\n  ".join(errors))
+        raise ValueError(listed("parameterize cannot give every weight a law:", errors))
     factor = _tie_factor(parameterization, ratios[1])
     for path, tie in ties.items():
-        completed[path] = Tie(tie.base.leaf.factor * factor, is_complete=True)
+        completed[path] = Tie(tie.base.leaf.factor * factor)
     for path, getter in tied.items():
         completed[path] = dataclasses.replace(getter, factor=factor)
     return _replaced(models[2], completed)

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
+from .._pages import Section, see
 from .._weight import path_string
 from ..theory import Role
 from ._nodes import Node
@@ -113,6 +114,7 @@ def _ambiguous(
     return (
         f"shape {base} at the base width and {probe} at the probe width; its role cannot be told "
         f"from the growth of {', '.join(f'axis {axis}' for axis in growing)} alone: {remedy}"
+        f"{see(Section.unknown_role)}"
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from fractions import Fraction
 
+from .._pages import Section, listed, see
 from .._weight import path_string
 from ..theory import Role
 from ._assign import Chosen, Triple
@@ -25,7 +26,7 @@ def infer_ratios(triples: Mapping[Path, Triple], chosen: Chosen) -> tuple[Fracti
     if probe == 1:
         raise ValueError(
             "base and probe have the same shapes; which axes grow can only be seen from two "
-            "different widths"
+            f"different widths{see(Section.width)}"
         )
     return probe, _ratio("the model", {path: (base, x) for path, (base, _, x) in shapes.items()})
 
@@ -41,9 +42,10 @@ def _ratio(name: str, shapes: dict[str, tuple[Shape, Shape]]) -> Fraction:
             if grown != size:
                 rates.setdefault(Fraction(grown, size), []).append(f"{path} axis {axis}")
     if len(rates) > 1:
-        listed = "\n  ".join(f"by {rate}: {', '.join(axes)}" for rate, axes in rates.items())
-        raise ValueError(
+        heading = (
             f"from base to {name} axes grow at different rates; every axis must grow as the width "
-            f"does or stay as it is:\n  {listed}"
+            "does or stay as it is:"
         )
+        lines = [f"by {rate}: {', '.join(axes)}" for rate, axes in rates.items()]
+        raise ValueError(listed(heading, lines) + see(Section.growth))
     return next(iter(rates), Fraction(1))

@@ -5,6 +5,7 @@ import fnmatch
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from .._pages import Section, see
 from .._weight import path_string
 from ._nodes import Node, Path
 
@@ -79,7 +80,8 @@ def _entries(
         for label, matches, chosen in _rules(name, key, value):
             paths = [path for path, node in nodes.items() if matches(path, node)]
             if not paths:
-                errors.append(f"{label} matches no array of the model{_near(key, nodes)}")
+                near = _near(key, nodes)
+                errors.append(f"{label} matches no array of the model{near}{see(Section.no_match)}")
             entries.append((label, paths, chosen))
     return entries
 

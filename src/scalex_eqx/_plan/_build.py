@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from .._fingerprint import fingerprint
-from .._parts import Part, function_names, parts
+from .._parts import Part, blank_state, function_names, parts
 from .._spec import WeightSpec
 from .._weight import (
     Weight,
@@ -53,12 +53,15 @@ def plan(
 
     **Returns:** a [`scalex_eqx.Plan`][].
 
-    **Raises:** `ValueError` for a tree with arrays that no scaling law is known for.
+    **Raises:** `ValueError` for a tree with arrays that no scaling law is known for, for a `base`
+    of another width, and for a `base` or `gradients` of another model.
     """
     params = eqx.filter(model, is_trainable)
     require_complete(params)
-    blank = jax.eval_shape(tx.init, params)
+    blank = blank_state(tx, params)
     chain = parts(blank)
+    _check_same_weights("base", base, params)
+    _check_same_weights("gradients", gradients, params)
     sigmas = _base_spreads(base)
     rows = tuple(
         _row(path, weight, [part.rule for part in chain if part.works_on(path)], sigmas)
@@ -74,9 +77,29 @@ def plan(
 
 
 def _base_spreads(base: PyTree) -> dict[str, float | None]:
-    """The spread of every array of the base model that is no `Weight`, by its path."""
+    """The spread of every array of the base model, by its path; a `Weight` declares its own."""
+    ratios = {weight.spec.width_ratio for weight in weights_with_paths(base).values()} - {None, 1}
+    if ratios:
+        raise ValueError(
+            f"base has the width ratio {', '.join(map(str, ratios))}; expected the model at the "
+            "base width, make(base_width)"
+        )
     leaves = jtu.tree_leaves_with_path(base, is_leaf=is_weight)
-    return {path_string(path): _spread(leaf) for path, leaf in leaves if is_trainable(leaf)}
+    arrays = {
+        path_string(path): leaf.value if is_weight(leaf) and leaf.spec.is_complete else leaf
+        for path, leaf in leaves
+    }
+    return {path: _spread(array) for path, array in arrays.items() if is_trainable(array)}
+
+
+def _check_same_weights(name: str, tree: PyTree | None, params: PyTree) -> None:
+    leaves = jtu.tree_leaves_with_path(tree, is_leaf=is_weight)
+    paths = list(weights_with_paths(params))
+    if tree is not None and not {path_string(path) for path, _ in leaves} & set(paths):
+        raise ValueError(
+            f"{name} has none of the model's weights, which are {', '.join(paths)}; expected a "
+            "tree like the model"
+        )
 
 
 def _row(

@@ -5,6 +5,7 @@ from rich.console import Console
 from .. import diagnostics
 from ..diagnostics import Prescription, prescribe
 from ..experiments import UsageError, parse_recipe
+from ..experiments._config import check_distinct
 from ._check import Measuring
 
 
@@ -26,6 +27,7 @@ class Align(Measuring):
 
     def run(self, console: Console) -> int:
         """Prints the prescription; returns the exit code."""
+        check_distinct("--seeds", self.seeds, 2, "the intervals are over seeds")
         try:
             prescription = prescribe(self.measured())
         except ValueError as error:

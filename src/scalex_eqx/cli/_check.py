@@ -13,6 +13,13 @@ from rich.progress import Progress
 from .. import diagnostics
 from .._parameterize import parameterize
 from ..experiments import Setting, UsageError, load_corpus, parse_learning_rate, parse_recipe
+from ..experiments._config import (
+    check_distinct,
+    check_positive,
+    check_seeds,
+    check_weight_decay,
+    check_width,
+)
 from ..experiments._train import mean_loss
 from ..nn import Transformer
 
@@ -45,15 +52,20 @@ class Measuring:
     weight_decay: float = 0.0
     """Independent weight decay a step, for recipes with adamw."""
     data: Path | None = None
-    """A text file, a folder of text, tokens.bin (uint16) or tokens.npy; the Python standard
-    library's source by default."""
+    """A text, a folder, tokens.bin (uint16) or tokens.npy; by default Python's own source."""
 
     def measured(self) -> diagnostics.CoordinateCheck:
         """Trains and measures, with a progress bar on the error stream."""
-        self._check_widths()
         recipe = parse_recipe(self.recipe)
+        check_positive(self, "steps", "batch_size", "sequence_length", "depth", "head_dimension")
+        check_distinct("--widths", self.widths, 2, "an exponent is a slope across widths")
+        for width in self.widths:
+            check_width("--widths", width, self.head_dimension)
+        check_distinct("--seeds", self.seeds, 1, "each fixes draws and batches")
+        check_seeds(self.seeds)
+        check_weight_decay(self.weight_decay, [recipe])
         tx = recipe.transformation(
-            parse_learning_rate(self.learning_rate),
+            parse_learning_rate(self.learning_rate, "--learning-rate"),
             b1=Setting.b1,
             b2=Setting.b2,
             eps=Setting.eps,
@@ -116,18 +128,6 @@ class Measuring:
 
         return batch
 
-    def _check_widths(self) -> None:
-        for width in self.widths:
-            if width < 1 or width % self.head_dimension:
-                raise UsageError(
-                    f"--widths has {width}, which is not a positive multiple of --head-dimension "
-                    f"{self.head_dimension}"
-                )
-        for option in ("steps", "batch_size", "sequence_length", "depth"):
-            if getattr(self, option) < 1:
-                name = option.replace("_", "-")
-                raise UsageError(f"--{name} is {getattr(self, option)}; expected at least 1")
-
 
 @dataclasses.dataclass(frozen=True)
 class Check(Measuring):
@@ -140,7 +140,7 @@ class Check(Measuring):
 
     Example: scalex check mup:adam:full
 
-    Example: scalex check standard:adam:global --widths 64 128 256 --picture check.png
+    Example: scalex check standard:adam:global --picture check.png
     """
 
     json: bool = False
@@ -155,11 +155,11 @@ class Check(Measuring):
         return {"passes": 0, "rejected": 1, "inconclusive": 3}[check.verdict]
 
     def _show(self, check: diagnostics.CoordinateCheck, console: Console) -> None:
-        if self.picture is not None:
-            self.picture.parent.mkdir(parents=True, exist_ok=True)
-            diagnostics.coordinate_figure(check).savefig(self.picture, dpi=130)
         if self.json:
             text = diagnostics.record([check.table()], command="scalex check").to_json()
             console.print(text, soft_wrap=True, markup=False, highlight=False)
         else:
             console.print(str(check), soft_wrap=True, markup=False, highlight=False)
+        if self.picture is not None:
+            self.picture.parent.mkdir(parents=True, exist_ok=True)
+            diagnostics.coordinate_figure(check).savefig(self.picture, dpi=130, format="png")

@@ -1,9 +1,11 @@
 import contextlib
 import dataclasses
+import importlib.metadata
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union
 
 import jax
 import tyro
@@ -22,6 +24,7 @@ from ..experiments import (
 from ._align import Align
 from ._check import Check
 from ._exponents import Exponents
+from ._help import description, filled, summary
 from ._plan import Plan
 from ._progress import ProgressBar
 from ._stress import Stress
@@ -34,15 +37,16 @@ class Transfer:
 
     Every run is kept in OUT/runs.sqlite; the same command again trains only what is missing.
 
-    Example: scalex transfer --recipes standard:adam:global mup:adam:full --seeds 0 1 2
+    Example: scalex transfer --recipes standard:adam:full mup:adam:full
     """
 
     recipes: tuple[str, ...] = ("standard:adam:global", "standard:adam:full")
-    """What to compare: parameterization:optimizer:rates. Parameterizations: standard, ntk, mup,
-    mean_field. Optimizers: adam, adamw, adam_atan2, adam_parameter_scaling, adafactor, lion, sgd.
-    Rates: global (one learning rate for all weights), full or none (the prescription under that
-    alignment assumption), or exponents by role, such as embedding=0,hidden=9/10,readout=1,vector=0,
-    which scalex align prints."""
+    """What to compare: parameterization:optimizer:rates.
+    Parameterizations: standard, ntk, mup, mean_field.
+    Optimizers: adam, adamw, adam_atan2, adam_parameter_scaling, adafactor, lion, sgd.
+    Rates: global, one learning rate for all weights;
+    full or none, the prescription under that alignment;
+    or exponents by role, as scalex align prints: embedding=0,hidden=9/10,readout=1,vector=0."""
     widths: tuple[int, ...] = (64, 128, 256)
     """Widths of the residual stream; multiples of the head dimension."""
     base_width: int | None = None
@@ -64,15 +68,13 @@ class Transfer:
     weight_decay: float = 0.0
     """Independent weight decay a step, for recipes with adamw."""
     data: Path | None = None
-    """A text file, a folder of text, tokens.bin (uint16) or tokens.npy; the Python standard
-    library's source by default."""
+    """A text, a folder, tokens.bin (uint16) or tokens.npy; by default Python's own source."""
     vocabulary_size: int | None = None
     """Of a token file; its largest token plus one by default."""
     out: Path = Path("runs/transfer")
     """The folder for the store and the report."""
     at_once: int | None = None
-    """How many runs train together at most; fewer need less memory. All of a recipe and width by
-    default."""
+    """How many runs train together at most; all of a recipe and width by default."""
 
     def run(self, console: Console) -> None:
         sweep = Sweep(
@@ -118,24 +120,31 @@ class Report:
         _print_report(self.store, console)
 
 
-Command = (
-    Annotated[Transfer, tyro.conf.subcommand("transfer")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Exponents, tyro.conf.subcommand("exponents")]
-    | Annotated[Plan, tyro.conf.subcommand("plan")]
-    | Annotated[Check, tyro.conf.subcommand("check")]
-    | Annotated[Align, tyro.conf.subcommand("align")]
-    | Annotated[Stress, tyro.conf.subcommand("stress")]
-)
+COMMANDS: dict[str, Any] = {
+    "transfer": Transfer,
+    "report": Report,
+    "exponents": Exponents,
+    "plan": Plan,
+    "check": Check,
+    "align": Align,
+    "stress": Stress,
+}
+
+Command: Any = Union[  # noqa: UP007
+    tuple(
+        Annotated[kind, tyro.conf.subcommand(name, description=summary(kind))]
+        for name, kind in COMMANDS.items()
+    )
+]
 
 
 def run() -> int:
     """Parses the arguments, runs the command, and returns the exit code."""
-    command = tyro.cli(
-        Command,  # pyright: ignore[reportArgumentType]
-        prog="scalex",
-        description="Scaling laws that travel with the weights.",
-    )
+    arguments = sys.argv[1:] or ["--help"]
+    if arguments == ["--version"]:
+        print(f"scalex_eqx {importlib.metadata.version('scalex_eqx')}")
+        return 0
+    command = _parsed(arguments)
     console = Console()
     try:
         return command.run(console) or 0
@@ -148,6 +157,30 @@ def run() -> int:
             file=sys.stderr,
         )
         return 130
+
+
+def _parsed(arguments: Sequence[str]) -> Any:
+    """The command that the arguments ask for.
+
+    The list of the commands says of each what it does, its own help everything.
+    """
+    name = arguments[0]
+    if name in COMMANDS:
+        return tyro.cli(
+            COMMANDS[name],
+            prog=f"scalex {name}",
+            description=description(COMMANDS[name]),
+            args=arguments[1:],
+        )
+    return tyro.cli(
+        Command,
+        prog="scalex",
+        description=filled(
+            "Scaling laws that travel with the weights. scalex COMMAND --help shows the options of "
+            "a command, and an example; scalex --version the version."
+        ),
+        args=arguments,
+    )
 
 
 def _print_report(store: Path, console: Console) -> None:

@@ -48,14 +48,14 @@ class Exponents:
     A number x says: as r^-x, where r is the width divided by the base width. Learning rates are
     the largest stable ones. One parameterization, family and alignment are shown layer by layer.
 
-    Example: scalex exponents --parameterizations mup --families adam --alignments 0.8,0.5,1
+    Example: scalex exponents --parameterizations mup --families adam
     """
 
     parameterizations: tuple[str, ...] = tuple(PARAMETERIZATIONS)
     """Out of standard, ntk, mup and mean_field."""
     families: tuple[str, ...] = tuple(FAMILIES)
-    """How updates follow from gradient and weight: sgd, adam (also Lion, Adam-atan2) or
-    adafactor (also Adam with parameter scaling)."""
+    """How updates follow from gradient and weight:
+    sgd, adam (also Lion, Adam-atan2) or adafactor (also Adam with parameter scaling)."""
     alignments: tuple[str, ...] = tuple(_ALIGNMENTS)
     """full, none, or three numbers alpha,omega,u such as 0.8,0.5,1 or 4/5,1/2,1."""
     depth: int = 1

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from .. import plan
 from .._parameterize import parameterize
-from ..experiments import Setting, UsageError, parse_learning_rate, parse_recipe
+from ..experiments import Setting, parse_learning_rate, parse_recipe
+from ..experiments._config import check_positive, check_weight_decay, check_width
 from ..nn import Transformer
 
 
@@ -44,24 +45,25 @@ class Plan:
 
     def run(self, console: Console) -> None:
         recipe = parse_recipe(self.recipe)
+        check_positive(self, "depth", "head_dimension", "vocabulary_size", "sequence_length")
+        check_width("--width", self.width, self.head_dimension)
+        check_width("--base-width", self.base_width, self.head_dimension)
+        check_weight_decay(self.weight_decay, [recipe])
         tx = recipe.transformation(
-            parse_learning_rate(self.learning_rate),
+            parse_learning_rate(self.learning_rate, "--learning-rate"),
             b1=Setting.b1,
             b2=Setting.b2,
             eps=Setting.eps,
             decay=self.weight_decay,
         )
-        try:
-            model = eqx.filter_eval_shape(
-                lambda: parameterize(
-                    self._make,
-                    width=self.width,
-                    base_width=self.base_width,
-                    parameterization=recipe.law,
-                )
+        model = eqx.filter_eval_shape(
+            lambda: parameterize(
+                self._make,
+                width=self.width,
+                base_width=self.base_width,
+                parameterization=recipe.law,
             )
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        )
         found = plan(model, tx)
         if self.json:
             console.print(found.to_json(), soft_wrap=True, markup=False, highlight=False)

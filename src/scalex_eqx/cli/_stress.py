@@ -41,16 +41,15 @@ class Stress:
     """
 
     optimizer: tuple[str, ...] = _DEFAULT
-    """Rules by name, or all. An appended number is a constant epsilon, an appended dtype that of
-    the moments; optax.* are Optax's own, for comparison."""
+    """Rules by name, or all. optax.* are Optax's own, for comparison.
+    An appended number is a constant epsilon, an appended dtype that of the moments."""
     dtype: StressDtype = "float32"
     """Of gradients and weights."""
     gradient: GradientKind = "noisy"
-    """How gradients come: the same always, N(0.1, 1), one row in sixteen, Student's t, or
-    suddenly 256 times smaller."""
+    """How gradients come, in this order:
+    always the same, N(0.1, 1), one row in sixteen, Student's t, suddenly 256 times smaller."""
     width: int | None = None
-    """Also print how far the gradients of the transfer run's Transformer of this width are, at
-    first, from where each rule has lost 10 % of its update."""
+    """Also print how near gradients of a Transformer of this width come to each rule's edge."""
     parameterization: str = "standard"
     """Of that Transformer: standard, ntk, mup or mean_field."""
     json: bool = False
@@ -71,9 +70,6 @@ class Stress:
             for name, result in found.items()
         }
         nearest = {} if self.width is None else _nearest(found, gradients, self.width)
-        if self.picture is not None:
-            self.picture.parent.mkdir(parents=True, exist_ok=True)
-            diagnostics.stress_figure(list(found.values())).savefig(self.picture, dpi=130)
         if self.json:
             print_json(console, found, judged, nearest)
         else:
@@ -82,6 +78,10 @@ class Stress:
             print_found(console, f"{device.chip} ({device.platform}): {kind}", found, judged)
             if self.width is not None:
                 print_headroom(console, nearest, self.width, self.parameterization)
+        if self.picture is not None:
+            self.picture.parent.mkdir(parents=True, exist_ok=True)
+            figure = diagnostics.stress_figure(list(found.values()))
+            figure.savefig(self.picture, dpi=130, format="png")
         return int(any(not e.holds for one in judged.values() for e in one))
 
     def _measured(self, name: str) -> diagnostics.Stress:
@@ -99,7 +99,9 @@ class Stress:
         unknown = [name for name in names if name not in known]
         if unknown or not names:
             wrong = repr(unknown[0]) if unknown else "no name"
-            raise UsageError(f"--optimizer has {wrong}; choose all, or from {', '.join(known)}")
+            raise UsageError(
+                f"--optimizer has {wrong}; give all alone, or some of {', '.join(known)}"
+            )
         return names
 
     def _gradients(self) -> dict:
@@ -138,5 +140,9 @@ def _nearest(found: Found, gradients: dict, width: int) -> dict[str, Headroom]:
 def _read(path: Path) -> Results:
     try:
         return Results.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"--compare has {path}: {error.strerror}; name two files of scalex stress --json"
+        ) from None
     except ValueError as error:
         raise UsageError(f"--compare has {path}: {error}") from None

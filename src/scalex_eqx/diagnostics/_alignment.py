@@ -68,15 +68,18 @@ class MeasuredAlignments(eqx.Module):
     - `uses`: a `MeasuredAlignment` by the weight's path; a second use of the same weight has `#2`
         behind it.
     - `not_followed`: the weights whose uses were not all found, with the reason.
+    - `order`: the names of the uses in the order in which the model reaches them. `jit` sorts
+        the keys of `uses`.
     """
 
     uses: dict[str, MeasuredAlignment]
     not_followed: tuple[NotFollowed, ...] = eqx.field(static=True)
+    order: tuple[str, ...] = eqx.field(static=True)
 
     def by_layer(self) -> dict[str, MeasuredAlignment]:
         """NumPy numbers, the layers of a stack apart and numbered behind the path: `path/0`."""
         uses = jax.device_get(self.uses)
-        return dict(pair for name, use in uses.items() for pair in _layers(name, use))
+        return dict(pair for name in self.order for pair in _layers(name, uses[name]))
 
     def __str__(self) -> str:
         header = ["weight", "fan-in", "alpha", "omega", "u", "total", "|dW|", "|dx|", "|dz|"]
@@ -121,7 +124,7 @@ def alignment(
         for path, uses in before.uses.items()
         for i, pair in enumerate(zip(uses, now.uses[path], strict=True))
     }
-    return MeasuredAlignments(measured, now.not_followed)
+    return MeasuredAlignments(measured, now.not_followed, tuple(measured))
 
 
 def _measure(before: Use, now: Use) -> MeasuredAlignment:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 LEVEL = 0.9
 
@@ -55,6 +54,9 @@ def fit_exponent(
 
 def _interval(values: np.ndarray, level: float) -> tuple[float, float] | None:
     r"""$\bar x \pm t\, s / \sqrt k$ with the quantile of Student's t at $k - 1$ degrees."""
+    # Takes longer to import than the rest of the package.
+    from scipy.special import stdtrit
+
     count = len(values)
     if count < 2:
         return None

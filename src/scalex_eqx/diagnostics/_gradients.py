@@ -16,7 +16,15 @@ from .._spec import WeightSpec
 from .._weight import require_complete
 from ..theory import Role
 from ._columns import columns
-from ._coordinates._run import by_layer, by_seed, layer_size, map_layers, stacked_paths
+from ._coordinates._run import (
+    by_layer,
+    by_seed,
+    inputs_of,
+    layer_size,
+    map_layers,
+    stacked_paths,
+    without_gradient,
+)
 from ._exponent import Exponent, fit_exponent
 from ._results import Table
 
@@ -28,8 +36,9 @@ class GradientExponent:
     **Arguments:**
 
     - `name`, `role`: of the weight.
-    - `size`: its root mean square at the smallest width, geometric mean over seeds.
-    - `measured`: $p$ as measured; `None` where a gradient is zero.
+    - `size`: its root mean square at the smallest width, geometric mean over seeds; 0 where it has
+        no exponent.
+    - `measured`: $p$ as measured; `None` where a gradient is zero up to rounding.
     - `relative`: $p$ without that of the logits' cotangent.
     - `expected`: $-g$, what theory says of `relative`.
     """
@@ -136,8 +145,11 @@ def gradient_exponents(
             "the objective's gradient with respect to the model's output is zero or not finite; "
             "the exponents of weights' gradients can't be told from it"
         )
+    idle = without_gradient([[gradients for gradients, _ in row] for row in found])
     weights = {
-        name: _exponent(name, weight.spec, ordered, found, cotangent)
+        name: _without_exponent(name, weight.spec)
+        if name in idle
+        else _exponent(name, weight.spec, ordered, found, cotangent)
         for name, (_, weight) in stacked_paths(model).items()
         if weight.spec.role is not Role.buffer
     }
@@ -153,7 +165,7 @@ def _at_width(
 ) -> Sequence[tuple[dict[str, float], float]]:
     def one(key):
         model = build(width, jax.random.fold_in(key, width))
-        inputs = batch(jax.random.fold_in(key, 0))
+        inputs = inputs_of(batch, jax.random.fold_in(key, 0))
         params, static = eqx.partition(model, eqx.is_inexact_array)
         output, pull_back = jax.vjp(
             lambda params: apply(eqx.combine(params, static), *inputs), params
@@ -187,6 +199,11 @@ def _exponent(
         fit_exponent(widths, relative.tolist()),
         -spec.gradient_exponent,
     )
+
+
+def _without_exponent(name: str, spec: WeightSpec) -> GradientExponent:
+    assert spec.role is not None
+    return GradientExponent(name, spec.role, 0.0, None, None, -spec.gradient_exponent)
 
 
 def _cells(weight: GradientExponent) -> list[str]:

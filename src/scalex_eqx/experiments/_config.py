@@ -49,13 +49,13 @@ class Sweep:
     setting: Setting
 
     def __post_init__(self) -> None:
-        _check_distinct("--recipes", self.recipes, 1, "each is compared with the others")
-        _check_distinct("--widths", self.widths, 2, "a drift is a slope across widths")
-        _check_distinct(
+        check_distinct("--recipes", self.recipes, 1, "each is compared with the others")
+        check_distinct("--widths", self.widths, 2, "a drift is a slope across widths")
+        check_distinct(
             "--learning-rates", self.learning_rates, 3, "a minimum needs a point on both sides"
         )
         _check_apart(self.learning_rates)
-        _check_distinct("--seeds", self.seeds, 1, "each fixes draws and data order")
+        check_distinct("--seeds", self.seeds, 1, "each fixes draws and data order")
         _check_setting(self)
 
     def groups(self) -> Iterator[tuple[Recipe, int, list[Member]]]:
@@ -105,8 +105,8 @@ class Sweep:
         )
 
 
-def parse_learning_rate(text: str) -> float:
-    """A learning rate written as `0.004` or `2^-8`.
+def parse_learning_rate(text: str, option: str = "--learning-rates") -> float:
+    """A learning rate written as `0.004` or `2^-8`, and given by a command's `option`.
 
     **Raises:** `UsageError` if it is neither, or not positive and finite.
     """
@@ -117,13 +117,12 @@ def parse_learning_rate(text: str) -> float:
         rate = math.nan
     # Training is in float32, which keeps no positive number outside these limits.
     if isinstance(rate, complex) or not 1e-37 < rate < 1e38:
-        raise UsageError(
-            f"--learning-rates has {text!r}; expected positive numbers such as 0.004 or 2^-8"
-        )
+        raise UsageError(f"{option} has {text!r}; expected positive numbers such as 0.004 or 2^-8")
     return rate
 
 
-def _check_distinct(option: str, values: Sequence[object], at_least: int, why: str) -> None:
+def check_distinct(option: str, values: Sequence[object], at_least: int, why: str) -> None:
+    """Refuses values that are too few, and one that is given twice."""
     if len(values) < at_least:
         given = f"{len(values)} value{'' if len(values) == 1 else 's'}"
         raise UsageError(f"{option} has {given}; give at least {at_least}: {why}")
@@ -142,30 +141,46 @@ def _check_apart(learning_rates: Sequence[float]) -> None:
 
 def _check_setting(sweep: Sweep) -> None:
     setting = sweep.setting
-    for name in ("depth", "head_dimension", "sequence_length", "batch_size", "steps"):
-        value = getattr(setting, name)
+    check_positive(setting, "depth", "head_dimension", "sequence_length", "batch_size", "steps")
+    for width in sweep.widths:
+        check_width("--widths", width, setting.head_dimension)
+    check_width("--base-width", setting.base_width, setting.head_dimension)
+    check_seeds(sweep.seeds)
+    check_weight_decay(setting.weight_decay, sweep.recipes)
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Refuses numbers below 1, by the options that they were given with."""
+    for name in names:
+        value = getattr(settings, name)
         if value < 1:
             raise UsageError(f"--{name.replace('_', '-')} is {value}; expected at least 1")
-    for option, width in (
-        *(("--widths", width) for width in sweep.widths),
-        ("--base-width", setting.base_width),
-    ):
-        if width < 1 or width % setting.head_dimension:
-            raise UsageError(
-                f"{option} has {width}, which is not a positive multiple of --head-dimension "
-                f"{setting.head_dimension}; choose another width or another head dimension"
-            )
-    for seed in sweep.seeds:
+
+
+def check_width(option: str, width: int, head_dimension: int) -> None:
+    """Refuses a width that is no whole number of attention heads."""
+    if width < 1 or width % head_dimension:
+        raise UsageError(
+            f"{option} has {width}, which is not a positive multiple of --head-dimension "
+            f"{head_dimension}; choose another width or another head dimension"
+        )
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuses numbers that no random key can be made of."""
+    for seed in seeds:
         if not 0 <= seed < 2**31:
             raise UsageError(f"--seeds has {seed}; expected whole numbers from 0 to 2147483647")
-    if not 0 <= setting.weight_decay < 1:
-        raise UsageError(
-            f"--weight-decay is {setting.weight_decay}; expected at least 0 and less than 1"
-        )
-    decays = any(recipe.optimizer == "adamw" for recipe in sweep.recipes)
-    if decays and setting.weight_decay <= 0:
+
+
+def check_weight_decay(weight_decay: float, recipes: Sequence[Recipe]) -> None:
+    """Refuses a decay that no recipe uses, and a recipe that lacks one."""
+    if not 0 <= weight_decay < 1:
+        raise UsageError(f"--weight-decay is {weight_decay}; expected at least 0 and less than 1")
+    decays = any(recipe.optimizer == "adamw" for recipe in recipes)
+    if decays and weight_decay <= 0:
         raise UsageError("a recipe uses adamw; give a positive --weight-decay, or use adam")
-    if setting.weight_decay and not decays:
+    if weight_decay and not decays:
         raise UsageError(
-            f"--weight-decay is {setting.weight_decay}, but no recipe decays; use adamw in one"
+            f"--weight-decay is {weight_decay}, but no recipe decays; use adamw in one"
         )

@@ -32,6 +32,7 @@ _BUSY_SECONDS = 30.0
 # SQLite limits the number of parameters of a statement, to 999 in older versions.
 _KEYS_PER_QUERY = 500
 _REMEDY = "name another folder with --out, or remove the file"
+_NO_RUN = "name the store of a transfer run, or its folder, which was its --out"
 _TABLES = (
     """CREATE TABLE runs (
         key TEXT PRIMARY KEY,
@@ -169,32 +170,32 @@ def _check_file(path: Path, *, create: bool) -> None:
     """Refuses a file that another program or version wrote, before anything can change it."""
     if not path.exists():
         if not create:
-            raise UsageError(f"results file {path} does not exist; run the sweep, or correct --out")
+            raise UsageError(f"results file {path} does not exist; {_NO_RUN}")
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
         raise UsageError(f"{path} is not a file; {_REMEDY}")
     # An empty file is what is left of a store whose creation was interrupted.
     elif path.stat().st_size > 0:
-        _check_identifiers(path)
+        _check_identifiers(path, _REMEDY if create else _NO_RUN)
 
 
-def _check_identifiers(path: Path) -> None:
+def _check_identifiers(path: Path, remedy: str) -> None:
     try:
         application, version = _identifiers(path)
     except sqlite3.OperationalError:
         # It could not be read, which says nothing of what it is.
         raise
     except sqlite3.DatabaseError as error:
-        raise UsageError(f"{path} is not a results file: {error}; {_REMEDY}") from error
+        raise UsageError(f"{path} is not a results file: {error}; {remedy}") from error
     if application != APPLICATION_ID:
         raise UsageError(
             f"{path} is a database of another application (identifier {application:#x}, "
-            f"expected {APPLICATION_ID:#x}); {_REMEDY}"
+            f"expected {APPLICATION_ID:#x}); {remedy}"
         )
     if version != LAYOUT_VERSION:
         raise UsageError(
             f"results file {path} has layout version {version}, this scalex_eqx reads version "
-            f"{LAYOUT_VERSION}; {_REMEDY}"
+            f"{LAYOUT_VERSION}; {remedy}"
         )
 
 
@@ -224,7 +225,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> Non
     if create:
         _create_tables(connection)
     elif _is_blank(connection):
-        raise UsageError(f"results file {path} is empty; run the sweep, or correct --out")
+        raise UsageError(f"results file {path} is empty; {_NO_RUN}")
     # Fails only while another process does the same, and the mode is the file's for good.
     with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = WAL").fetchone()

@@ -44,8 +44,23 @@ class Reporter(Protocol):
         ...
 
 
+class _Silent:
+    """Tells nobody."""
+
+    def begin(self, work: float, done: float) -> None: ...
+
+    def group(self, name: str, runs: int) -> None: ...
+
+    def advance(self, work: float, loss: float) -> None: ...
+
+
 def transfer(
-    sweep: Sweep, corpus: Corpus, folder: Path, reporter: Reporter, *, at_once: int | None = None
+    sweep: Sweep,
+    corpus: Corpus,
+    folder: Path,
+    reporter: Reporter | None = None,
+    *,
+    at_once: int | None = None,
 ) -> Path:
     """Trains the runs of `sweep` that the store in `folder` lacks.
 
@@ -53,13 +68,14 @@ def transfer(
 
     - `sweep`, `corpus`: what to train, on what.
     - `folder`: where `runs.sqlite` is, or will be.
-    - `reporter`: is told of progress.
+    - `reporter`: is told of progress, if given.
     - `at_once`: how many runs train together at most; all of a recipe and width by default.
 
     **Returns:** the store's path, for [`report`][scalex_eqx.experiments.report].
 
     **Raises:** `UsageError` if the data is too short or the store can't be used.
     """
+    reporter = reporter or _Silent()
     setting = sweep.setting
     check_train(corpus, length=setting.sequence_length)
     windows = held_out_windows(
@@ -80,18 +96,19 @@ def transfer(
     return folder / STORE
 
 
-def report(path: Path, console: Console) -> tuple[RecipeAnalysis, ...]:
+def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, ...]:
     """Rebuilds table, picture, page and JSON from a store, without training.
 
     **Arguments:**
 
     - `path`: a store, or the folder it is in. The sweep that was run last is reported.
-    - `console`: where the table is printed.
+    - `console`: where the table is printed; the terminal unless given.
 
     **Returns:** the analyses.
 
     **Raises:** `UsageError` if there is no store, no sweep in it, or not one run of it.
     """
+    console = console or Console()
     path = path / STORE if path.is_dir() else path
     with Store.open(path, create=False) as store:
         saved = next(iter(store.sweeps()), None)

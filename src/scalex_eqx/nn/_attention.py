@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._pages import Section, see
 from ._init import each
 from ._linear import Linear
 
@@ -51,7 +52,7 @@ class CausalSelfAttention(eqx.Module):
         if head_dimension < 1 or width < 1 or width % head_dimension:
             raise ValueError(
                 f"width {width} is not a positive multiple of head_dimension {head_dimension}; "
-                "the number of heads is their ratio"
+                f"the number of heads is their ratio{see(Section.width)}"
             )
         if logit_scale not in ("1/sqrt(d)", "1/d"):
             raise ValueError(f"logit_scale is {logit_scale!r}; expected '1/sqrt(d)' or '1/d'")

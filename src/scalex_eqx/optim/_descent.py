@@ -2,6 +2,7 @@ from collections.abc import Mapping
 
 import optax
 
+from .._pages import Section, see
 from ._decay import DecayMode, add_weight_decay
 from ._learning_rate import scale_by_learning_rate
 from ._numbers import Scalar, ScalarOrSchedule, check_number, is_python_number
@@ -59,5 +60,5 @@ def _check_decay(
         raise ValueError(
             "learning_rate is a schedule, so weight_decay_schedule must say how independent "
             "decay goes with it: pass the schedule divided by its peak, or "
-            "optax.constant_schedule(1.0) to keep the decay constant"
+            f"optax.constant_schedule(1.0) to keep the decay constant{see(Section.decay_schedule)}"
         )

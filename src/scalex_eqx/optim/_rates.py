@@ -9,6 +9,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, PyTree
 
+from .._pages import Section, see
 from .._spec import WeightSpec
 from .._weight import is_weight, path_string, weights_with_paths
 from ..theory import (
@@ -154,6 +155,7 @@ def _check_paths(rates: Any, params: PyTree) -> None:
         near = difflib.get_close_matches(key, [*paths, *Role], n=3, cutoff=0.4) or paths[:3]
         raise ValueError(
             f"rates[{key!r}] is no role and matches no weight; there are {', '.join(near)}"
+            f"{see(Section.no_match)}"
         )
 
 

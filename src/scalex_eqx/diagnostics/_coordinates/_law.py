@@ -6,12 +6,11 @@ from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
-import jax
 import optax
 from jaxtyping import PyTree
 
 from ..._parameterize._growth import role_from_growth
-from ..._parts import Part, degree_at_scaling, parts
+from ..._parts import Part, blank_state, degree_at_scaling, parts
 from ..._spec import WeightSpec
 from ..._weight import Weight, is_trainable
 from ...optim._rates import rate_exponent
@@ -120,7 +119,7 @@ def laws(
 
 def optimizer_parts(model: PyTree, tx: optax.GradientTransformation) -> list[Part]:
     """The parts of an optimizer for a model, or for its shapes."""
-    return parts(jax.eval_shape(tx.init, eqx.filter(model, is_trainable)))
+    return parts(blank_state(tx, eqx.filter(model, is_trainable)))
 
 
 def may_rescale(chain: Sequence[Part]) -> bool:

@@ -10,10 +10,8 @@ from ...theory import Role
 from .._alignment import MeasuredAlignment
 from .._exponent import Exponent, fit_exponent
 from ._law import Law
-from ._run import Measurements
+from ._run import Measurements, without_gradient
 
-# A gradient that is so much smaller than the largest of all is what rounding leaves of zero.
-_NO_GRADIENT = 1e-6
 _OCTAVES_PER_E = math.log2(math.e)
 
 
@@ -72,7 +70,7 @@ def rows(
     - `rescaled`: whether something in the optimizer, such as a clip, may scale all gradients by
         one factor.
     """
-    idle = _without_gradient(found)
+    idle = without_gradient(found.gradients)
     notices = [
         f"{name} has no gradient at first, so that its update is not judged" for name in idle
     ]
@@ -80,19 +78,6 @@ def rows(
     made = [_row(name, laws[name.split("#")[0]], found) for name in names]
     made = [_unmoved(row) if row.name.split("#")[0] in idle else row for row in made]
     return _common_factor(made, notices) if rescaled else (made, notices)
-
-
-def _without_gradient(found: Measurements) -> list[str]:
-    """Weights whose gradient is zero up to rounding at some width."""
-    idle = []
-    for name in found.gradients[0][0]:
-        shares = [
-            max(seed[name] / (max(seed.values()) or 1.0) for seed in width)
-            for width in found.gradients
-        ]
-        if not min(shares) > _NO_GRADIENT:
-            idle.append(name)
-    return idle
 
 
 def _unmoved(row: CoordinateRow) -> CoordinateRow:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ..._pages import Section, see
 from ..._weight import Weight, require_complete, weights_with_paths
 from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
 from .._capture import NotFollowed
@@ -21,6 +22,9 @@ from .._capture import NotFollowed
 Build = Callable[[int, PRNGKeyArray], PyTree]
 Batch = Callable[[PRNGKeyArray], tuple[Any, ...]]
 Advance = Callable[[int, int, int], None]
+
+# A gradient that is so much smaller than the largest of all is what rounding leaves of zero.
+_NO_GRADIENT = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,7 @@ def shapes(build: Build, widths: Sequence[int]) -> list[PyTree]:
         raise ValueError(
             f"the models at widths {', '.join(map(str, widths))} have different base widths, "
             f"{', '.join(map(str, sorted(bases)))}; give parameterize the same base_width at every "
-            "width"
+            f"width{see(Section.base_widths)}"
         )
     return models
 
@@ -125,12 +129,11 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
     step = eqx.filter_jit(
         eqx.filter_vmap(functools.partial(_step, loss, tx, batch), in_axes=(every, every, None))
     )
-    order: list[str] = []
-    look = eqx.filter_jit(eqx.filter_vmap(functools.partial(_look, loss, batch, order)))
+    look = eqx.filter_jit(eqx.filter_vmap(functools.partial(_look, loss, batch)))
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     told(0.0)
     initial, state = start(keys)
-    model, losses, uses, first, lost, value = initial, [], {}, [], (), None
+    model, losses, uses, first, lost, order, value = initial, [], {}, [], (), (), None
     for count in range(1, max(steps) + 1):
         (model, state), (value, sizes) = step((model, state), keys, jnp.asarray(count - 1))
         losses.append(np.asarray(value))
@@ -138,7 +141,7 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
             first = by_seed(sizes, len(seeds))
         if count in steps:
             value, measured = look(initial, model, keys)
-            lost = measured.not_followed
+            lost, order = measured.not_followed, measured.order
             uses[count] = [one.by_layer() for one in by_seed(measured, len(seeds))]
         told(0.9 * count / max(steps))
     losses.append(np.asarray(value))
@@ -174,7 +177,7 @@ def _start(build, tx, width, key):
 def _step(loss, tx, batch, carry, key, count):
     model, state = carry
     params = eqx.filter(model, eqx.is_inexact_array)
-    inputs = batch(jax.random.fold_in(key, count))
+    inputs = inputs_of(batch, jax.random.fold_in(key, count))
     value, gradient = eqx.filter_value_and_grad(loss)(model, *inputs)
     update, new_state = tx.update(gradient, state, params)
     still, _ = tx.update(jtu.tree_map(jnp.zeros_like, gradient), state, params)
@@ -186,12 +189,9 @@ def _step(loss, tx, batch, carry, key, count):
     return (eqx.apply_updates(model, update), new_state), (value, sizes)
 
 
-def _look(loss, batch, order, initial, model, key) -> tuple[Array, MeasuredAlignments]:
-    inputs = batch(jax.random.fold_in(key, 0))
-    measured = alignment(loss, initial, model, *inputs)
-    # What leaves a compiled function has its keys sorted: the order is noted as it is traced.
-    order[:] = measured.uses
-    return loss(model, *inputs), measured
+def _look(loss, batch, initial, model, key) -> tuple[Array, MeasuredAlignments]:
+    inputs = inputs_of(batch, jax.random.fold_in(key, 0))
+    return loss(model, *inputs), alignment(loss, initial, model, *inputs)
 
 
 def map_layers(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> dict[str, Array]:
@@ -221,6 +221,35 @@ def layer_size(x: Array, kept: int) -> Array:
 def _share(update: Array, weight: Array, kept: int) -> Array:
     part, whole = layer_size(update, kept), layer_size(weight, kept)
     return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), 0)
+
+
+def without_gradient(gradients: Sequence[Sequence[Mapping[str, float]]]) -> list[str]:
+    """Weights whose gradient is zero up to rounding at some width.
+
+    `gradients` are the sizes by width and seed, by the weights' names.
+    """
+    idle = []
+    for name in gradients[0][0]:
+        shares = [
+            max(seed[name] / (max(seed.values()) or 1.0) for seed in width) for width in gradients
+        ]
+        if not min(shares) > _NO_GRADIENT:
+            idle.append(name)
+    return idle
+
+
+def inputs_of(batch: Batch, key: PRNGKeyArray) -> tuple[Any, ...]:
+    """What `batch` makes.
+
+    **Raises:** `ValueError` if it is no tuple, and would be taken apart along an array's axis.
+    """
+    inputs = batch(key)
+    if not isinstance(inputs, tuple | list):
+        raise ValueError(
+            f"batch(key) is a {type(inputs).__name__}; expected the tuple of the inputs behind the "
+            "model, as in loss(model, *inputs): return (x,) for a single one"
+        )
+    return tuple(inputs)
 
 
 def by_seed(tree: PyTree, count: int) -> list[PyTree]:

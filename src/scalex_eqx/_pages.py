@@ -1,0 +1,35 @@
+"""Where the documentation explains an error."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+_SEE = "\nSee "
+
+
+class Section(StrEnum):
+    """A section of the documentation that some error ends with."""
+
+    arithmetic = "docs/weights.md#arithmetic-of-a-weight"
+    unknown_role = "docs/weights.md#an-array-whose-role-cannot-be-told"
+    growth = "docs/weights.md#an-axis-that-grows-at-another-rate"
+    contradiction = "docs/weights.md#a-role-that-the-shapes-contradict"
+    no_law = "docs/weights.md#a-weight-without-its-law"
+    width = "docs/weights.md#a-width-that-cannot-be-used"
+    base_widths = "docs/weights.md#models-of-different-base-widths"
+    decay_schedule = "docs/weights.md#weight-decay-beside-a-schedule"
+    no_match = "docs/foreign.md#a-key-that-matches-nothing"
+    checkpoint = "docs/plan.md#a-checkpoint-of-another-model"
+    conversion = "docs/convert.md#what-is-refused"
+
+
+def see(section: Section) -> str:
+    """The last line of an error's message."""
+    return f"{_SEE}{section}"
+
+
+def listed(heading: str, errors: Iterable[str]) -> str:
+    """One message of several, with every section that they name once, at the end."""
+    parts = [error.partition(_SEE) for error in errors]
+    sections = dict.fromkeys(section for _, _, section in parts if section)
+    lines = "\n  ".join([heading, *(text for text, _, _ in parts)])
+    return lines + "".join(_SEE + section for section in sections)
