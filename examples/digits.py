@@ -103,7 +103,7 @@ def describe(name, losses, accuracies, widths, learning_rates):
         for w in range(len(widths)):
             cell = f"{losses[w, i].mean():.3f} {accuracies[w, i].mean():.1%}"
             row += f"{cell:>17}" + ("*" if i == best[w] else " ")
-        print(row)
+        print(row.rstrip())
     reused, tuned = losses[-1, best[0]], losses[-1, best[-1]]
     error = (reused - tuned).std(ddof=1) / np.sqrt(reused.size)
     print(

@@ -106,7 +106,7 @@ def main(
     gain, without = (losses[widths[0]] - losses[widths[-1]] for losses in (layers, one))
     print(
         f"With the learning rate of width {widths[0]}, width {widths[-1]} is better by {gain:.3f} "
-        f"nats with per-layer rates, and by {without:.3f} with one learning rate."
+        f"nats with per-layer rates,\nand by {without:.3f} with one learning rate."
     )
     return {"per-layer rates": layers, "one learning rate": one, "frequencies": frequencies}
 

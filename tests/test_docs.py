@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import itertools
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -127,7 +129,46 @@ def test_every_source_is_built(pages: dict[str, Page]):
     sources = {
         path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md")
     }
-    assert set(pages) == sources | {"404.html"}
+    devices = {f"devices/{path.stem}.html" for path in (ROOT / "numerics/results").glob("*.md")}
+    made = {name for name in pages if name.startswith("tests/")}
+    assert devices and made
+    assert set(pages) == sources | devices | made | {"404.html"}
+
+
+def test_results_of_every_device_are_shown(pages: dict[str, Page]):
+    for path in (ROOT / "numerics/results").glob("*.json"):
+        page = pages[f"devices/{path.stem}.html"]
+        tables = [table["name"] for table in json.loads(path.read_text())["tables"]]
+        assert tables and all(name in page.prose for name in tables)
+        assert f"devices/{path.stem}.html" in pages["devices.html"].links
+        for picture in (path.parent / path.stem).glob("*.png"):
+            assert f"{path.stem}/{picture.name}" in page.resources
+
+
+def test_every_formula_has_its_code_and_its_test(pages: dict[str, Page]):
+    """Each part of the theory names both, and each link to a test leads to that test."""
+    text = (DOCS / "theory.md").read_text(encoding="utf-8")
+    named = re.findall(r"\]\((tests/[\w/]+\.py)::(\w+)\)", text)
+    links = [link for link in pages["theory.html"].links if link.startswith("tests/")]
+    assert len(links) == len(named) > 20
+    for (path, name), link in zip(named, links, strict=True):
+        lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+        url, _, line = link.partition("#__codelineno-0-")
+        assert url == f"{path}.html"
+        assert lines[int(line) - 1].startswith(f"def {name}(")
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        if "$$" in part:
+            assert "\nCode: " in part and "](tests/" in part, part.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "link", ["tests/theory/test_exponents.py::test_nothing", "tests/theory/nowhere.py::test_a"]
+)
+def test_a_link_to_no_test_fails_the_build(link: str):
+    from mkdocs.exceptions import PluginError
+
+    with pytest.raises(PluginError, match=r"page\.md: there is no test"):
+        hook_of("tests").on_page_markdown(f"[it]({link})", page=page_named("page.md"))
 
 
 def test_hooks_are_not_published(site: Path):
@@ -196,14 +237,24 @@ def test_public_names_are_documented(namespace: str, pages: dict[str, Page]):
 # The formulas.
 
 
-@pytest.fixture(scope="module")
-def mathml() -> Any:
-    """The hook that converts formulas."""
-    spec = importlib.util.spec_from_file_location("mathml", DOCS / "hooks/mathml.py")
+def page_named(path: str) -> Any:
+    """What a hook is told of a page."""
+    return SimpleNamespace(file=SimpleNamespace(src_uri=path, dest_uri=path))
+
+
+def hook_of(name: str) -> Any:
+    """A hook of the site, as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"hooks/{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def mathml() -> Any:
+    """The hook that converts formulas."""
+    return hook_of("mathml")
 
 
 @pytest.mark.parametrize(
@@ -223,12 +274,9 @@ def test_formula_that_cannot_be_converted(mathml: Any, tex: str, message: str):
 def test_formula_fails_the_build(mathml: Any):
     from mkdocs.exceptions import PluginError
 
-    page = dataclasses.make_dataclass("Page", ["file"])(
-        dataclasses.make_dataclass("File", ["src_uri"])("page.md")
-    )
     html = r'<p><span class="arithmatex">\(\unknown\)</span></p>'
     with pytest.raises(PluginError, match=r"page\.md.*unknown"):
-        mathml.on_page_content(html, page=page)
+        mathml.on_page_content(html, page=page_named("page.md"))
 
 
 def test_formula(mathml: Any):
@@ -374,14 +422,28 @@ def blocks(page: Path) -> list[tuple[str, str, int]]:
     ]
 
 
+# Training of minutes is tested at a smaller size: what stands on the page, and what runs.
+SMALLER = {
+    "start.md": {
+        "for width in widths:": "for width in widths[:2]:",
+        "arange(-10.0, -2.0)": "arange(-8.0, -5.0)",
+        "steps = 40": "steps = 4",
+    }
+}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """They run, one after the other, and print the text that stands right behind them."""
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": f"page_{page.stem}"}
     printed = ""
+    smaller = SMALLER.get(page.name, {})
+    assert all(long in page.read_text(encoding="utf-8") for long in smaller)
     for language, content, line in blocks(page):
         if language == "python":
+            for long, short in smaller.items():
+                content = content.replace(long, short)
             output = io.StringIO()
             with contextlib.redirect_stdout(output):
                 exec(compile("\n" * line + content, page, "exec"), namespace)

@@ -48,10 +48,10 @@ def arranged(text: str, pictures: dict[str, str], results: dict[str, Any]) -> st
     """The report with its device as title, and each picture in front of its room's tables."""
     text = _PICTURE.sub("", text).replace("# Measured numerics", f"# {_device(results)}", 1)
     for room, picture in pictures.items():
-        shown = f"![What was measured in the room {room}]({picture})\n\n"
-        text = re.sub(
-            rf"^## {room}\b", lambda m, shown=shown: shown + m[0], text, count=1, flags=re.M
-        )
+        place = re.search(rf"^## {room}\b", text, re.MULTILINE) or re.search("^## ", text, re.M)
+        start = place.start() if place else len(text)
+        shown = f"![What was measured: {room}]({picture})\n\n"
+        text = text[:start] + shown + text[start:]
     return text
 
 

@@ -19,13 +19,10 @@ def on_files(files, *, config):
     pages = [file for file in files.documentation_pages() if file.abs_src_path]
     texts = [Path(file.abs_src_path).read_text(encoding="utf-8") for file in pages]
     for path in sorted({link[2] for text in texts for link in _LINK.finditer(text)}):
-        if not (ROOT / path).is_file():
-            raise PluginError(f"a page links to {path}, which is not there")
-        files.append(
-            File.generated(
-                config, f"{path}.md", content=shown(path), inclusion=InclusionLevel.NOT_IN_NAV
-            )
-        )
+        if (ROOT / path).is_file():
+            hidden = InclusionLevel.NOT_IN_NAV
+            page = File.generated(config, f"{path}.md", content=shown(path), inclusion=hidden)
+            files.append(page)
     return files
 
 
@@ -44,7 +41,7 @@ def on_page_markdown(markdown: str, *, page, **_) -> str:
 
 
 def line_of(test: str, path: Path) -> int | None:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     found = (i for i, line in enumerate(lines, 1) if line.startswith(f"def {test}("))
     return next(found, None)
 
