@@ -8,7 +8,7 @@ Adam-atan2 has none.
 
     python examples/bfloat16.py
 
-takes about a minute on two cores.
+takes about twenty seconds on two cores.
 """
 
 import functools
@@ -80,9 +80,9 @@ def main(*, width=128, base_width=32, learning_rates=(2**-8, 2**-10, 2**-12), st
     """The final training losses of each rule by learning rate, plain and with the loss scaled."""
     data = load()
     rates = [f"2^{np.log2(rate):g}" for rate in learning_rates]
-    span = 10 * len(rates)
+    span = 8 * len(rates)
     print(f"{'training loss at':34}{'plain loss':>{span}}{'loss x 2^-40':>{span}}")
-    print(f"{'the learning rate':34}" + "".join(f"{rate:>10}" for rate in rates * 2))
+    print(f"{'the learning rate':34}" + "".join(f"{rate:>8}" for rate in rates * 2))
     found = {}
     for name, (dtype, rule) in RULES.items():
         setting = {"dtype": dtype, "rule": rule, "width": width, "base_width": base_width}
@@ -93,16 +93,16 @@ def main(*, width=128, base_width=32, learning_rates=(2**-8, 2**-10, 2**-12), st
                 for scale in (1, 2**-40)
             ]
         )
-        print(f"{name:34}" + "".join(f"{loss:10.4f}" for loss in found[name].ravel()), flush=True)
+        print(f"{name:34}" + "".join(f"{loss:8.4f}" for loss in found[name].ravel()), flush=True)
 
     last = {name: losses[0, -1] for name, losses in found.items()}
     exact = last["Adam-atan2, float32"]
     print(
-        f"\nAdam-atan2 at {rates[-1]}, times the loss of float32: "
+        f"\nThe loss of Adam-atan2 at {rates[-1]}, in units of that of float32:\n"
         f"{last['Adam-atan2, bfloat16'] / exact:.2f} in bfloat16, "
-        f"{last['Adam-atan2, bfloat16, Kahan'] / exact:.2f} with Kahan\ncompensation, "
-        f"{last['Adam-atan2, bfloat16, master copy'] / exact:.2f} with a master copy. "
-        "The same losses, to the last bit, with the loss scaled:"
+        f"{last['Adam-atan2, bfloat16, Kahan'] / exact:.2f} with Kahan compensation, "
+        f"{last['Adam-atan2, bfloat16, master copy'] / exact:.2f} with a master copy.\n"
+        "Equal to the last bit with the loss scaled:"
     )
     for name, (plain, scaled) in found.items():
         print(f"  {name:34}{'yes' if np.array_equal(plain, scaled) else 'no'}")

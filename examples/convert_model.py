@@ -108,8 +108,9 @@ def main(*, width=256, base_width=32, learning_rate=2**-7, eps=1e-8, steps=100):
         found["refusal"] = refusal(model, constant)
     follows, breaks = (found[name]["difference"] for name in list(found)[:2])
     print(
-        f"\n{len(second)} steps after the conversion the losses differ by at most {follows:.0e}; "
-        f"by {breaks:.0e} if epsilon is constant.\nconvert says of that optimizer:\n"
+        f"\nIn {len(second)} steps after the conversion the losses differ by at most "
+        f"{follows:.0e},\nand by {breaks:.0e} if epsilon is constant. "
+        "convert says of that optimizer:\n"
         f"{found['refusal']}"
     )
     return found

@@ -108,7 +108,7 @@ def describe(name, losses, accuracies, widths, learning_rates):
     error = (reused - tuned).std(ddof=1) / np.sqrt(reused.size)
     print(
         f"Width {widths[-1]} at the best learning rate of width {widths[0]}: "
-        f"{reused.mean():.4f}; at its own best one: {tuned.mean():.4f}.\n"
+        f"{reused.mean():.4f}, at its own: {tuned.mean():.4f}.\n"
         f"Reuse costs {(reused - tuned).mean():.4f} ± {error:.4f} nats."
     )
 

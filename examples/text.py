@@ -34,7 +34,12 @@ def build(width, base_width, depth):
             key=jax.random.key(0),
         )
 
-    return sx.parameterize(make, width=width, base_width=base_width, parameterization=sx.standard)
+    return sx.parameterize(
+        make,
+        width=width,
+        base_width=base_width,
+        parameterization=sx.standard,
+    )
 
 
 def optimizer(peak, steps, rates):
@@ -103,10 +108,10 @@ def main(
     print("width  per-layer rates  one learning rate")
     for width in widths:
         print(f"{width:5}  {layers[width]:15.3f}  {one[width]:17.3f}")
-    gain, without = (losses[widths[0]] - losses[widths[-1]] for losses in (layers, one))
+    changes = (losses[widths[-1]] - losses[widths[0]] for losses in (layers, one))
     print(
-        f"With the learning rate of width {widths[0]}, width {widths[-1]} is better by {gain:.3f} "
-        f"nats with per-layer rates,\nand by {without:.3f} with one learning rate."
+        "From width {} to {} the held-out loss changes by\n{:+.3f} nats with per-layer rates, by "
+        "{:+.3f} with one learning rate.".format(widths[0], widths[-1], *changes)
     )
     return {"per-layer rates": layers, "one learning rate": one, "frequencies": frequencies}
 

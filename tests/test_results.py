@@ -82,8 +82,16 @@ def test_the_page_prints_the_run(recipe):
     ) in PAGE
 
 
-@pytest.mark.parametrize("name", ["adam_atan2", "relative"])
-def test_the_page_prints_the_other_rules(name):
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("transfer", "adam_atan2"),
+        ("transfer", "relative"),
+        ("choosing", "parameterizations"),
+    ],
+)
+def test_the_page_prints_the_other_runs(page, name):
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     results = json.loads((ROOT / f"docs/results/transfer_{name}.json").read_text(encoding="utf-8"))
     runs = [Run(**run) for run in results["runs"]]
     assert [to_json(analysis) for analysis in analyse(runs)] == results["analyses"]
@@ -94,7 +102,27 @@ def test_the_page_prints_the_other_rules(name):
             f"| `{analysis['recipe']}` | {rates} | {analysis['drift']['exponent']:+.2f} "
             f"[{low:+.2f}, {high:+.2f}] | {analysis['reuse']['cost']:.3f} | "
             f"{analysis['best_loss']:.4f} | {analysis['verdict']} |"
-        ) in PAGE
+        ) in text
+
+
+def test_per_layer_rates_need_full_alignment_in_either_parameterization():
+    """What the page on choosing concludes: full transfers, none leaves half of the drift."""
+    path = ROOT / "docs/results/transfer_parameterizations.json"
+    analyses = json.loads(path.read_text(encoding="utf-8"))["analyses"]
+    found = {analysis["recipe"]: analysis for analysis in analyses}
+    for parameterization in ("standard", "mup"):
+        one, full, none = (
+            found[f"{parameterization}:adam:{rates}"] for rates in ("global", "full", "none")
+        )
+        assert (one["verdict"], full["verdict"], none["verdict"]) == (
+            "drifts",
+            "transfers",
+            "drifts",
+        )
+        assert 0.4 < none["drift"]["exponent"] / one["drift"]["exponent"] < 0.7
+    losses = {recipe: analysis["best_loss"] for recipe, analysis in found.items()}
+    assert min(losses, key=lambda recipe: losses[recipe]) == "standard:adam:full"
+    assert max(losses.values()) - min(losses.values()) < 0.035
 
 
 def test_the_readme_prints_the_run():

@@ -80,12 +80,13 @@ def _device(results: dict[str, Any]) -> str:
 
 
 def _list() -> str:
+    executed = _executed()
     rows = [
         f"| [{_device(results)}](devices/{name}.md) | {results['date']} | "
-        f"{results['versions']['jax']} | `{results['command']}` |"
-        for name, results in _all().items()
+        f"{results['versions']['jax']} |"
+        for name, results in {**executed, **_all()}.items()
     ]
-    return "\n".join(["| results | date | JAX | command |", "|---|---|---|---|", *rows])
+    return "\n".join(["| results | date | JAX |", "|---|---|---|", *rows])
 
 
 def _beside(name: str, keys: list[str], value) -> str:
@@ -97,6 +98,7 @@ def _beside(name: str, keys: list[str], value) -> str:
         for row in table["rows"]:
             rows.setdefault(tuple(str(row[key]) for key in keys), {})[device] = value(row)
     heads = [*keys, *(_device(results) for results in devices.values())]
+    heads[: len(keys)] = (key.replace("gradient_dtype", "in") for key in keys)
     lines = [[*key, *(cells.get(device, "") for device in devices)] for key, cells in rows.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
 
