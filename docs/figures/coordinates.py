@@ -2,7 +2,8 @@
 
     python docs/figures/coordinates.py
 
-The model is that of the page on diagnostics.
+The model is that of the page on diagnostics. It also prints the page's table of how the change of
+the logits fades in training.
 """
 
 import jax
@@ -46,6 +47,19 @@ def main():
         )
         figure = sx.diagnostics.coordinate_figure(check)
         figure.savefig(f"docs/images/coordinate_{name}.png", dpi=110)
+    for learning_rate in (0.01, 0.001):
+        for steps in (1, 10, 100):
+            check = sx.diagnostics.coordinate_check(
+                build,
+                loss,
+                sx.adam(learning_rate),
+                batch,
+                widths=(64, 256),
+                seeds=range(3),
+                steps=steps,
+            )
+            row = {row.name: row for row in check.rows}["out/weight"]
+            print(learning_rate, steps, row.change, row.explained)
 
 
 if __name__ == "__main__":
