@@ -66,7 +66,7 @@ def train_scaled(width, learning_rate, data, steps, base_width):
     model = sx.parameterize(  # was make(width)
         make, width=width, base_width=base_width, parameterization=sx.standard
     )
-    tx = sx.adam(schedule, eps=1e-8)  # was optax.adam(schedule)
+    tx = sx.adam(schedule, eps=1e-8)  # was optax.adam(schedule), whose eps is 1e-8
     state = tx.init(eqx.filter(model, eqx.is_inexact_array))
 
     @eqx.filter_jit
@@ -107,7 +107,7 @@ def main(*, base_width=16, width=128, learning_rates=(2**-6, 2**-5, 2**-4, 2**-3
     """The test losses by learning rate: of the narrow model, and of the wide one in both ways."""
     data = load()
     scaled = sx.parameterize(make, width=width, base_width=base_width, parameterization=sx.standard)
-    print(sx.plan(scaled, sx.adam(learning_rates[0]), base=make(base_width)))
+    print(sx.plan(scaled, sx.adam(learning_rates[0], eps=1e-8), base=make(base_width)))
     print(f"\ntest loss  {base_width} channels  {width}, Optax  {width}, per-layer rates")
     found = {}
     for rate in learning_rates:

@@ -11,6 +11,7 @@ import pytest
 
 import scalex_eqx as sx
 from scalex_eqx import Role, Weight, WeightSpec
+from scalex_eqx._parameterize._law import _check_parameterization
 from scalex_eqx.nn import Linear, Readout
 
 KEY = jax.random.key(0)
@@ -250,8 +251,28 @@ def test_paths_that_read_alike_are_kept_apart():
 
 
 def test_a_model_in_place_of_its_maker_is_refused():
-    with expect_error("make is a MLP; expected a function of the width that builds the model"):
+    with expect_error(
+        "make is a MLP; expected a function of the width that builds the model",
+        "did you mean scalex_eqx.parameterize_model(model, base, probe, ...)?",
+    ):
         scaled(eqx.nn.MLP(2, 2, 8, 1, key=KEY))
+
+
+@pytest.mark.parametrize(
+    ("word", "law"),
+    [("standard", sx.standard), ("muP", sx.mup), ("mean-field", sx.mean_field), ("ntk", sx.ntk)],
+)
+def test_a_word_for_a_parameterization_is_told_the_object(word: str, law: sx.Parameterization):
+    """Where a runtime type checker is at work, it would refuse a call of `parameterize` first."""
+    with expect_error(f"parameterization is {word!r}; ", f"did you mean scalex_eqx.{law.name}?"):
+        _check_parameterization(word)
+    assert getattr(sx, law.name) is law
+
+
+@pytest.mark.parametrize("value", ["abc", None, sx.full_alignment])
+def test_other_things_for_a_parameterization_are_not_guessed_at(value: Any):
+    with pytest.raises(ValueError, match="such as scalex_eqx.mup$"):
+        _check_parameterization(value)
 
 
 def test_a_whole_number_of_numpy_is_a_width():

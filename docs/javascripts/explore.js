@@ -204,7 +204,7 @@
     for (const heading of table.tHead.rows[0].cells) heading.setAttribute("role", "columnheader");
   }
 
-  const factor = (x, r) => `× ${shown(E.power(r, x))}`;
+  const factor = (x, r) => `(factor ${shown(E.power(r, x))})`;
 
   function roleRows(choice, law, solution) {
     const g = E.gradientExponents(law);
@@ -283,13 +283,14 @@
   function lostSentence(choice, sizes) {
     if (choice.family.name === "sgd") return "SGD's update is the gradient: it has no epsilon.";
     const { role, lostAt } = sizes.reduce((x, y) => (y.lostAt < x.lostAt ? y : x));
-    const which =
-      choice.family.name === "adafactor" ? "In Adam with parameter scaling epsilon" : "Epsilon";
+    const scaled = choice.family.name === "adafactor";
+    const which = scaled ? "In Adam with parameter scaling epsilon" : "Epsilon";
     if (lostAt <= choice.base) {
       return `${which} takes a tenth of the update of role ${role} at the base width already.`;
     }
     return lostAt > 1e12
-      ? `${which} takes a tenth of no role's update at widths below 1e12.`
+      ? `${scaled ? "In Adam with parameter scaling, below" : "Below"} width 1e12, epsilon takes ` +
+          "less than a tenth of every role's update."
       : `${which} takes a tenth of an update first of role ${role}, at width ${shown(lostAt)}.`;
   }
 
@@ -297,7 +298,10 @@
 
   const HEIGHT = 480;
   const MARGIN = { left: 46, right: 76, top: 12, bottom: 40 };
-  const DECADES = { high: 0, low: -40 };
+  // In decades: how far the axis goes at most, and the room under the lowest line.
+  const DECADES = { high: 10, low: -40 };
+  const ROOM = 2;
+  const MOST_STEPS = 8;
   const DASHES = { embedding: "", hidden: "8 3", readout: "2 3", vector: "9 3 2 3" };
 
   function svg(tag, attributes, ...children) {
@@ -307,42 +311,65 @@
     return made;
   }
 
+  // A line of the picture for each role's gradient and, but for SGD, its epsilon.
+  function curves(choice, sizes) {
+    return sizes.flatMap(({ role, base, exponent }) => {
+      const gradient = (r) => base * E.power(r, exponent);
+      const epsilon = (r) => E.epsilonAt(choice.epsilon, exponent, choice.scaling, r);
+      const found = [{ role, kind: "gradient", at: gradient }];
+      if (choice.family.name !== "sgd") found.push({ role, kind: "epsilon", at: epsilon });
+      return found;
+    });
+  }
+
+  const within = (x, low, high) => Math.min(high, Math.max(low, x));
+
+  // The axis: from 1, or the highest line, down to a little below the lowest.
+  function decadesOf(lines, last) {
+    const ends = lines
+      .flatMap(({ at }) => [at(1), at(last)])
+      .map((value) => within(Math.log10(value), DECADES.low + ROOM, DECADES.high));
+    const [lowest, highest] = [Math.min(...ends) - ROOM, Math.max(...ends, 0)];
+    const step = [1, 2, 5, 10].find((size) => (highest - lowest) / size <= MOST_STEPS);
+    const [low, high] = [Math.floor(lowest / step), Math.ceil(highest / step)];
+    return { low: low * step, high: high * step, step };
+  }
+
   function draw(choice, sizes) {
     const place = find(".explore-picture");
     const width = Math.max(place.clientWidth, 280);
     const octaves = Number(control("octaves").max);
+    const lines = curves(choice, sizes);
+    const decades = decadesOf(lines, 2 ** octaves);
+    const seen = dtypeEnds.filter(({ value }) => Math.log10(value) >= decades.low);
+    const below = belowPicture(dtypeEnds.filter((end) => !seen.includes(end)));
+    find(".explore-below").textContent = below;
     const inner = { x: width - MARGIN.left - MARGIN.right, y: HEIGHT - MARGIN.top - MARGIN.bottom };
     const x = (octave) => MARGIN.left + (octave / octaves) * inner.x;
     const y = (value) => {
-      const decade = Math.min(DECADES.high, Math.max(DECADES.low, Math.log10(value)));
-      return MARGIN.top + ((DECADES.high - decade) / (DECADES.high - DECADES.low)) * inner.y;
+      const { low, high } = decades;
+      const decade = within(Math.log10(value), low, high);
+      return MARGIN.top + ((high - decade) / (high - low)) * inner.y;
     };
     const along = (f) =>
       Array.from({ length: octaves + 1 }, (_, k) => `${x(k)},${y(f(2 ** k))}`).join(" ");
 
     const parts = [
       svg("title", { id: "explore-title" }, "Gradient against width, by role"),
-      svg("desc", { id: "explore-desc" }, inWords(choice, sizes, 2 ** octaves)),
-      ...axes(choice, x, y, octaves, width),
-      ...dtypeLines(x, y, octaves),
+      svg("desc", { id: "explore-desc" }, inWords(choice, lines, 2 ** octaves, seen, below)),
+      ...axes(choice, x, y, octaves, width, decades),
+      ...dtypeLines(seen, x, y, octaves),
     ];
     const here = x(Math.log2(choice.r));
-    parts.push(
-      svg("line", { class: "here", x1: here, x2: here, y1: y(1), y2: y(10 ** DECADES.low) }),
-    );
+    const [top, bottom] = [MARGIN.top, MARGIN.top + inner.y];
+    parts.push(svg("line", { class: "here", x1: here, x2: here, y1: top, y2: bottom }));
     const ends = [];
-    for (const one of sizes) {
-      const dash = DASHES[one.role];
-      const gradient = (r) => one.base * E.power(r, one.exponent);
-      const line = { class: `gradient ${one.role}`, "stroke-dasharray": dash };
-      parts.push(svg("polyline", { ...line, points: along(gradient) }));
-      ends.push({ text: one.role, at: y(gradient(2 ** octaves)) });
-      if (choice.family.name !== "sgd") {
-        const epsilon = (r) => E.epsilonAt(choice.epsilon, one.exponent, choice.scaling, r);
-        const thin = { class: `epsilon ${one.role}`, "stroke-dasharray": dash };
-        parts.push(svg("polyline", { ...thin, points: along(epsilon) }));
-        if (one === sizes[0]) ends.push({ text: "epsilon", at: y(epsilon(2 ** octaves)) });
-      }
+    for (const { role, kind, at } of lines) {
+      const style = { class: `${kind} ${role}`, "stroke-dasharray": DASHES[role] };
+      parts.push(svg("polyline", { ...style, points: along(at) }));
+      const text = kind === "gradient" ? role : kind;
+      // Epsilon's lines lie close together: one label stands for all.
+      if (!ends.some((end) => end.text === text)) ends.push({ text, at: y(at(2 ** octaves)) });
     }
     for (const { text, at } of spread(ends)) {
       parts.push(svg("text", { x: x(octaves) + 6, y: at + 4 }, text));
@@ -362,15 +389,15 @@
     );
   }
 
-  function axes(choice, x, y, octaves, width) {
+  function axes(choice, x, y, octaves, width, { low, high, step }) {
     const parts = [];
-    for (let decade = DECADES.high; decade >= DECADES.low; decade -= 10) {
+    for (let decade = high; decade >= low; decade -= step) {
       const at = y(10 ** decade);
       parts.push(svg("line", { class: "grid", x1: x(0), x2: x(octaves), y1: at, y2: at }));
       const label = decade === 0 ? "1" : `1e${minus(String(decade))}`;
       parts.push(svg("text", { x: x(0) - 6, y: at + 4, "text-anchor": "end" }, label));
     }
-    const bottom = y(10 ** DECADES.low);
+    const bottom = y(10 ** low);
     for (let k = 0; k <= octaves; k += width < 480 ? 5 : 2) {
       const text = String(choice.base * 2 ** k);
       parts.push(svg("text", { x: x(k), y: bottom + 18, "text-anchor": "middle" }, text));
@@ -379,18 +406,40 @@
     return [...parts, svg("text", middle, "width")];
   }
 
-  function dtypeLines(x, y, octaves) {
-    const { float16, float32 } = E.dtypes;
-    const lines = [
-      [float16.tiny, "float16, smallest normal"],
-      [Math.sqrt(float32.tiny), "float32, bfloat16: squares underflow"],
-      [float32.tiny, "float32, bfloat16, smallest normal"],
-    ];
-    return lines.flatMap(([value, text]) => [
-      svg("line", { class: "dtype", x1: x(0), x2: x(octaves), y1: y(value), y2: y(value) }),
-      svg("text", { x: x(0) + 4, y: y(value) + 14 }, text),
-    ]);
+  const dtypeEnds = [
+    {
+      value: E.dtypes.float16.tiny,
+      label: "float16, smallest normal",
+      said: "float16's smallest normal number",
+    },
+    {
+      value: Math.sqrt(E.dtypes.float32.tiny),
+      label: "float32, bfloat16: squares underflow",
+      said: "the size below which squares underflow in float32 and bfloat16",
+    },
+    {
+      value: E.dtypes.float32.tiny,
+      label: "float32, bfloat16, smallest normal",
+      said: "the smallest normal number of float32 and bfloat16",
+    },
+  ];
+
+  function dtypeLines(ends, x, y, octaves) {
+    return ends.flatMap(({ value, label }) => {
+      const at = y(value);
+      // Under the line, unless the axis is there.
+      const baseline = at + 18 < HEIGHT - MARGIN.bottom ? at + 14 : at - 4;
+      return [
+        svg("line", { class: "dtype", x1: x(0), x2: x(octaves), y1: at, y2: at }),
+        svg("text", { x: x(0) + 4, y: baseline }, label),
+      ];
+    });
   }
+
+  const withValues = (ends) => ends.map(({ said, value }) => `${said}, ${shown(value)}`).join("; ");
+
+  // What the picture has no room for.
+  const belowPicture = (ends) => (ends.length ? `Below the picture: ${withValues(ends)}.` : "");
 
   // Labels from top to bottom, none on top of another.
   function spread(labels) {
@@ -402,20 +451,13 @@
     });
   }
 
-  function inWords(choice, sizes, last) {
-    const lines = sizes.map((one) => {
-      const [from, to] = [one.base, one.base * E.power(last, one.exponent)].map(shown);
-      const epsilon = [1, last].map((r) =>
-        shown(E.epsilonAt(choice.epsilon, one.exponent, choice.scaling, r)),
-      );
-      const said = `${one.role}: gradient from ${from} to ${to}`;
-      return choice.family.name === "sgd" ? said : `${said}, epsilon from ${epsilon.join(" to ")}`;
-    });
-    const ends = Object.entries(E.dtypes).map(([name, { tiny }]) => `${name} ${shown(tiny)}`);
-    return (
-      `From width ${choice.base} to ${choice.base * last}. ${lines.join("; ")}. ` +
-      `Smallest normal numbers: ${ends.join(", ")}.`
+  function inWords(choice, lines, last, seen, below) {
+    const said = lines.map(
+      ({ role, kind, at }) => `${role}: ${kind} from ${shown(at(1))} to ${shown(at(last))}`,
     );
+    const widths = `From width ${choice.base} to ${choice.base * last}`;
+    const dotted = seen.length ? [`Dotted: ${withValues(seen)}.`] : [];
+    return [`${widths}. ${said.join("; ")}.`, ...dotted, below].join(" ").trim();
   }
 
   // Code.
@@ -538,7 +580,7 @@
     const at = `width ${choice.width}, r = ${choice.r}`;
     fill(
       "roles",
-      `The exponent x of r^−x, and below it the factor, at ${at}`,
+      `The exponent x of r^−x, and in parentheses the factor that it makes, at ${at}`,
       roleRows(choice, law, solution),
     );
     fill("layers", "Layers from the embedding to the readout", layerRows(solution));

@@ -83,7 +83,7 @@ def test_a_killed_sweep_goes_on_where_it_was(finished):
     assert 0 < len(before) < RUNS
     assert len(after) == RUNS
     assert before.items() <= after.items()  # Nothing was trained twice.
-    assert "of the work is in the store" in output
+    assert f"{len(before)} of {RUNS} runs are in the store, " in output
 
 
 def test_the_report_is_written_and_names_every_recipe(finished):
@@ -117,8 +117,8 @@ class Silent:
     def __init__(self):
         self.groups = []
 
-    def begin(self, work, done):
-        self.share = done / work
+    def begin(self, runs, stored, work, done):
+        self.runs, self.share = (stored, runs), done / work
 
     def group(self, name, runs):
         self.groups.append((name, runs))
@@ -163,7 +163,7 @@ def test_only_the_missing_runs_are_trained(text, tmp_path):
     again = Silent()
     transfer(SWEEP, corpus, tmp_path, again)
     assert again.groups == []
-    assert again.share == 1.0
+    assert (again.runs, again.share) == ((6, 6), 1.0)
 
 
 def test_other_data_is_another_sweep(text, tmp_path):

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import scalex_eqx as sx
+from scalex_eqx.optim._rates import _checked_rates
 
 ROLES = ("embedding", "hidden", "readout", "vector", "constant")
 # Exponents c of muP: embedding, hidden, readout, vector, constant.
@@ -112,6 +113,27 @@ def test_other_rates_are_refused():
     """Where a runtime type checker is at work, it refuses first."""
     with pytest.raises((ValueError, TypeError), match="full"):
         sx.scale_by_width("adam", "full")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("full", "full_alignment"),
+        ("none", "no_alignment"),
+        ("global", "global_rate"),
+        ("no_alignment", "no_alignment"),
+    ],
+)
+def test_words_for_rates_are_told_the_object(word: str, name: str):
+    with pytest.raises(ValueError, match=f"rates is '{word}'.*; did you mean scalex_eqx.{name}.$"):
+        _checked_rates(word)
+    assert _checked_rates(getattr(sx, name)) is getattr(sx, name)
+
+
+@pytest.mark.parametrize("rates", ["measured", None, 0.5])
+def test_other_things_for_rates_are_not_guessed_at(rates: Any):
+    with pytest.raises(ValueError, match="or a mapping from role or path to exponent$"):
+        _checked_rates(rates)
 
 
 def test_an_unknown_family_is_refused():

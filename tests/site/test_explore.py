@@ -2,6 +2,7 @@
 
 import decimal
 import itertools
+import math
 import shlex
 from fractions import Fraction
 from pathlib import Path
@@ -70,7 +71,7 @@ def assert_shows(
     by_role = {}
     for role, c in solution.exponents.items():
         exponents = (law.a[role], law.b[role], gradients[role], c)
-        cells = [[str(x), f"× {shown(r ** -float(x))}"] for x in exponents]
+        cells = [[str(x), f"(factor {shown(r ** -float(x))})"] for x in exponents]
         by_role[str(role)] = [*cells, [shown(rate * r ** -float(c))]]
     assert table(page, "roles") == by_role
     name = f"{law.name}, {solution.family.name}"
@@ -232,6 +233,23 @@ def test_gradients_against_epsilon(explore: Any):
     assert table(explore, "gradients")["hidden"][1:3] == [["none"], ["100 %"]]
 
 
+def test_where_epsilon_takes_nothing(explore: Any):
+    for family, start in (
+        ("adam", "Below width 1e12, epsilon"),
+        ("adafactor", "In Adam with parameter scaling, below width 1e12, epsilon"),
+    ):
+        explore.get_by_label("Update family").select_option(family)
+        said = text(explore, ".explore-lost")
+        assert said == f"{start} takes less than a tenth of every role's update."
+    # By the size of the gradients at that width.
+    exponents = sx.theory.gradient_exponents(sx.standard)
+    for role, base in BASE_GRADIENTS.items():
+        gradient = base * (1e12 / 64) ** -float(exponents[sx.Role(role)])
+        assert gradient > 9 * 3.4e-18
+    explore.get_by_label("Scaling of epsilon").select_option("constant")
+    assert "takes a tenth of an update first" in text(explore, ".explore-lost")
+
+
 def test_default_gradients():
     """Those of the smallest weights of the transfer run's model. Its text is the standard library,
     which differs between versions of Python."""
@@ -246,18 +264,70 @@ def test_picture(explore: Any):
     """Lines fall by their exponents, and the picture is told in words."""
     picture = explore.get_by_role("img", name="Gradient against width, by role")
     assert "hidden: gradient from 0.0021 to 6.56e" in picture.locator("desc").text_content()
-    falls = {}
-    for role in BASE_GRADIENTS:
-        points = picture.locator(f"polyline.gradient.{role}").get_attribute("points").split()
-        assert len(points) == 11
-        first, last = (float(point.split(",")[1]) for point in (points[0], points[-1]))
-        falls[role] = last - first
-    assert falls["readout"] == 0
-    assert falls["embedding"] == pytest.approx(falls["hidden"]) == pytest.approx(falls["vector"])
-    explore.get_by_label("Parameterization").select_option("mean_field")
-    points = picture.locator("polyline.gradient.hidden").get_attribute("points").split()
-    fall = float(points[-1].split(",")[1]) - float(points[0].split(",")[1])
-    assert fall == pytest.approx(3 * falls["hidden"])
+    for law in (sx.standard, sx.mean_field):
+        explore.get_by_label("Parameterization").select_option(law.name)
+        exponents = sx.theory.gradient_exponents(law)
+        for role, base in BASE_GRADIENTS.items():
+            sizes = drawn(picture, f"polyline.gradient.{role}")
+            assert len(sizes) == 11
+            c = float(exponents[sx.Role(role)])
+            assert sizes == pytest.approx([math.log10(base * 2 ** (-c * k)) for k in range(11)])
+
+
+def axis(picture: Any) -> tuple[float, float, float, float]:
+    """Two decades of the axis, the highest and the lowest, and where they stand."""
+    labels = picture.locator("text[text-anchor=end]").evaluate_all(
+        "(all) => all.map((one) => [one.textContent, Number(one.getAttribute('y')) - 4])"
+    )
+    decades = [math.log10(float(label.replace("−", "-"))) for label, _ in labels]
+    assert 3 <= len(labels) <= 10 and decades == sorted(decades, reverse=True)
+    return decades[0], decades[-1], labels[0][1], labels[-1][1]
+
+
+def drawn(picture: Any, selector: str) -> list[float]:
+    """The decades that a line goes through, read off the axis."""
+    high, low, top, bottom = axis(picture)
+    points = picture.locator(selector).get_attribute("points").split()
+    heights = [float(point.split(",")[1]) for point in points]
+    return [high + (y - top) / (bottom - top) * (low - high) for y in heights]
+
+
+SQUARES, NORMAL = "1.08e−19", "1.18e−38"
+
+
+@pytest.mark.parametrize(
+    ("fragment", "inside", "below"),
+    [
+        ("", 1, (SQUARES, NORMAL)),
+        ("family=sgd", 1, (SQUARES, NORMAL)),
+        ("family=sgd&g_embedding=1&g_hidden=1&g_readout=1&g_vector=1e6", 0, (SQUARES, NORMAL)),
+        ("g_hidden=1e-17", 2, (NORMAL,)),
+        ("family=sgd&g_hidden=1e-30&parameterization=mean_field&octaves=10", 3, ()),
+        # Beyond what is drawn.
+        ("family=sgd&parameterization=own&a_hidden=30&b_hidden=-59/2", 3, ()),
+    ],
+)
+def test_axis(page: Any, address: str, fragment: str, inside: int, below: tuple[str, ...]):
+    """It ends a few decades below the lowest line, and what lies below is said."""
+    page.goto(f"{address}#base=64&{fragment}")
+    picture = page.get_by_role("img", name="Gradient against width, by role")
+    high, low, _, _ = axis(picture)
+    lines = [
+        size
+        for role in BASE_GRADIENTS
+        for kind in ("gradient", "epsilon")
+        if kind == "gradient" or "sgd" not in fragment
+        for size in drawn(picture, f"polyline.{kind}.{role}")
+    ]
+    assert high == max(high, 0) >= max(lines) - 1e-9
+    room = min(lines) - low
+    assert 2 <= room + 1e-9 <= 2 + 10 or low == -40
+    assert picture.locator("line.dtype").count() == inside
+    said = text(page, ".explore-below")
+    assert bool(said) == bool(below) and all(value in said for value in below)
+    words = picture.locator("desc").text_content()
+    assert words.endswith(said) and words.count(NORMAL) == 1
+    assert words.partition("Below the picture")[0].count(NORMAL) == (NORMAL not in below)
 
 
 def test_link(explore: Any, page: Any, address: str):
@@ -359,6 +429,18 @@ def test_fits_the_screen(page: Any, address: str, width: int):
     # The same is seen of a table that is too wide.
     page.add_style_tag(content=".explore-table { min-width: 1500px }")
     assert page.evaluate(WIDER, width)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_factors_do_not_read_as_products(page: Any, address: str, width: int):
+    """As laid out: in one line on a phone, below each other on a desktop."""
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(address)
+    table = page.locator("[data-table=roles]")
+    cell = table.get_by_role("cell").nth(2)
+    assert cell.inner_text().split() == ["1/2", "(factor", "0.25)"]
+    assert ("\n" in cell.inner_text().strip()) == (width == 1280)
+    assert "in parentheses the factor" in table.locator("caption").text_content()
 
 
 def test_names_for_screen_readers(explore: Any):

@@ -157,8 +157,8 @@ def _check_is_function(make: Any) -> None:
     if not callable(make) or (isinstance(make, eqx.Module) and find_nodes(make)):
         raise ValueError(
             f"make is a {type(make).__name__}; expected a function of the width that builds the "
-            "model, such as lambda width: MLP(width). One that is there already goes to "
-            "parameterize_model"
+            "model, such as lambda width: MLP(width). For a model that is there already, did you "
+            "mean scalex_eqx.parameterize_model(model, base, probe, ...)?"
         )
 
 

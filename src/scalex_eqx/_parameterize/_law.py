@@ -8,14 +8,25 @@ from typing import Any, TypeVar
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
+from .._meant import meant
 from .._pages import listed
 from .._weight import Tie, path_string
-from ..theory import Parameterization, Role, gradient_exponents
+from ..theory import (
+    Parameterization,
+    Role,
+    gradient_exponents,
+    mean_field,
+    mup,
+    ntk,
+    standard,
+)
 from ._assign import Options, Triple, assign, choose
 from ._complete import complete
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
 from ._shared import Use, find_uses, tied_getters
+
+_OBJECTS = {law.name: law.name for law in (standard, ntk, mup, mean_field)}
 
 _Result = TypeVar("_Result")
 
@@ -73,7 +84,7 @@ def _check_parameterization(parameterization: Any) -> None:
     if not isinstance(parameterization, Parameterization):
         raise ValueError(
             f"parameterization is {parameterization!r}; expected a Parameterization such as "
-            "scalex_eqx.mup"
+            f"scalex_eqx.mup{meant(parameterization, _OBJECTS)}"
         )
     gradient_exponents(parameterization)  # Refuses one that is not stable at initialisation.
 

@@ -10,7 +10,7 @@ def main() -> None:
     if missing:
         sys.exit(
             f"scalex: the command line needs {', '.join(missing)}: "
-            "pip install 'scalex_eqx[experiments]'"
+            "pip install 'scalex_eqx[experiments]', or '.[experiments]' in a checkout"
         )
     from ._commands import run
 

@@ -31,13 +31,15 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def begin(self, work: float, done: float) -> None:
-        """Sets the bar's length, and how much of it was in the store already."""
+    def begin(self, runs: int, stored: int, work: float, done: float) -> None:
+        """Sets the bar's length, and says how much of it was in the store already."""
         self._progress.update(self._task, total=work, completed=done)
-        if done >= work:
+        if stored == runs:
             self._console.print("all runs are in the store")
-        elif done:
-            self._console.print(f"{done / work:.0%} of the work is in the store")
+        elif stored:
+            self._console.print(
+                f"{stored} of {runs} runs are in the store, {100 * done / work:.0f} % of the work"
+            )
 
     def group(self, name: str, runs: int) -> None:
         """Names the runs that train now."""

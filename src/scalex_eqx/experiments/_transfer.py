@@ -31,8 +31,8 @@ STORE = "runs.sqlite"
 class Reporter(Protocol):
     """Who is told how far the training is; the command line draws a bar of it."""
 
-    def begin(self, work: float, done: float) -> None:
-        """The sweep's work in floating-point operations, and how much of it was stored."""
+    def begin(self, runs: int, stored: int, work: float, done: float) -> None:
+        """The sweep's runs and how many were stored; the same in floating-point operations."""
         ...
 
     def group(self, name: str, runs: int) -> None:
@@ -47,7 +47,7 @@ class Reporter(Protocol):
 class _Silent:
     """Tells nobody."""
 
-    def begin(self, work: float, done: float) -> None: ...
+    def begin(self, runs: int, stored: int, work: float, done: float) -> None: ...
 
     def group(self, name: str, runs: int) -> None: ...
 
@@ -86,8 +86,9 @@ def transfer(
         store.add_sweep({**sweep.to_json(), "data": _describe(corpus, len(windows))}, environment())
         missing = set(store.missing(keys.values()))
         work = {member: _work(member, setting, corpus.vocabulary_size) for member in keys}
-        total = sum(work.values())
-        reporter.begin(total, total - sum(work[m] for m, key in keys.items() if key in missing))
+        stored = [member for member, key in keys.items() if key not in missing]
+        done = sum((work[member] for member in stored), start=0.0)
+        reporter.begin(len(keys), len(stored), sum(work.values()), done)
         for recipe, width, members in sweep.groups():
             wanted = [member for member in members if keys[member] in missing]
             for part in _parts(wanted, at_once or len(wanted)):

@@ -9,6 +9,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, PyTree
 
+from .._meant import meant
 from .._pages import Section, see
 from .._spec import WeightSpec
 from .._weight import is_weight, path_string, weights_with_paths
@@ -36,6 +37,13 @@ class GlobalRate:
 
 
 global_rate = GlobalRate()
+
+# By their own names too.
+_OBJECTS = {
+    **dict.fromkeys(("full", "full_alignment"), "full_alignment"),
+    **dict.fromkeys(("none", "no_alignment"), "no_alignment"),
+    **dict.fromkeys(("global", "global_rate"), "global_rate"),
+}
 
 Rates = Alignment | GlobalRate | Mapping[Role, Fraction] | Mapping[str, Any]
 
@@ -175,7 +183,7 @@ def _checked_rates(rates: Any) -> Any:
         return tuple((_role_or_path(key), exact(c, f"rates[{key!r}]")) for key, c in rates.items())
     raise ValueError(
         f"rates is {rates!r}; expected an Alignment (full_alignment, no_alignment), global_rate, "
-        "or a mapping from role or path to exponent"
+        f"or a mapping from role or path to exponent{meant(rates, _OBJECTS)}"
     )
 
 

@@ -1,0 +1,24 @@
+"""What the progress bar says of a sweep that was begun before."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from scalex_eqx.cli._progress import ProgressBar
+
+
+@pytest.mark.parametrize(
+    ("runs", "stored", "work", "done", "said"),
+    [
+        (48, 12, 500.0, 60.0, "12 of 48 runs are in the store, 12 % of the work\n"),
+        (3, 1, 1e15, 6.6e14, "1 of 3 runs are in the store, 66 % of the work\n"),
+        (3, 3, 1e15, 1e15, "all runs are in the store\n"),
+        (3, 0, 1e15, 0.0, ""),
+    ],
+)
+def test_what_was_stored_already(runs: int, stored: int, work: float, done: float, said: str):
+    console = Console(file=io.StringIO(), width=80)
+    ProgressBar(console).begin(runs, stored, work, done)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == said
