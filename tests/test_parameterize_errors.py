@@ -271,7 +271,7 @@ def test_a_word_for_a_parameterization_is_told_the_object(word: str, law: sx.Par
 
 @pytest.mark.parametrize("value", ["abc", None, sx.full_alignment])
 def test_other_things_for_a_parameterization_are_not_guessed_at(value: Any):
-    with pytest.raises(ValueError, match="such as scalex_eqx.mup$"):
+    with pytest.raises(ValueError, match=r"such as scalex_eqx\.mup$"):
         _check_parameterization(value)
 
 

@@ -132,7 +132,7 @@ def test_words_for_rates_are_told_the_object(word: str, name: str):
 
 @pytest.mark.parametrize("rates", ["measured", None, 0.5])
 def test_other_things_for_rates_are_not_guessed_at(rates: Any):
-    with pytest.raises(ValueError, match="or a mapping from role or path to exponent$"):
+    with pytest.raises(ValueError, match=r"or a mapping from role or path to exponent$"):
         _checked_rates(rates)
 
 

@@ -247,6 +247,7 @@ def test_where_epsilon_takes_nothing(explore: Any):
         gradient = base * (1e12 / 64) ** -float(exponents[sx.Role(role)])
         assert gradient > 9 * 3.4e-18
     explore.get_by_label("Scaling of epsilon").select_option("constant")
+    explore.get_by_label("Epsilon at the base width").fill("1e-6")
     assert "takes a tenth of an update first" in text(explore, ".explore-lost")
 
 
@@ -327,7 +328,7 @@ def test_axis(page: Any, address: str, fragment: str, inside: int, below: tuple[
     assert bool(said) == bool(below) and all(value in said for value in below)
     words = picture.locator("desc").text_content()
     assert words.endswith(said) and words.count(NORMAL) == 1
-    assert words.partition("Below the picture")[0].count(NORMAL) == (NORMAL not in below)
+    assert words.partition("Below the picture's lower edge")[0].count(NORMAL) == (NORMAL not in below)
 
 
 def test_link(explore: Any, page: Any, address: str):

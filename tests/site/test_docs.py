@@ -8,11 +8,8 @@ import importlib.util
 import io
 import itertools
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from html.parser import HTMLParser
@@ -34,7 +31,7 @@ from scalex_eqx.cli._stress import Stress
 from scalex_eqx.diagnostics import Results, stress_rules
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
 PARAMETERIZATIONS = {
@@ -104,22 +101,7 @@ def read(path: Path) -> Page:
     return reader.page
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the site, built strictly."""
-    folder = tmp_path_factory.mktemp("site")
-    built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pages(site: Path) -> dict[str, Page]:
     """Every page of the site, by its path."""
     return {path.relative_to(site).as_posix(): read(path) for path in sorted(site.rglob("*.html"))}
