@@ -16,6 +16,7 @@ SOURCE = Path(scalex_eqx.__file__).parent
 
 # A module may import those of a lower rank and itself. Equal rank: neither imports the other.
 RANKS = {
+    "_meant": 0,
     "_pages": 0,
     "theory": 0,
     "_spec": 1,

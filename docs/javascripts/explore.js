@@ -439,7 +439,8 @@
   const withValues = (ends) => ends.map(({ said, value }) => `${said}, ${shown(value)}`).join("; ");
 
   // What the picture has no room for.
-  const belowPicture = (ends) => (ends.length ? `Below the picture's lower edge: ${withValues(ends)}.` : "");
+  const belowPicture = (ends) =>
+    ends.length ? `Below the picture's lower edge: ${withValues(ends)}.` : "";
 
   // Labels from top to bottom, none on top of another.
   function spread(labels) {

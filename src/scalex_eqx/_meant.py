@@ -13,5 +13,5 @@ def meant(value: Any, objects: Mapping[str, str]) -> str:
     - `objects`: the public objects' names, by the words for them, such as those of the command
         line.
     """
-    word = value.lower().replace("-", "_") if isinstance(value, str) else None
+    word = value.lower().replace("-", "_") if isinstance(value, str) else ""
     return f"; did you mean scalex_eqx.{objects[word]}?" if word in objects else ""

@@ -328,7 +328,9 @@ def test_axis(page: Any, address: str, fragment: str, inside: int, below: tuple[
     assert bool(said) == bool(below) and all(value in said for value in below)
     words = picture.locator("desc").text_content()
     assert words.endswith(said) and words.count(NORMAL) == 1
-    assert words.partition("Below the picture's lower edge")[0].count(NORMAL) == (NORMAL not in below)
+    assert words.partition("Below the picture's lower edge")[0].count(NORMAL) == (
+        NORMAL not in below
+    )
 
 
 def test_link(explore: Any, page: Any, address: str):
