@@ -59,7 +59,7 @@ def main():
                 steps=steps,
             )
             row = {row.name: row for row in check.rows}["out/weight"]
-            print(learning_rate, steps, row.change, row.explained)
+            print(f"{learning_rate} {steps} {row.change} explained {row.change_explained:+.2f}")
 
 
 if __name__ == "__main__":
