@@ -63,42 +63,36 @@ def _all() -> dict[str, dict[str, Any]]:
     return {path.stem: _read(path) for path in sorted(RESULTS.glob("*.json"))}
 
 
-def _executed() -> dict[str, dict[str, Any]]:
-    """Without what was compiled only."""
-    return {
-        name: results
-        for name, results in _all().items()
-        if results["device"]["platform"] != "compiled"
-    }
+def _is_compiled(results: dict[str, Any]) -> bool:
+    """Whether no device has executed it."""
+    return results["device"]["platform"] == "compiled"
 
 
 def _device(results: dict[str, Any]) -> str:
-    device = results["device"]
-    if device["platform"] == "compiled":
+    if _is_compiled(results):
         return "Compiled for TPUs and CUDA GPUs"
-    return f"{device['chip']} ({device['platform']})"
+    return f"{results['device']['chip']} ({results['device']['platform']})"
 
 
 def _list() -> str:
-    executed = _executed()
+    executed_first = sorted(_all().items(), key=lambda entry: _is_compiled(entry[1]))
     rows = [
         f"| [{_device(results)}](devices/{name}.md) | {results['date']} | "
         f"{results['versions']['jax']} |"
-        for name, results in {**executed, **_all()}.items()
+        for name, results in executed_first
     ]
     return "\n".join(["| results | date | JAX |", "|---|---|---|", *rows])
 
 
-def _beside(name: str, keys: list[str], value) -> str:
-    """A table that all devices have, with a column for each."""
-    devices = _executed()
+def _beside(name: str, keys: dict[str, str], value) -> str:
+    """A table that all devices have, with a column for each; `keys` are headings by key."""
+    devices = {device: results for device, results in _all().items() if not _is_compiled(results)}
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for device, results in devices.items():
         (table,) = (table for table in results["tables"] if table["name"] == name)
         for row in table["rows"]:
             rows.setdefault(tuple(str(row[key]) for key in keys), {})[device] = value(row)
-    heads = [*keys, *(_device(results) for results in devices.values())]
-    heads[: len(keys)] = (key.replace("gradient_dtype", "in") for key in keys)
+    heads = [*keys.values(), *(_device(results) for results in devices.values())]
     lines = [[*key, *(cells.get(device, "") for device in devices)] for key, cells in rows.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
 
@@ -110,10 +104,10 @@ def _found(row: dict[str, Any]) -> str:
 
 _TABLES = {
     "list": _list,
-    "capabilities": lambda: _beside("capabilities", ["capability"], _found),
+    "capabilities": lambda: _beside("capabilities", {"capability": "capability"}, _found),
     "safe scales": lambda: _beside(
         "optimizers: verdicts",
-        ["rule", "gradient", "gradient_dtype"],
+        {"rule": "rule", "gradient": "gradient", "gradient_dtype": "in"},
         lambda row: f"2^{row['safe_low']} to 2^{row['safe_high']}",
     ),
 }

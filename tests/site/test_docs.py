@@ -22,11 +22,8 @@ import pytest
 import tyro
 
 from scalex_eqx import theory
-from scalex_eqx.cli._align import Align
 from scalex_eqx.cli._check import Check, Measuring
-from scalex_eqx.cli._commands import Command, Report, Transfer
-from scalex_eqx.cli._exponents import Exponents
-from scalex_eqx.cli._plan import Plan
+from scalex_eqx.cli._commands import COMMANDS, Command, Transfer
 from scalex_eqx.cli._stress import Stress
 from scalex_eqx.diagnostics import Results, stress_rules
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
@@ -492,8 +489,7 @@ def test_option_table(page: str, command: Any):
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_options_exist(page: Path):
-    commands: tuple[Any, ...] = (Transfer, Report, Exponents, Plan, Check, Align, Stress)
-    fields = (field for command in commands for field in dataclasses.fields(command))
+    fields = (field for command in COMMANDS.values() for field in dataclasses.fields(command))
     known = {f"--{field.name.replace('_', '-')}" for field in fields}
     scripts = [ROOT / "numerics/conftest.py", *(ROOT / "tests").glob("*/*_*.py")]
     for script in scripts:
