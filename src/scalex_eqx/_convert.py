@@ -22,7 +22,7 @@ from ._weight import (
 )
 from .optim import Constant, Degree, Rule
 from .optim._rates import rate_exponent
-from .theory import Parameterization, Role, equivalence
+from .theory import Parameterization, equivalence
 
 
 def convert(
@@ -118,9 +118,7 @@ class _Walk:
 
     def __init__(self, moves: dict[str, _Move], blank: list[Part]):
         self.moves = moves
-        self.trained = {
-            path: move for path, move in moves.items() if move.old.role is not Role.buffer
-        }
+        self.trained = {path: move for path, move in moves.items() if move.old.is_trained}
         self.gained = {path: move.t for path, move in self.trained.items()}
         # Their numbers are those of the optimizer that goes on; a state may have older ones.
         self.rules = iter(blank)

@@ -43,4 +43,6 @@ def _law(spec: WeightSpec) -> dict[str, Any]:
         law["b"] = str(spec.parameterization.b[spec.role])
         law["logit_exponent"] = str(spec.parameterization.logit_exponent)
         law["parameterization"] = spec.parameterization.name
+    if spec.frozen:
+        law["frozen"] = True
     return law

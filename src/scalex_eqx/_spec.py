@@ -46,6 +46,7 @@ class WeightSpec(metaclass=_Interned):
     - `width_ratio`: $r = n / n_\text{base}$, exact; completed by `parameterize`.
     - `factor_exponent`: $f$ of a further factor $r^{-f}$ in the forward pass, exact. The initial
         value doesn't know of it; see `factors` of `parameterize`.
+    - `frozen`: whether the weight keeps its law in the forward pass but is not trained.
     """
 
     fan_in: tuple[int, ...]
@@ -55,6 +56,7 @@ class WeightSpec(metaclass=_Interned):
     parameterization: Parameterization | None = None
     width_ratio: Fraction | None = None
     factor_exponent: Fraction = Fraction(0)
+    frozen: bool = False
 
     def __post_init__(self):
         self._check_declared()
@@ -102,6 +104,11 @@ class WeightSpec(metaclass=_Interned):
     def is_complete(self) -> bool:
         """Whether `parameterize` has been here."""
         return self.parameterization is not None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether update rules move it: it is neither a `buffer` nor frozen."""
+        return self.role is not Role.buffer and not self.frozen
 
     @property
     def multiplier(self) -> float:

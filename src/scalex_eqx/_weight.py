@@ -11,7 +11,6 @@ from jaxtyping import Array, PyTree
 
 from ._pages import Section, see
 from ._spec import WeightSpec
-from .theory import Role
 
 _Value = TypeVar("_Value")
 
@@ -146,7 +145,8 @@ def is_weight(node: Any) -> TypeGuard[Weight]:
 def effective(x: Weight[Array] | Array) -> Array:
     r"""The effective weight $r^{-(a + f)} w$ of a `Weight`; an array is returned unchanged.
 
-    A `buffer` is not trained: its value is returned as it is, without a gradient.
+    A `buffer` is returned as it is. What is not trained, a buffer or a frozen weight, has no
+    gradient.
 
     **Arguments:**
 
@@ -159,10 +159,9 @@ def _effective_value(weight: Weight) -> Any:
     # A filter leaves None where it has taken an array out.
     if weight.value is None:
         return None
-    if weight.spec.role is Role.buffer:
-        return jax.lax.stop_gradient(weight.value)
     multiplier = weight.spec.multiplier
-    return weight.value if multiplier == 1.0 else multiplier * weight.value
+    value = weight.value if multiplier == 1.0 else multiplier * weight.value
+    return value if weight.spec.is_trained else jax.lax.stop_gradient(value)
 
 
 def resolve(tree: PyTree) -> PyTree:

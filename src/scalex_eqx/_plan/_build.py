@@ -134,7 +134,7 @@ def _spread(value: Any) -> float | None:
 def _step(path: str, spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, Any]:
     """Follows a weight's update through the rules, and the share of decay in it."""
     factor, rate, eps, eps_note, decay = 1.0, None, None, "", 0.0
-    if spec.role is Role.buffer:
+    if not spec.is_trained:
         rules = []
     for rule in rules:
         if rule is None:

@@ -31,7 +31,7 @@ def warnings(
     trained = {
         path: weight
         for path, weight in weights_with_paths(params).items()
-        if weight.spec.role is not Role.buffer
+        if weight.spec.is_trained
     }
     return (
         *_growth(trained),

@@ -151,7 +151,7 @@ def gradient_exponents(
         if name in idle
         else _exponent(name, weight.spec, ordered, found, cotangent)
         for name, (_, weight) in stacked_paths(model).items()
-        if weight.spec.role is not Role.buffer
+        if weight.spec.is_trained
     }
     return GradientExponents(weights, cotangent, ordered, tuple(seeds))
 

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 from .._weight import is_weight
 from ..ops import power_of_two
 from ..ops._wide import wide
-from ..theory import Role
 from ._moments import finite_or_nan
 from ._numbers import Scalar, as_dtype_of, check_number, known_number
 from ._rule import Constant, Degree, Rule
@@ -97,7 +96,7 @@ def _effective_gradients(updates: optax.Updates) -> list[Float[Array, "..."]]:
     return [
         w.value.astype(jnp.result_type(float)) / w.spec.multiplier
         for w in weights
-        if w.spec.role is not Role.buffer and eqx.is_inexact_array(w.value)
+        if w.spec.is_trained and eqx.is_inexact_array(w.value)
     ]
 
 

@@ -6,7 +6,6 @@ from jaxtyping import Array, PyTree
 
 from .._spec import WeightSpec
 from .._weight import Weight, map_weights
-from ..theory import Role
 
 
 def map_values(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> PyTree:
@@ -17,7 +16,7 @@ def map_values(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> PyTree:
     """
 
     def on_weight(weight: Weight, *others: Weight) -> Weight:
-        if weight.spec.role is Role.buffer or not eqx.is_inexact_array(weight.value):
+        if not weight.spec.is_trained or not eqx.is_inexact_array(weight.value):
             return weight
         values = (other.value for other in others)
         return Weight(f(weight.spec, weight.value, *values), weight.spec)
@@ -32,7 +31,7 @@ def init_values(f: Callable[[WeightSpec, Array], Array], params: PyTree) -> PyTr
     """
 
     def on_weight(weight: Weight) -> Weight:
-        if weight.spec.role is Role.buffer:
+        if not weight.spec.is_trained:
             return Weight(None, weight.spec)
         return Weight(f(weight.spec, weight.value), weight.spec)
 
@@ -43,7 +42,7 @@ def without_frozen(updates: PyTree) -> PyTree:
     """`updates` with zeros for weights that are not trained, which other libraries may move."""
 
     def on_weight(weight: Weight) -> Weight:
-        if weight.spec.role is Role.buffer and eqx.is_inexact_array(weight.value):
+        if not weight.spec.is_trained and eqx.is_inexact_array(weight.value):
             return Weight(jnp.zeros_like(weight.value), weight.spec)
         return weight
 

@@ -115,7 +115,7 @@ def _leaves(model: PyTree) -> list[tuple[str, Any]]:
 
 
 def _is_trained(leaf: Any) -> bool:
-    return is_weight(leaf) and leaf.spec.role is not Role.buffer
+    return is_weight(leaf) and leaf.spec.is_trained
 
 
 def _origin(path: str, leaf: Any) -> Origin:

@@ -102,7 +102,7 @@ def laws(
     first, last = (stacked_paths(models[i]) for i in (0, -1))
     found = {}
     for name, (path, weight) in last.items():
-        if weight.spec.role is Role.buffer:
+        if not weight.spec.is_trained:
             continue
         rules = [part for part in chain if part.works_on(path)]
         own = as_family(family) if family is not None else _family(path, rules)

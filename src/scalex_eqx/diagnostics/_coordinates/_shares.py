@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..._parts import Part
-from ...theory import Role
 from ._run import Measurements, stacked_paths
 
 # A share of the update that is worth a word.
@@ -40,7 +39,7 @@ def shares(found: Measurements, chain: Sequence[Part]) -> list[StepShares]:
             _epsilon([p for p in chain if p.works_on(path)], name, by_width, found.gradients),
         )
         for name, (path, weight) in by_width[-1].items()
-        if weight.spec.role is not Role.buffer
+        if weight.spec.is_trained
     ]
 
 
