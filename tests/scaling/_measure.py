@@ -23,9 +23,9 @@ SEEDS = 8
 VOCABULARY, SEQUENCE_LENGTH, DEPTH, HEAD_DIMENSION = 16, 16, 2, 16
 PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
 
-# Nearly all of the time goes into compiling. These change how kernels are made, not what they
-# compute; a compiler that no longer knows one of them says so, and it can be left out.
-FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# Nearly all of the time goes into compiling. This changes how kernels are made, not what they
+# compute.
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
 Measure = Callable[[sx.nn.Transformer, Array], dict[str, Array]]
 
