@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from . import _parameters as parameters
+
 Kind = Literal["contraction", "lookup", "elementwise"]
 
 SharedAxes = tuple[int, int | None, int]
@@ -74,11 +76,14 @@ def operation_of(equation: Any, position: int) -> Operation | None:
     if primitive is jax.lax.dot_general_p:
         return _product(equation, position)
     if primitive is jax.lax.conv_general_dilated_p and position == 1:
-        out, *summed = equation.params["dimension_numbers"].rhs_spec
-        fan_in = math.prod(weight) // weight[out]
-        return Operation("contraction", primitive, params, 1, fan_in, tuple(map(int, summed)))
+        if (kernel := parameters.convolution(equation)) is None:
+            return None
+        fan_in = math.prod(weight) // weight[kernel.out]
+        return Operation("contraction", primitive, params, 1, fan_in, kernel.summed)
     if primitive in (jax.lax.gather_p, jax.lax.dynamic_slice_p) and position == 0:
-        sizes = equation.params["slice_sizes"]
+        if (gather := parameters.gather(equation)) is None:
+            return None
+        sizes = gather.sizes
         chosen = tuple(i for i, size in enumerate(sizes) if size < weight[i])
         fan_in = int(math.prod(weight[i] // sizes[i] for i in chosen))
         return Operation("lookup", primitive, params, 0, fan_in, chosen)
@@ -89,10 +94,11 @@ def operation_of(equation: Any, position: int) -> Operation | None:
     return None
 
 
-def _product(equation: Any, position: int) -> Operation:
-    contracted, batch = equation.params["dimension_numbers"]
+def _product(equation: Any, position: int) -> Operation | None:
+    if (product := parameters.product(equation)) is None:
+        return None
     weight = equation.invars[position].aval.shape
-    summed = tuple(map(int, contracted[position]))
+    summed = product.summed[position]
     return Operation(
         "contraction" if summed else "elementwise",
         equation.primitive,
@@ -100,19 +106,18 @@ def _product(equation: Any, position: int) -> Operation:
         position,
         math.prod(weight[axis] for axis in summed),
         summed,
-        _shared(equation, position, [*map(int, batch[position])], [*map(int, batch[1 - position])]),
+        _shared(equation, product, position),
     )
 
 
-def _shared(
-    equation: Any, position: int, weight: list[int], x: list[int]
-) -> tuple[SharedAxes, ...]:
+def _shared(equation: Any, product: parameters.Product, position: int) -> tuple[SharedAxes, ...]:
     """A product's batch axes, and those that the weight alone has.
 
     Its result has the batch axes, the left operand's own and the right operand's own.
     """
     shapes = [variable.aval.shape for variable in equation.invars]
-    contracted = equation.params["dimension_numbers"][0][position]
+    weight, x = product.batch[position], product.batch[1 - position]
+    contracted = product.summed[position]
     own = [i for i in range(len(shapes[position])) if i not in (*contracted, *weight)]
     start = len(weight) if position == 0 else len(equation.outvars[0].aval.shape) - len(own)
     together = [(w, x, z) for z, (w, x) in enumerate(zip(weight, x, strict=True))]

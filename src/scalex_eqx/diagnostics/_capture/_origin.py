@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from . import _parameters as parameters
+
 Axes = tuple[int | None, ...]
 
 
@@ -48,17 +50,19 @@ def _axes(equation: Any, origins: Sequence[Origin], shape: tuple[int, ...]) -> A
     if len(made_from) != 1:
         return unknown
     [i] = made_from
-    name, axes, params = equation.primitive.name, origins[i].axes, equation.params
+    name, axes = equation.primitive.name, origins[i].axes
     old_shape = equation.invars[i].aval.shape
     if name == "transpose":
-        return tuple(axes[axis] for axis in params["permutation"])
+        order = parameters.permutation(equation)
+        return unknown if order is None else tuple(axes[axis] for axis in order)
     if name == "squeeze":
-        dropped = params["dimensions"]
+        dropped = parameters.squeezed(equation)
+        if dropped is None:
+            return unknown
         return tuple(axis for i, axis in enumerate(axes) if i not in dropped)
     if name == "broadcast_in_dim":
-        # JAX has NumPy's integers in some places.
-        places = [int(place) for place in params["broadcast_dimensions"]]
-        return _broadcast(axes, old_shape, places, shape)
+        places = parameters.broadcast(equation)
+        return unknown if places is None else _broadcast(axes, old_shape, places, shape)
     if name == "reshape":
         return _reshaped(axes, old_shape, shape)
     keeps = name in _SLICES or (old_shape == shape and name not in _MIXES)

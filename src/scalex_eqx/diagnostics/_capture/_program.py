@@ -4,21 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import Literal
 
+from . import _parameters as parameters
 from ._operation import Operation, operation_of
 from ._origin import CONSTANT, DATA, Origin, derived
 
-# Equations that only wrap a program, by the parameter that holds it.
-_WRAPPERS = {
-    "jit": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
 # Each result is the operand in its place.
 _IDENTITIES = frozenset({"optimization_barrier", "device_put"})
 
@@ -71,8 +62,7 @@ class Program:
 
 def follow(program: Any, origins: Sequence[Origin], depth: int = 0) -> tuple[Program, list[Origin]]:
     """The sites of a program whose arguments have the given origins, and those of its results."""
-    closed = isinstance(program, ClosedJaxpr)
-    jaxpr, constants = (program.jaxpr, program.consts) if closed else (program, ())
+    jaxpr, constants = parameters.parts(program)
     known = dict(zip(jaxpr.invars, origins, strict=True))
     inner, here, lost = {}, {}, []
 
@@ -104,11 +94,11 @@ class _Followed:
 
 def _follow_equation(equation: Any, origins: list[Origin], depth: int) -> _Followed:
     name = equation.primitive.name
-    if name in _WRAPPERS:
-        inner, results = follow(equation.params[_WRAPPERS[name]], origins, depth)
+    if (wrapped := parameters.wrapped(equation)) is not None:
+        inner, results = follow(wrapped, origins, depth)
         return _Followed(results, inner, (), inner.not_followed)
-    if name == "scan":
-        return _follow_scan(equation, origins, depth)
+    if name == "scan" and (scan := parameters.scan(equation)) is not None:
+        return _follow_scan(scan, origins, depth)
     if name in _IDENTITIES:
         return _Followed(origins)
     results = derived(equation, origins)
@@ -135,12 +125,11 @@ def _lost(origin: Origin, what: str) -> list[NotFollowed]:
     return found
 
 
-def _follow_scan(equation: Any, origins: list[Origin], depth: int) -> _Followed:
+def _follow_scan(scan: parameters.Scan, origins: list[Origin], depth: int) -> _Followed:
     """What the scan carries is data if it becomes so in any turn, so the turns are repeated."""
-    params = equation.params
-    closed, constants, carries = params["jaxpr"], params["num_consts"], params["num_carry"]
+    constants, carries = scan.constants, scan.carries
     split = constants + carries
-    own = closed.jaxpr
+    own, _ = parameters.parts(scan.body)
     unchanged = [out is own.invars[constants + i] for i, out in enumerate(own.outvars[:carries])]
     outside = [
         origin if same else _in_turns(origin, depth)
@@ -149,7 +138,7 @@ def _follow_scan(equation: Any, origins: list[Origin], depth: int) -> _Followed:
     carry = outside
     stacked = [_in_turns(_slice(origin), depth) for origin in origins[split:]]
     while True:
-        inner, results = follow(closed, [*origins[:constants], *carry, *stacked], depth + 1)
+        inner, results = follow(scan.body, [*origins[:constants], *carry, *stacked], depth + 1)
         after = [_joined(*pair) for pair in zip(carry, results[:carries], strict=True)]
         if after == carry:
             break

@@ -10,6 +10,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 from ..._jaxpr import run_equation
+from . import _parameters as parameters
 from ._program import Program
 
 
@@ -34,9 +35,9 @@ def run(program: Program, arguments: Sequence[Any]) -> tuple[list[Any], list[Mee
     for i, equation in enumerate(jaxpr.eqns):
         operands = [value(v) for v in equation.invars]
         if i in program.inner:
-            scans = equation.primitive.name == "scan"
             inside = program.inner[i]
-            results, found = _scan(equation, inside, operands) if scans else run(inside, operands)
+            scan = parameters.scan(equation) if equation.primitive.name == "scan" else None
+            results, found = _scan(scan, inside, operands) if scan else run(inside, operands)
             meetings += found
         else:
             results = run_equation(equation, jaxpr, operands)
@@ -47,14 +48,15 @@ def run(program: Program, arguments: Sequence[Any]) -> tuple[list[Any], list[Mee
     return [value(v) for v in jaxpr.outvars], meetings
 
 
-def _scan(equation: Any, program: Program, operands: list[Any]) -> tuple[list[Any], list[Meeting]]:
+def _scan(
+    scan: parameters.Scan, program: Program, operands: list[Any]
+) -> tuple[list[Any], list[Meeting]]:
     """The scan with the meetings of every turn stacked.
 
     A weight that is the same in every turn is carried, not stacked: a recurrent network would
     otherwise hold a copy of its weights for every step.
     """
-    params = equation.params
-    constants, carries = params["num_consts"], params["num_carry"]
+    constants, carries = scan.constants, scan.carries
     consts, init = operands[:constants], operands[constants : constants + carries]
     stacked = operands[constants + carries :]
     loop = program.depth - 1
@@ -76,9 +78,9 @@ def _scan(equation: Any, program: Program, operands: list[Any]) -> tuple[list[An
         turn,
         (init, blank),
         stacked,
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
+        length=scan.length,
+        reverse=scan.reverse,
+        unroll=scan.unroll,
     )
     left = iter(fixed)
     whole = [
