@@ -1,12 +1,20 @@
 # The two commands of the README are `make transfer` and `make test`.
 
 PYTHON ?= python3
+# The default Python's environment is .venv; any other has its version in its environment's name.
 VENV := .venv
+ifneq ($(PYTHON),python3)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(VERSION),)
+$(error PYTHON=$(PYTHON) does not start; name one that does)
+endif
+VENV := .venv-$(VERSION)
+endif
 BIN := $(VENV)/bin
-AOT := .venv-aot
+AOT := $(VENV)-aot
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: transfer test lint format docs figures numerics numerics-aot clean
+.PHONY: transfer test smoke wheel lint format docs figures numerics numerics-aot clean
 
 # Passes its arguments on: make transfer ARGS="--widths 64 128 256 --steps 100"
 transfer: $(VENV)/.experiments
@@ -14,11 +22,20 @@ transfer: $(VENV)/.experiments
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python tests/smoke/newest.py
+
+# The page "Ten minutes" on the newest Python found, in an environment of its own.
+smoke: $(VENV)/.dev
+	$(BIN)/python tests/smoke/newest.py
+
+# Builds what would be published, and tries it alone in clean environments: a few minutes.
+wheel: $(VENV)/.dev
+	$(BIN)/python tests/smoke/wheel.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
@@ -59,4 +76,4 @@ $(AOT)/.installed: pyproject.toml constraints.txt numerics/aot/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(AOT) site .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* site .pytest_cache .ruff_cache

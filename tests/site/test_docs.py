@@ -1,11 +1,9 @@
 """The documentation: it builds, is complete, needs no network, and says what the code does."""
 
 import ast
-import contextlib
 import dataclasses
 import importlib
 import importlib.util
-import io
 import itertools
 import json
 import re
@@ -28,6 +26,8 @@ from scalex_eqx.cli._stress import Stress
 from scalex_eqx.diagnostics import Results, stress_rules
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
 
+from ..smoke._page import blocks, near, run as run_page
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
@@ -39,7 +39,6 @@ NAMESPACES = ("", ".nn", ".ops", ".optim", ".theory", ".diagnostics", ".experime
 
 # Formulas that were not converted: dollars, delimiters, and commands such as \alpha.
 RAW_TEX = re.compile(r"\$|\\[()\[\]]|\\[a-zA-Z]")
-BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def page_name(path: Path) -> str:
@@ -393,42 +392,46 @@ def test_tied_table():
 # The code on the pages.
 
 
-def blocks(page: Path) -> list[tuple[str, str, int]]:
-    """Language, content and first line of each fenced block."""
-    text = page.read_text(encoding="utf-8")
-    return [
-        (match[1], match[2], text.count("\n", 0, match.start(2))) for match in BLOCK.finditer(text)
-    ]
-
-
-# Training of minutes is tested at a smaller size: what stands on the page, and what runs.
-SMALLER = {
-    "start.md": {
-        "for width in widths:": "for width in widths[:2]:",
-        "arange(-10.0, -2.0)": "arange(-8.0, -5.0)",
-        "steps = 40": "steps = 4",
-    }
-}
-
-
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """They run, one after the other, and print the text that stands right behind them."""
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": f"page_{page.stem}"}
-    printed = ""
-    smaller = SMALLER.get(page.name, {})
-    assert all(long in page.read_text(encoding="utf-8") for long in smaller)
-    for language, content, line in blocks(page):
-        if language == "python":
-            for long, short in smaller.items():
-                content = content.replace(long, short)
-            output = io.StringIO()
-            with contextlib.redirect_stdout(output):
-                exec(compile("\n" * line + content, page, "exec"), namespace)
-            printed = output.getvalue()
-        elif language == "text":
-            assert content.split() == printed.split()
+    run_page(page)
+
+
+def test_a_page_that_prints_something_else_is_found(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1.25, 'a')\n```\n\n```text\n1.25 b\n```\n")
+    with pytest.raises(AssertionError, match=r"page\.md:6 shows\n1\.25 b\n[^$]*printed\n1\.25 a"):
+        run_page(page)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [("0.56", "0.55"), ("fell by 2.5 %", "fell by 2.6 %"), ("-0.0999", "-0.1000")],
+)
+def test_the_last_place_may_differ_by_one(shown: str, printed: str):
+    assert near(shown, printed)
+    assert near("2.5e-13", "2.6e-13")
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ("0.56", "0.54"),
+        ("x 0.5", "x 0.6"),
+        ("0.03", "0.04"),
+        ("-0.56", "0.56"),
+        ("2.5e-13", "2.5e-12"),
+        ("width 64", "width 65"),
+        ("1/2", "1/3"),
+        ("0.56 a", "0.56 b"),
+        ("0.56", "0.56 0.56"),
+        ("0.56", "nan"),
+    ],
+)
+def test_more_than_the_last_place_may_not_differ(shown: str, printed: str):
+    assert not near(shown, printed)
 
 
 def commands(page: Path) -> Iterator[list[str]]:
