@@ -3,8 +3,8 @@ import os
 from jaxlib.version import __version_info__ as jaxlib_version
 
 # The tests compile many small programs and run each for a moment: leaving out LLVM's expensive
-# passes and XLA's own way to make fused loops takes a quarter of the time. A jaxlib aborts at a flag
-# that it doesn't know, and 0.12 no longer knows the last one.
+# passes and XLA's own way to make fused loops takes a quarter of the time. A jaxlib aborts at a
+# flag that it doesn't know, and 0.12 no longer knows the last one.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -1,8 +1,11 @@
 """The figures that README and docs print are those of the committed transfer run."""
 
+import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,11 @@ RESULTS = json.loads((ROOT / "docs/results/transfer.json").read_text(encoding="u
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/transfer.md").read_text(encoding="utf-8")
 ANALYSES = {analysis["recipe"]: analysis for analysis in RESULTS["analyses"]}
+# Texts, counts and flags are compared as they are. The numbers come from parabolas by least
+# squares, in which each BLAS kernel adds in its own order. Losses that are wrong by a share of e,
+# each with a random sign, moved the numbers of the committed runs by 120 e, and of one shallow
+# bowl by 360 e. A fit is some ten roundings of 2^-53 deep: 10 x 360 x 2^-53 = 4e-13.
+ROUNDING = 1e-12
 
 
 def test_the_run_is_the_default_one():
@@ -28,9 +36,39 @@ def test_the_run_is_the_default_one():
     assert f"{default.steps} steps of {default.batch_size} x " in facts["training"]
 
 
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """The paths at which two analyses differ by more than rounding."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        pairs = [(key, one[key], other[key]) for key in one]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(one, other, strict=True))]
+    elif isinstance(one, float) and isinstance(other, float):
+        return [] if abs(one - other) <= ROUNDING else [path]
+    else:
+        return [] if one == other else [path]
+    return [found for key, a, b in pairs for found in differences(a, b, f"{path}/{key}")]
+
+
+def analysed(results: Any, loss: Callable[[float], float] = lambda loss: loss) -> list[Any]:
+    """The analyses that the stored runs lead to."""
+    runs = [Run(**run) for run in results["runs"]]
+    runs = [
+        dataclasses.replace(run, held_out_loss=run.held_out_loss and loss(run.held_out_loss))
+        for run in runs
+    ]
+    return [to_json(analysis) for analysis in analyse(runs)]
+
+
 def test_the_verdicts_follow_from_the_runs():
-    runs = [Run(**run) for run in RESULTS["runs"]]
-    assert [to_json(analysis) for analysis in analyse(runs)] == RESULTS["analyses"]
+    assert differences(analysed(RESULTS), RESULTS["analyses"]) == []
+
+
+def test_other_losses_and_other_verdicts_are_found():
+    found = differences(analysed(RESULTS, lambda loss: loss * (1 + 1e-10)), RESULTS["analyses"])
+    assert "/0/best_loss" in found and "/1/widths/0/loss" in found
+    other = [{**RESULTS["analyses"][0], "verdict": "transfers"}, *RESULTS["analyses"][1:]]
+    assert differences(analysed(RESULTS), other) == ["/0/verdict"]
+    assert differences(analysed(RESULTS), RESULTS["analyses"][:1]) == [""]
 
 
 def test_one_rate_drifts_and_full_alignment_transfers_and_ends_lower():
@@ -93,8 +131,7 @@ def test_the_page_prints_the_run(recipe):
 def test_the_page_prints_the_other_runs(page, name):
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     results = json.loads((ROOT / f"docs/results/transfer_{name}.json").read_text(encoding="utf-8"))
-    runs = [Run(**run) for run in results["runs"]]
-    assert [to_json(analysis) for analysis in analyse(runs)] == results["analyses"]
+    assert differences(analysed(results), results["analyses"]) == []
     for analysis in results["analyses"]:
         low, high = analysis["drift"]["interval"]
         rates = ", ".join(f"2^{w['log2_learning_rate']:.2f}" for w in analysis["widths"])
