@@ -56,9 +56,10 @@ def test_standard_library_is_large_and_named(library: Corpus):
 
 
 def test_standard_library_is_read_quickly_and_again_the_same(library: Corpus):
-    start = time.perf_counter()
+    # Of this process alone, which takes 0.03 s; how long it waits is up to the machine.
+    start = time.process_time()
     again = load_corpus(None)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 1
     assert again.digest == library.digest
     np.testing.assert_array_equal(again.tokens, library.tokens)
 

@@ -24,8 +24,11 @@ def ulps(found, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def test_the_coefficients_are_those_of_the_fit():
+    """But for one rounding: with an arc tangent that is wrong by up to 2^-53 of itself, as that of
+    another processor may be, the two highest came out as a neighbour in 64 of 300 draws.
+    """
     used = np.asarray(_COEFFICIENTS, np.float32)
-    np.testing.assert_array_equal(used, coefficients(len(used)))
+    assert np.all(np.abs(coefficients(len(used)) - used) <= np.spacing(np.abs(used)))
     assert np.max(np.abs(coefficients(8)[:4] - used[:4])) > 1e-6
 
 
