@@ -8,6 +8,7 @@ one in use, or its packages cannot be fetched, the test is skipped with the reas
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,11 +78,16 @@ def installed(python: str, environment: Path) -> str:
         stamp.touch()
         return ""
     shutil.rmtree(environment, ignore_errors=True)
-    errors = [line for line in done.stderr.splitlines() if "ERROR: " in line]
-    # What cannot be fetched, for want of a network or of a build for this Python, is no failure.
-    if not any("No matching distribution found" in line for line in errors):
+    reason = not_fetched(done.stderr)
+    if not reason:
         sys.exit(f"smoke test: 0 passed, 1 failed: pip install on {python}:\n{done.stderr}")
-    return errors[-1].partition("ERROR: ")[2].strip()
+    return reason
+
+
+def not_fetched(errors: str) -> str:
+    """What pip could not fetch, for want of a network or of a build; nothing if that isn't it."""
+    found = re.search(r"ERROR: (No matching distribution found for .*)", errors)
+    return found[1].strip() if found else ""
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
     python tests/smoke/wheel.py
 
-The sdist holds every tracked file, and the wheel is built from it. The wheel runs alone; its command
-says which extra is missing, and with the extra it runs. On the oldest Python it also runs with the
-lowest versions that `pyproject.toml` allows.
+The sdist holds every tracked file, and the wheel is built from it. The wheel runs alone; its
+command says which extra is missing, and with the extra it runs. On the oldest Python it also runs
+with the lowest versions that `pyproject.toml` allows.
 """
 
 import contextlib
