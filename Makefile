@@ -4,11 +4,17 @@ PYTHON ?= python3
 # The default Python's environment is .venv; any other has its version in its environment's name.
 VENV := .venv
 ifneq ($(PYTHON),python3)
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ASKED := $(PYTHON)
+VERSION = $(shell $(firstword $(PYTHON) false) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 ifeq ($(VERSION),)
-$(error PYTHON=$(PYTHON) does not start; name one that does)
+# What pyenv has installed starts by its path, also where its shim doesn't.
+PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
+override PYTHON := $(lastword $(sort $(wildcard $(PYENV)/versions/*/bin/$(notdir $(ASKED)))))
 endif
 VENV := .venv-$(VERSION)
+ifeq ($(VENV),.venv-)
+$(error PYTHON=$(ASKED) does not start; name one that does)
+endif
 endif
 BIN := $(VENV)/bin
 AOT := $(VENV)-aot
