@@ -129,7 +129,7 @@ def alignment(
 
 def _measure(before: Use, now: Use) -> MeasuredAlignment:
     weight_change = _difference(now.weight, before.weight)
-    output_change = _difference(now.output, before.output)
+    output_change = _difference(_output(before, now), before.output)
     alpha = omega = u = total = None
     if before.kind == "lookup":
         # An input of integers has no size of change.
@@ -158,6 +158,16 @@ def _measure(before: Use, now: Use) -> MeasuredAlignment:
     )
 
 
+def _output(before: Use, now: Use) -> Array:
+    """What comes out now, of the members that were chosen before.
+
+    Another choice is no change of a weight, nor of what reaches it.
+    """
+    if before.is_chosen and before.kind != "elementwise":
+        return before.contract(now.weight, now.input)
+    return now.output
+
+
 def _log_ratio(use: Use, weight: Array, x: Array) -> Float[Array, "*stack"]:
     return _log(use.ratio(weight, x), use.fan_in)
 
@@ -175,6 +185,8 @@ def _log(ratio: Float[Array, "*stack"], fan_in: int) -> Float[Array, "*stack"]:
 
 def _difference(now: Array, before: Array) -> Array:
     """In float32 or wider: in a short dtype a small change is rounded once more."""
+    if jnp.iscomplexobj(now):
+        return now - before
     if not jnp.issubdtype(now.dtype, jnp.floating):
         return now.astype(jnp.float32) - before.astype(jnp.float32)
     return wide(now) - wide(before)
