@@ -83,7 +83,11 @@ def _run_here(program: Program, i: int, operands: list[Any], parts: list[Piece |
     pieces: list[Piece | None] = [None] * len(results)
     if (position := program.pieces.get(i)) is not None:
         before = parts[position] or Piece(operands[position])
-        others = tuple(x for place, x in enumerate(operands) if place != position)
+        others = tuple(
+            jnp.asarray(x, variable.aval.dtype) if isinstance(variable, Literal) else x
+            for place, (x, variable) in enumerate(zip(operands, equation.invars, strict=True))
+            if place != position
+        )
         pieces = [Piece(before.stack, (*before.others, others))] * len(results)
     elif equation.primitive.name in ("optimization_barrier", "device_put"):
         pieces = parts
