@@ -43,11 +43,13 @@ def axes_behind(equation: Any, position: int, axes: Axes, shape: Sequence[int]) 
     name, before = equation.primitive.name, equation.invars[position].aval.shape
     if name == "reshape":
         return _reshaped(axes, before, shape)
-    places = None
+    places: Sequence[int | None] | None = None
     if name in ELEMENTWISE or name in _CUTS:
         places = range(len(shape)) if len(before) == len(shape) else None
     elif name in _MOVES:
         places = parameters.moved_axes(equation)
+    elif name == "dot_general":
+        places = _multiplied(equation, position)
     elif name in ("gather", "dynamic_slice") and position == 0:
         gather = parameters.gather(equation)
         places = None if gather is None else _gathered(gather)
@@ -76,6 +78,18 @@ def whole(
         for axis, size in zip(behind, shape, strict=True)
         if axis is not None and sizes.get(axis) == size
     )
+
+
+def _multiplied(equation: Any, position: int) -> list[int | None] | None:
+    """A product has the batch axes, the left operand's own and the right operand's own."""
+    if (product := parameters.product(equation)) is None:
+        return None
+    paired, summed = product.batch[position], product.summed[position]
+    before = range(len(equation.invars[position].aval.shape))
+    own = [axis for axis in before if axis not in (*paired, *summed)]
+    start = len(paired) if position == 0 else len(equation.outvars[0].aval.shape) - len(own)
+    ends = [*paired, *(None for _ in range(start - len(paired))), *own]
+    return [ends.index(axis) if axis in ends else None for axis in before]
 
 
 def _gathered(gather: parameters.Gather) -> tuple[int | None, ...]:

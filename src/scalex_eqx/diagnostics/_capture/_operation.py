@@ -123,7 +123,7 @@ def choice(equation: Any, position: int, origin: Origin) -> Operation | None:
         paired = set() if gather is None else {axis for axis, _ in gather.batch}
     else:
         return None
-    if origin.in_pieces:
+    if origin.in_pieces and name != "dot_general":
         members |= {i for i, axis in enumerate(axes) if axis is None}
     if not taken or not taken <= members or not paired <= members:
         return None

@@ -234,20 +234,15 @@ def _follow_branches(branches: Sequence[Any], origins: list[Origin], depth: int)
     """Every branch of a condition; what they return is no weight any more, unless all agree."""
     index, *operands = origins
     followed = [follow(branch, operands, depth) for branch in branches]
-    lost = losses(index, "chooses a branch") if not index.is_data else []
-    lost += [entry for program, _ in followed for entry in program.not_followed]
+    lost = [entry for program, _ in followed for entry in program.not_followed]
     results = []
     for found in zip(*(results for _, results in followed), strict=True):
         kept = found[0]
-        weights = any(origin.weights and not origin.is_data for origin in found)
-        if any(origin != kept for origin in found) or (kept.in_pieces and weights):
-            kept = DATA if weights or any(origin.is_data for origin in found) else kept
-            if weights:
-                for origin in found:
-                    lost += [] if origin.is_data else losses(origin, "leaves a branch of cond")
-        elif weights and index.is_data:
-            pass
-        elif not weights and index.is_data:
+        weights = [origin for origin in found if origin.weights and not origin.is_data]
+        if not weights:
+            kept = DATA if any(one.is_data for one in (index, *found)) else kept
+        elif kept.in_pieces or any(origin != kept for origin in found):
+            lost += [entry for one in weights for entry in losses(one, "leaves a branch of cond")]
             kept = DATA
         results.append(kept)
     inner = tuple(program for program, _ in followed)

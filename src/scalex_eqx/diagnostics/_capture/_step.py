@@ -65,7 +65,11 @@ class Step:
             jnp.full(jnp.shape(other), -1, x.dtype) if place in entries else other
             for place, other in zip(places, others, strict=True)
         ]
-        return self(x, strange)
+        params = self.params
+        if self.name == "gather":
+            # What is out of bounds belongs to nobody; the fill value may be NaN.
+            params = tuple((k, -1 if k == "fill_value" else v) for k, v in params)
+        return dataclasses.replace(self, params=params)(x, strange)
 
     def _entries(self, count: int) -> Sequence[int]:
         """Which of so many operands are entries, and no indices or the like."""
