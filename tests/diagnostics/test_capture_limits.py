@@ -124,3 +124,44 @@ def test_an_elementwise_use_has_no_contraction():
     [use] = capture(apply, weights(gain="vector"), X).uses["gain"]
     with pytest.raises(ValueError, match=r"elementwise \(mul\)"):
         use.contract(use.weight, use.input)
+
+
+def test_a_failure_of_capture_itself_is_named(monkeypatch: pytest.MonkeyPatch):
+    """A check goes on without the weights, and says so."""
+
+    def fails(*_: Any) -> None:
+        raise KeyError("num_consts")
+
+    def apply(model, x):
+        return x @ sx.effective(model["w"])
+
+    monkeypatch.setattr("scalex_eqx.diagnostics._capture._api.follow", fails)
+    captured = capture(apply, weights(w="hidden"), X)
+    assert captured.uses == {"w": ()}
+    [entry] = captured.not_followed
+    assert entry == ("w", "is not followed, since this failed: KeyError: 'num_consts'")
+    assert jnp.array_equal(captured.result, X @ jnp.ones((SIZE, SIZE)))
+
+
+def test_what_is_called_outside_is_named_or_followed():
+    """Callbacks, printing, checks, solvers and transforms, with and without a use behind them."""
+
+    def called(model, x):
+        host = jax.pure_callback(lambda w, x: x, x, model["w"], x)
+        return host @ model["v"]
+
+    def printed(model, x):
+        jax.debug.print("{} {}", model["w"].sum(), x.sum())
+        return eqx.error_if(x, x.sum() < 0, "negative") @ model["w"] @ model["v"]
+
+    def solved(model, x):
+        return jnp.linalg.solve(model["w"], x.T) + model["v"] @ x.T
+
+    def transformed(model, x):
+        return jnp.fft.irfft(jnp.fft.rfft(x @ model["w"]), SIZE) @ model["v"]
+
+    model = weights(w="hidden", v="hidden")
+    assert list(lost(called, model, X)) == ["w"]
+    assert lost(printed, model, X) == {}
+    assert list(lost(solved, model, X)) == ["w"]
+    assert lost(transformed, model, X) == {}

@@ -5,7 +5,6 @@ a stack, and with a scan and a vmap around it. Each weight then has a use whose 
 computed, or is named as not followed.
 """
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 import scalex_eqx as sx
-from scalex_eqx.diagnostics import capture
+from scalex_eqx.diagnostics import Captured, capture
 
 N, STACK = 4, 3
 X = jnp.ones((2, N))
@@ -212,8 +211,7 @@ def test_operations_between_weight_and_inputs(way: Any, role: sx.Role):
     def apply(model: Any, x: Any) -> Any:
         return [way(f, model[name].value, x) for name, f in done.items()]
 
-    @functools.partial(eqx.filter_eval_shape)
-    def found():
+    def measured() -> Captured:
         captured = capture(apply, model, X)
         for use in (use for uses in captured.uses.values() for use in uses):
             sizes = [use.weight_size(use.weight), use.input_size(use.input)]
@@ -223,6 +221,7 @@ def test_operations_between_weight_and_inputs(way: Any, role: sx.Role):
             assert {size.shape for size in sizes} == {(STACK,) if way in STACKED else ()}
         return captured
 
+    found = eqx.filter_eval_shape(measured)
     named = {entry.path for entry in found.not_followed}
     silent = [name for name in done if not found.uses[name] and name not in named]
     assert silent == []

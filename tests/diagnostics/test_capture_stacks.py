@@ -103,6 +103,7 @@ def test_members_that_the_inputs_choose(apply: Any):
     np.testing.assert_allclose(use.weight_size(use.weight).ravel(), rms(MATRICES, (1, 2)), EXACT)
     sizes = use.input_size(use.input), use.output_size(use.output)
     [found] = alignment(apply, model, moved, jnp.asarray(X), jnp.asarray(INDEX)).uses.values()
+    assert found.alpha is not None
     for e in MET:
         tokens, slots = np.nonzero(e == INDEX)
         into, out, alpha = rms(X[tokens]), rms(z[tokens, slots]), rms(dz[tokens, slots])

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..ops._wide import wide
 from ._capture import Captured, NotFollowed, Use, capture
 from ._columns import columns
 
+_USE = re.compile(r"#\d+(?=$|/)")
 _Measured = Float[Array, "*stack"] | None
 
 
@@ -207,6 +209,11 @@ def _check_same(before: Captured, now: Captured) -> None:
 
 def _name(path: str, number: int) -> str:
     return f"{path}#{number + 1}" if number else path
+
+
+def weight_name(name: str) -> str:
+    """The weight's own name, of a layer in a stack with its number, without that of the use."""
+    return _USE.sub("", name)
 
 
 def _layers(name: str, use: MeasuredAlignment) -> Iterator[tuple[str, MeasuredAlignment]]:

@@ -1,7 +1,7 @@
 """Following the weights through a traced program, without running it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
@@ -94,6 +94,13 @@ def follow(program: Any, origins: Sequence[Origin], depth: int = 0) -> tuple[Pro
     lost = tuple(dict.fromkeys(lost))
     results = [origin(v) for v in jaxpr.outvars]
     return Program(jaxpr, constants, inner, here, pieces, lost, depth), results
+
+
+def unfollowed(program: Any, paths: Iterable[str], why: str) -> Program:
+    """A program in which nothing is followed."""
+    jaxpr, constants = parameters.parts(program)
+    lost = tuple(NotFollowed(path, f"is not followed, since this failed: {why}") for path in paths)
+    return Program(jaxpr, constants, {}, {}, {}, lost, 0)
 
 
 @dataclasses.dataclass(frozen=True)

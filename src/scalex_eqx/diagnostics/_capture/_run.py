@@ -84,7 +84,7 @@ def _run_here(program: Program, i: int, operands: list[Any], parts: list[Piece |
     if (position := program.pieces.get(i)) is not None:
         before = parts[position] or Piece(operands[position])
         others = tuple(
-            jnp.asarray(x, variable.aval.dtype) if isinstance(variable, Literal) else x
+            x if isinstance(x, jax.Array) else jnp.asarray(x, variable.aval.dtype)
             for place, (x, variable) in enumerate(zip(operands, equation.invars, strict=True))
             if place != position
         )
