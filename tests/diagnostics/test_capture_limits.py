@@ -36,15 +36,6 @@ def lost(apply: Any, model: Any, *inputs: Any) -> dict[str, str]:
     return {entry.path: entry.reason for entry in captured.not_followed}
 
 
-def test_into_a_condition():
-    def apply(model, x):
-        return jax.lax.cond(x.sum() > 0, lambda: x @ model["w"], lambda: x)
-
-    assert lost(apply, weights(w="hidden"), X) == {
-        "w": "meets the inputs in cond, where it is not followed"
-    }
-
-
 def test_into_a_loop_without_an_end():
     def apply(model, x):
         return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ model["w"], x)
@@ -92,7 +83,8 @@ def test_inputs_that_apply_closes_over():
         return X @ model["w"] + y
 
     assert lost(apply, weights(w="hidden", v="hidden"), jnp.ones(())) == {
-        "w": "meets the inputs entry by entry, in add"
+        "w": "meets the inputs entry by entry, in add",
+        "v": "is not used",
     }
     with pytest.raises(ValueError, match="no array among the inputs"):
         lost(lambda model: X @ model["w"], weights(w="hidden"))
@@ -104,11 +96,11 @@ def test_what_is_followed_is_not_named():
         norm = model["w"] / jnp.sqrt(jnp.sum(model["w"] ** 2))
         return x @ (mask * norm).T * (1 + model["gain"])[None]
 
-    found = weights(w="hidden", gain="vector", unused="vector", fixed="buffer")
+    found = weights(w="hidden", gain="vector", fixed="buffer")
     assert lost(apply, found, X) == {}
 
 
-def test_an_unused_weight_has_no_use_and_a_buffer_no_entry():
+def test_an_unused_weight_is_named_and_a_buffer_has_no_entry():
     model = weights(w="hidden", unused="vector", fixed="buffer")
 
     def apply(model, x):
@@ -116,8 +108,8 @@ def test_an_unused_weight_has_no_use_and_a_buffer_no_entry():
 
     captured = capture(apply, model, X)
     assert {path: len(uses) for path, uses in captured.uses.items()} == {"w": 1, "unused": 0}
-    assert captured.not_followed == ()
-    assert "not used" in str(captured)
+    assert captured.not_followed == (("unused", "is not used"),)
+    assert "not followed: unused is not used" in str(captured)
 
 
 def test_a_model_without_weights_is_refused():
@@ -132,3 +124,44 @@ def test_an_elementwise_use_has_no_contraction():
     [use] = capture(apply, weights(gain="vector"), X).uses["gain"]
     with pytest.raises(ValueError, match=r"elementwise \(mul\)"):
         use.contract(use.weight, use.input)
+
+
+def test_a_failure_of_capture_itself_is_named(monkeypatch: pytest.MonkeyPatch):
+    """A check goes on without the weights, and says so."""
+
+    def fails(*_: Any) -> None:
+        raise KeyError("num_consts")
+
+    def apply(model, x):
+        return x @ sx.effective(model["w"])
+
+    monkeypatch.setattr("scalex_eqx.diagnostics._capture._api.follow", fails)
+    captured = capture(apply, weights(w="hidden"), X)
+    assert captured.uses == {"w": ()}
+    [entry] = captured.not_followed
+    assert entry == ("w", "is not followed, since this failed: KeyError: 'num_consts'")
+    assert jnp.array_equal(captured.result, X @ jnp.ones((SIZE, SIZE)))
+
+
+def test_what_is_called_outside_is_named_or_followed():
+    """Callbacks, printing, checks, solvers and transforms, with and without a use behind them."""
+
+    def called(model, x):
+        host = jax.pure_callback(lambda w, x: x, x, model["w"], x)
+        return host @ model["v"]
+
+    def printed(model, x):
+        jax.debug.print("{} {}", model["w"].sum(), x.sum())
+        return eqx.error_if(x, x.sum() < 0, "negative") @ model["w"] @ model["v"]
+
+    def solved(model, x):
+        return jnp.linalg.solve(model["w"], x.T) + model["v"] @ x.T
+
+    def transformed(model, x):
+        return jnp.fft.irfft(jnp.fft.rfft(x @ model["w"]), SIZE) @ model["v"]
+
+    model = weights(w="hidden", v="hidden")
+    assert list(lost(called, model, X)) == ["w"]
+    assert lost(printed, model, X) == {}
+    assert list(lost(solved, model, X)) == ["w"]
+    assert lost(transformed, model, X) == {}

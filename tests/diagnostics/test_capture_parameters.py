@@ -78,8 +78,8 @@ def test_parameters_of_another_release_are_no_crash(name: str, monkeypatch: pyte
             self.invars, self.outvars = equation.invars, equation.outvars
 
     for reader in (
-        *("wrapped", "scan", "product", "convolution", "gather"),
-        *("permutation", "squeezed", "broadcast", "branches"),
+        *("wrapped", "scan", "branches", "product", "convolution", "gather", "ragged"),
+        *("moved_axes", "shifted_axes", "joined_axis"),
     ):
         real = getattr(parameters, reader)
         monkeypatch.setattr(parameters, reader, lambda e, real=real: real(Other(e)))

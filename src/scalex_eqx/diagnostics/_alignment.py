@@ -2,6 +2,7 @@
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..ops._wide import wide
 from ._capture import Captured, NotFollowed, Use, capture
 from ._columns import columns
 
+_USE = re.compile(r"#\d+(?=$|/)")
 _Measured = Float[Array, "*stack"] | None
 
 
@@ -129,7 +131,7 @@ def alignment(
 
 def _measure(before: Use, now: Use) -> MeasuredAlignment:
     weight_change = _difference(now.weight, before.weight)
-    output_change = _difference(now.output, before.output)
+    output_change = _difference(_output(before, now), before.output)
     alpha = omega = u = total = None
     if before.kind == "lookup":
         # An input of integers has no size of change.
@@ -158,6 +160,16 @@ def _measure(before: Use, now: Use) -> MeasuredAlignment:
     )
 
 
+def _output(before: Use, now: Use) -> Array:
+    """What comes out now, of the members that were chosen before.
+
+    Another choice is no change of a weight, nor of what reaches it.
+    """
+    if before.is_chosen and before.kind != "elementwise":
+        return before.contract(now.weight, now.input)
+    return now.output
+
+
 def _log_ratio(use: Use, weight: Array, x: Array) -> Float[Array, "*stack"]:
     return _log(use.ratio(weight, x), use.fan_in)
 
@@ -175,6 +187,8 @@ def _log(ratio: Float[Array, "*stack"], fan_in: int) -> Float[Array, "*stack"]:
 
 def _difference(now: Array, before: Array) -> Array:
     """In float32 or wider: in a short dtype a small change is rounded once more."""
+    if jnp.iscomplexobj(now):
+        return now - before
     if not jnp.issubdtype(now.dtype, jnp.floating):
         return now.astype(jnp.float32) - before.astype(jnp.float32)
     return wide(now) - wide(before)
@@ -195,6 +209,11 @@ def _check_same(before: Captured, now: Captured) -> None:
 
 def _name(path: str, number: int) -> str:
     return f"{path}#{number + 1}" if number else path
+
+
+def weight_name(name: str) -> str:
+    """The weight's own name, of a layer in a stack with its number, without that of the use."""
+    return _USE.sub("", name)
 
 
 def _layers(name: str, use: MeasuredAlignment) -> Iterator[tuple[str, MeasuredAlignment]]:

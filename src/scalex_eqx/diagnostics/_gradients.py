@@ -27,6 +27,7 @@ from ._coordinates._run import (
 )
 from ._exponent import Exponent, fit_exponent
 from ._results import Table
+from ._traced import traced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,8 @@ def gradient_exponents(
     if len(set(ordered)) < 2 or len(set(ordered)) < len(ordered):
         raise ValueError(f"widths are {list(widths)}; expected at least two different ones")
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    found = [_at_width(build, apply, objective, batch, width, keys) for width in ordered]
+    with traced("build, apply or objective"):
+        found = [_at_width(build, apply, objective, batch, width, keys) for width in ordered]
     model = eqx.filter_eval_shape(build, ordered[0], jax.random.key(0))
     require_complete(model)
     cotangent = fit_exponent(ordered, [[size for _, size in row] for row in found])

@@ -10,8 +10,9 @@ from jaxtyping import PyTree
 from ..._weight import Weight, is_weight, path_string
 from ...theory import Role
 from .._columns import columns
+from .._traced import traced
 from ._origin import CONSTANT, DATA, Origin
-from ._program import NotFollowed, Site, follow
+from ._program import NotFollowed, Site, follow, unfollowed
 from ._run import run
 from ._use import Use, use_at
 
@@ -80,17 +81,31 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     leaves = _leaves(model)
     count = len(jtu.tree_leaves(eqx.filter(inputs, eqx.is_array)))
     _check(leaves, count)
-    closed, structure, static = eqx.filter_make_jaxpr(apply)(model, *inputs)
-    program, ends = follow(closed, [*(_origin(*leaf) for leaf in leaves), *[DATA] * count])
+    with traced("apply"):
+        closed, structure, static = eqx.filter_make_jaxpr(apply)(model, *inputs)
+    origins = [*(_origin(*leaf) for leaf in leaves), *[DATA] * count]
     arguments = jtu.tree_leaves(eqx.filter((model, inputs), eqx.is_array))
-    results, meetings = run(program, arguments)
     weights = {path: leaf for path, leaf in leaves if _is_trained(leaf)}
+    try:
+        program, ends = follow(closed, origins)
+        results, _, meetings = run(program, arguments)
+    except Exception as error:
+        # A program of another release of JAX, say: whoever measures goes on without its weights.
+        program, ends = unfollowed(closed, weights, f"{type(error).__name__}: {error}"), []
+        results, _, meetings = run(program, arguments)
     reached = [site.path for site in program.sites]
     uses: dict[str, tuple[Use, ...]] = dict.fromkeys([*reached, *weights], ())
+    lost = [*program.not_followed]
     for site, meeting in zip(program.sites, meetings, strict=True):
         weight = weights[site.path]
-        uses[site.path] += (use_at(site, meeting, weight.spec, weight.value.ndim),)
-    lost = [*program.not_followed, *_unsummed(program.sites, weights), *_unmet(ends)]
+        use = use_at(site, meeting, weight.spec, weight.value.ndim)
+        if isinstance(use, Use):
+            uses[site.path] += (use,)
+        else:
+            lost.append(use)
+    lost += [*_unsummed(program.sites, weights), *_unmet(ends)]
+    found = {path for path, every in uses.items() if every} | {entry.path for entry in lost}
+    lost += [NotFollowed(path, "is not used") for path in uses if path not in found]
     result = jtu.tree_unflatten(jtu.tree_structure(structure), results)
     return Captured(eqx.combine(result, static), uses, tuple(dict.fromkeys(lost)))
 
@@ -121,7 +136,11 @@ def _is_trained(leaf: Any) -> bool:
 def _origin(path: str, leaf: Any) -> Origin:
     if not _is_trained(leaf):
         return CONSTANT
-    return Origin(False, frozenset({path}), tuple(range(leaf.value.ndim)))
+    ndim, spec = leaf.value.ndim, leaf.spec
+    stack = frozenset(spec.stack_axes(ndim))
+    return Origin(
+        False, frozenset({path}), tuple(range(ndim)), stack=stack, is_matrix=bool(spec.fan_in)
+    )
 
 
 def _unsummed(sites: Sequence[Site], weights: Mapping[str, Weight]) -> list[NotFollowed]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from . import _parameters as parameters
+from ._origin import Origin
 
 Kind = Literal["contraction", "lookup", "elementwise"]
 
@@ -16,8 +18,8 @@ SharedAxes = tuple[int, int | None, int]
 
 _ELEMENTWISE = frozenset(
     {
-        *("add", "add_any", "sub", "mul", "div", "pow", "max", "min"),
-        *("select_n", "concatenate"),
+        *("add", "add_any", "sub", "mul", "div", "pow", "max", "min", "atan2", "rem"),
+        *("nextafter", "select_n", "concatenate", "clamp", "complex"),
     }
 )
 
@@ -31,12 +33,15 @@ class Operation:
     - `kind`: `"contraction"`, a product with a sum over the fan-in; `"lookup"`, rows chosen by
         integers, which is a contraction with one-hot vectors; or `"elementwise"`.
     - `primitive`, `params`: the equation's operation and its parameters.
-    - `position`: of the weight among its operands.
+    - `position`: of the weight among its operands; -1 for a vector that the equation chooses from
+        a stack: what it chooses is the weight then, and what comes out.
     - `fan_in`: how many terms are summed over, for a lookup how many rows there are; 1 for
-        an elementwise operation.
+        an elementwise operation. Members of a stack don't count.
     - `summed`: the axes of the weight that are summed over, or in which rows are chosen.
     - `shared`: triples of axes, of weight, input and output, that run along with each other;
         `None` for an input that has no such axis.
+    - `part`: for a `concatenate` where in the result the weight stands: axis, start and size.
+    - `groups`: for a `ragged_dot_general` the axis of the weight that numbers its groups.
     """
 
     kind: Kind
@@ -46,55 +51,177 @@ class Operation:
     fan_in: int = 1
     summed: tuple[int, ...] = ()
     shared: tuple[SharedAxes, ...] = ()
+    part: tuple[int, int, int] | None = None
+    groups: int | None = None
 
     @property
     def name(self) -> str:
         """What JAX calls the operation."""
         return self.primitive.name
 
-    def __call__(self, weight: Array, x: Array) -> Array:
-        if self.primitive is jax.lax.dynamic_slice_p:
+    def __call__(self, weight: Array, x: Array, rest: Sequence[Array] = ()) -> Array:
+        """What comes out; `rest` as `rest_of` returns it."""
+        if self.position == -1:
+            return weight
+        if self.name == "dynamic_slice":
             # Every axis has an index of its own.
             return self.primitive.bind(weight, *x, **dict(self.params))
         operands = (weight, x) if self.position == 0 else (x, weight)
-        return self.primitive.bind(*operands, **dict(self.params))
+        return self.primitive.bind(*operands, *rest, **dict(self.params))
 
-    def input_of(self, operands: list[Any], is_data: list[bool]) -> Array:
+    def input_of(self, operands: list[Any], is_data: Sequence[bool]) -> Array:
         """What meets the weight, among the equation's operands."""
-        if self.primitive is jax.lax.dynamic_slice_p:
+        if self.name == "dynamic_slice":
             return jnp.stack([jnp.asarray(index, jnp.int32) for index in operands[1:]])
         if self.kind == "elementwise":
             return operands[is_data.index(True)]
-        return operands[1 - self.position]
+        return operands[1] if self.position == -1 else operands[1 - self.position]
+
+    def rest_of(self, operands: list[Any]) -> tuple[Array, ...]:
+        """What else the operation needs, such as the sizes of groups."""
+        return tuple(operands[2:]) if self.groups is not None else ()
+
+    def output_of(self, result: Array) -> Array:
+        """What comes out of the weight's use, in the equation's result."""
+        if self.part is None:
+            return result
+        axis, start, size = self.part
+        return jax.lax.slice_in_dim(result, start, start + size, axis=axis)
 
 
-def operation_of(equation: Any, position: int) -> Operation | None:
+def operation_of(equation: Any, position: int, origins: Sequence[Origin]) -> Operation | None:
     """The operation in which the operand at `position` meets an input; `None` if not known."""
-    primitive, params = equation.primitive, tuple(equation.params.items())
-    shapes = [variable.aval.shape for variable in equation.invars]
-    weight = shapes[position]
-    if primitive is jax.lax.dot_general_p:
-        return _product(equation, position)
-    if primitive is jax.lax.conv_general_dilated_p and position == 1:
-        if (kernel := parameters.convolution(equation)) is None:
-            return None
-        fan_in = math.prod(weight) // weight[kernel.out]
-        return Operation("contraction", primitive, params, 1, fan_in, kernel.summed)
-    if primitive in (jax.lax.gather_p, jax.lax.dynamic_slice_p) and position == 0:
-        if (gather := parameters.gather(equation)) is None:
-            return None
-        sizes = gather.sizes
-        chosen = tuple(i for i, size in enumerate(sizes) if size < weight[i])
-        fan_in = int(math.prod(weight[i] // sizes[i] for i in chosen))
-        return Operation("lookup", primitive, params, 0, fan_in, chosen)
-    if primitive.name in _ELEMENTWISE:
-        same = len({len(shape) for shape in shapes}) == 1
-        shared = tuple((i, i, i) for i in range(len(weight))) if same else ()
-        return Operation("elementwise", primitive, params, position, shared=shared)
+    name, origin = equation.primitive.name, origins[position]
+    if name == "dot_general":
+        return _product(equation, position, origin)
+    if name == "conv_general_dilated" and position == 1:
+        return _convolution(equation)
+    if name == "ragged_dot_general" and position == 1:
+        return _ragged(equation)
+    if name in ("gather", "dynamic_slice") and position == 0:
+        return _lookup(equation, origin)
+    if name in _ELEMENTWISE:
+        return _elementwise(equation, position, [origin.is_data for origin in origins].index(True))
     return None
 
 
-def _product(equation: Any, position: int) -> Operation | None:
+def choice(equation: Any, position: int, origin: Origin) -> Operation | None:
+    """How the inputs choose among the members of a stack in an equation; `None` if they don't.
+
+    The rows of a member are not chosen: that is a lookup.
+    """
+    name, axes = equation.primitive.name, origin.axes
+    members = {i for i, axis in enumerate(axes) if axis in origin.stack}
+    if name == "dot_general" and origin.is_matrix:
+        # With one-hot vectors, or with any other shares of the members.
+        product = parameters.product(equation)
+        taken = set() if product is None else set(product.summed[position])
+        paired = set() if product is None else set(product.batch[position])
+    elif name in ("gather", "dynamic_slice") and position == 0:
+        gather = parameters.gather(equation)
+        taken = _taken(equation, gather)
+        paired = set() if gather is None else {axis for axis, _ in gather.batch}
+    else:
+        return None
+    if origin.in_pieces and name != "dot_general":
+        members |= {i for i, axis in enumerate(axes) if axis is None}
+    if not taken or not taken <= members or not paired <= members:
+        return None
+    shared = tuple((i, None, i) for i in range(len(equation.outvars[0].aval.shape)))
+    return Operation("lookup", equation.primitive, (), -1, shared=shared)
+
+
+def _taken(equation: Any, gather: parameters.Gather | None) -> set[int]:
+    """The axes along which a slice is taken."""
+    if gather is None:
+        return set()
+    paired = [axis for axis, _ in gather.batch]
+    sizes = zip(gather.sizes, equation.invars[0].aval.shape, strict=True)
+    return {i for i, (size, every) in enumerate(sizes) if size < every and i not in paired}
+
+
+def _lookup(equation: Any, origin: Origin) -> Operation | None:
+    if (gather := parameters.gather(equation)) is None:
+        return None
+    chosen = sorted(_taken(equation, gather))
+    if origin.stack and not all(_is_own(origin, axis) for axis in chosen):
+        return None
+    rows = equation.invars[0].aval.shape
+    fan_in = math.prod(rows[i] // gather.sizes[i] for i in chosen)
+    batch = dict(gather.batch)
+    places = [batch.get(i, place) for i, place in enumerate(gather.places)]
+    shared = tuple(
+        (i, None, place) for i, place in enumerate(places) if place is not None and i not in chosen
+    )
+    params = tuple(equation.params.items())
+    return Operation("lookup", equation.primitive, params, 0, fan_in, tuple(chosen), shared)
+
+
+def _is_own(origin: Origin, place: int) -> bool:
+    """Whether an axis is one of each member, and not one that numbers them."""
+    axis = origin.axes[place]
+    return axis is not None and axis not in origin.stack
+
+
+def _fan_in(shape: Sequence[int], summed: Sequence[int], origin: Origin) -> int:
+    """The terms of a sum, but for members of a stack where it has others too."""
+    own = [axis for axis in summed if origin.axes[axis] not in origin.stack]
+    return math.prod(shape[axis] for axis in own or summed)
+
+
+def _convolution(equation: Any) -> Operation | None:
+    if (kernel := parameters.convolution(equation)) is None:
+        return None
+    weight = equation.invars[1].aval.shape
+    return Operation(
+        "contraction",
+        equation.primitive,
+        tuple(equation.params.items()),
+        1,
+        math.prod(weight) // weight[kernel.out],
+        kernel.summed,
+        ((kernel.out, None, kernel.place),),
+    )
+
+
+def _ragged(equation: Any) -> Operation | None:
+    if (ragged := parameters.ragged(equation)) is None:
+        return None
+    weight = equation.invars[1].aval.shape
+    return Operation(
+        "contraction",
+        equation.primitive,
+        tuple(equation.params.items()),
+        1,
+        math.prod(weight[axis] for axis in ragged.summed),
+        ragged.summed,
+        groups=ragged.group if ragged.simple else -1,
+    )
+
+
+def _elementwise(equation: Any, position: int, other: int) -> Operation | None:
+    shapes = [variable.aval.shape for variable in equation.invars]
+    weight, x = shapes[position], shapes[other]
+    part, apart = None, -1
+    if equation.primitive.name == "concatenate":
+        if (axis := parameters.joined_axis(equation)) is None:
+            return None
+        apart = axis
+        part = (axis, sum(shape[axis] for shape in shapes[:position]), weight[axis])
+    whole = len(weight) == len(equation.outvars[0].aval.shape)
+    alike = len(x) == len(weight)
+    shared = [(i, i if alike and i != apart else None, i) for i in range(len(weight))]
+    return Operation(
+        "elementwise",
+        equation.primitive,
+        tuple(equation.params.items()),
+        position,
+        shared=tuple(shared) if whole else (),
+        part=part,
+    )
+
+
+def _product(equation: Any, position: int, origin: Origin) -> Operation | None:
     if (product := parameters.product(equation)) is None:
         return None
     weight = equation.invars[position].aval.shape
@@ -104,7 +231,7 @@ def _product(equation: Any, position: int) -> Operation | None:
         equation.primitive,
         tuple(equation.params.items()),
         position,
-        math.prod(weight[axis] for axis in summed),
+        _fan_in(weight, summed, origin),
         summed,
         _shared(equation, product, position),
     )

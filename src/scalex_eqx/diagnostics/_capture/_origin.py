@@ -1,31 +1,47 @@
 """What the values of a traced program are made from."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from . import _parameters as parameters
-
-Axes = tuple[int | None, ...]
+from ._axes import ELEMENTWISE, Axes, axes_behind, whole
+from ._step import Step, step_of
 
 
 class Origin(NamedTuple):
     """What a value is made from: from the inputs, or from weights and constants alone.
 
-    - `is_data`: whether it depends on the inputs.
+    A weight that is a stack of several is followed as one as long as its members stand side by
+    side, along axes of their own. What is done to it from there on is kept as `steps`: a slice of
+    some members, or a choice among them by the inputs. It is still the weight, in pieces.
+
+    - `is_data`: whether it depends on the inputs other than by such a choice.
     - `weights`: the paths of the weights that it is made from; of no interest once it is data.
     - `axes`: for each of its axes the axis of the weight that it runs along, `None` if unknown.
-    - `loops`: the scans, numbered from the outermost, in whose turns it takes different values.
+    - `loops`: the scans, numbered from the outermost, in whose turns it takes different values;
+        of a weight in pieces those of the stack.
+    - `stack`: the axes of the weight that number its members.
+    - `is_matrix`: whether each member has a fan-in.
+    - `turns`: the scans whose turns number members, and the axes of the weight that they run along.
+    - `steps`: what was done to the stack since its members stood side by side.
+    - `stacked`: the `axes` that it had then.
+    - `lost`: why it can't be followed any further, if it can't.
     """
 
     is_data: bool = False
     weights: frozenset[str] = frozenset()
     axes: Axes = ()
     loops: frozenset[int] = frozenset()
+    stack: frozenset[int] = frozenset()
+    is_matrix: bool = False
+    turns: tuple[tuple[int, int], ...] = ()
+    steps: tuple[Step, ...] = ()
+    stacked: Axes = ()
+    lost: str | None = None
 
-    def leaving(self, loop: int) -> "Origin":
-        """The origin behind a scan of a value that the scan returns."""
-        return self._replace(loops=self.loops - {loop})
+    @property
+    def in_pieces(self) -> bool:
+        """Whether it is a weight, but no more the whole stack."""
+        return bool(self.steps)
 
 
 DATA = Origin(is_data=True)
@@ -33,62 +49,93 @@ CONSTANT = Origin()
 
 
 def derived(equation: Any, origins: Sequence[Origin]) -> list[Origin]:
-    """The origins of an equation's results."""
-    if any(origin.is_data for origin in origins):
-        return [DATA for _ in equation.outvars]
-    weights = frozenset[str]().union(*(origin.weights for origin in origins))
-    loops = frozenset[int]().union(*(origin.loops for origin in origins))
-    return [
-        Origin(False, weights, _axes(equation, origins, variable.aval.shape), loops)
-        for variable in equation.outvars
-    ]
-
-
-def _axes(equation: Any, origins: Sequence[Origin], shape: tuple[int, ...]) -> Axes:
-    unknown = (None,) * len(shape)
+    """The origins of an equation's results, where none of its operands is data."""
     made_from = [i for i, origin in enumerate(origins) if origin.weights]
-    if len(made_from) != 1:
-        return unknown
-    [i] = made_from
-    name, axes = equation.primitive.name, origins[i].axes
-    old_shape = equation.invars[i].aval.shape
-    if name == "transpose":
-        order = parameters.permutation(equation)
-        return unknown if order is None else tuple(axes[axis] for axis in order)
-    if name == "squeeze":
-        dropped = parameters.squeezed(equation)
-        if dropped is None:
-            return unknown
-        return tuple(axis for i, axis in enumerate(axes) if i not in dropped)
-    if name == "broadcast_in_dim":
-        places = parameters.broadcast(equation)
-        return unknown if places is None else _broadcast(axes, old_shape, places, shape)
-    if name == "reshape":
-        return _reshaped(axes, old_shape, shape)
-    keeps = name in _SLICES or (old_shape == shape and name not in _MIXES)
-    return axes if keeps else unknown
+    if len(made_from) == 1:
+        [i] = made_from
+        loops = frozenset[int]().union(*(origin.loops for origin in origins))
+        return [
+            _from_one(equation, i, number, origins[i]._replace(loops=loops), origins[i].loops)
+            for number in range(len(equation.outvars))
+        ]
+    return [_from_many(equation, origins, out.aval.shape) for out in equation.outvars]
 
 
-_SLICES = frozenset({"slice", "dynamic_slice", "split", "pad"})
-_MIXES = frozenset(
-    {
-        *("dot_general", "conv_general_dilated", "gather", "scan", "while", "cond"),
-        *("cholesky", "triangular_solve", "custom_linear_solve"),
-    }
-)
+def chosen(equation: Any, position: int, origin: Origin) -> Origin:
+    """A weight in pieces, as the equation makes it of a stack: by the inputs or otherwise."""
+    return _stepped(equation, position, 0, origin, origin.loops)
 
 
-def _broadcast(
-    axes: Axes, old_shape: Sequence[int], places: Sequence[int], shape: Sequence[int]
-) -> Axes:
-    found: list[int | None] = [None] * len(shape)
-    for axis, size, place in zip(axes, old_shape, places, strict=True):
-        if shape[place] == size:
-            found[place] = axis
-    return tuple(found)
+def _from_one(
+    equation: Any, position: int, number: int, origin: Origin, loops: frozenset[int]
+) -> Origin:
+    shape = equation.outvars[number].aval.shape
+    axes = axes_behind(equation, position, origin.axes, shape)
+    members = origin.stack.intersection(origin.axes)
+    if not origin.in_pieces and members <= whole(equation, position, origin.axes, axes, shape):
+        return origin._replace(axes=axes)
+    return _stepped(equation, position, number, origin, loops)
 
 
-def _reshaped(axes: Axes, old_shape: Sequence[int], shape: Sequence[int]) -> Axes:
-    """An axis is still the same one if its size is and as many entries stand in front of it."""
-    old = {(math.prod(old_shape[:i]), size): axes[i] for i, size in enumerate(old_shape)}
-    return tuple(old.get((math.prod(shape[:i]), size)) for i, size in enumerate(shape))
+def _stepped(
+    equation: Any, position: int, number: int, origin: Origin, loops: frozenset[int]
+) -> Origin:
+    axes = axes_behind(equation, position, origin.axes, equation.outvars[number].aval.shape)
+    step, lost = step_of(equation, position, number), origin.lost
+    if step is None:
+        name = equation.primitive.name
+        return origin._replace(axes=axes, lost=lost or f"loses its members in {name}")
+    stacked = origin.stacked if origin.in_pieces else origin.axes
+    return origin._replace(
+        axes=axes, loops=loops, steps=(*origin.steps, step), stacked=stacked, lost=lost
+    )
+
+
+def _from_many(equation: Any, origins: Sequence[Origin], shape: tuple[int, ...]) -> Origin:
+    """From several weights, or several times from one."""
+    parts = [origin for origin in origins if origin.weights]
+    weights = frozenset[str]().union(*(origin.weights for origin in parts))
+    loops = frozenset[int]().union(*(origin.loops for origin in origins))
+    unknown = (None,) * len(shape)
+    lost = next((origin.lost for origin in parts if origin.lost), None)
+    if len(weights) != 1:
+        return Origin(False, weights, unknown, loops, lost=lost)
+    first = parts[0]
+    axes = unknown
+    if equation.primitive.name in ELEMENTWISE:
+        # A norm of the weight, say, has fewer of its axes.
+        full = [origin.axes for origin in parts if len(origin.axes) == len(shape)]
+        together = [{one[i] for one in full} - {None} for i in range(len(shape))]
+        axes = tuple(next(iter(found)) if len(found) == 1 else None for found in together)
+    side_by_side = [origin for origin in parts if not origin.in_pieces]
+    members = first.stack.intersection(axis for origin in side_by_side for axis in origin.axes)
+    turns = next(iter(side_by_side), first).turns
+    if first.stack and not (side_by_side and members <= set(axes)):
+        lost = lost or "is put together from its pieces before it meets the inputs"
+    return Origin(False, weights, axes, loops, first.stack, first.is_matrix, turns, lost=lost)
+
+
+def joined(first: Origin, second: Origin) -> Origin:
+    """What is the one or the other, from turn to turn of a scan."""
+    if first.is_data or second.is_data:
+        return DATA
+    loops = first.loops | second.loops
+    if (
+        first.weights
+        and second.weights
+        and first._replace(loops=loops) != second._replace(loops=loops)
+    ):
+        return _either(first, second)
+    return (first if first.weights else second)._replace(loops=loops)
+
+
+def _either(first: Origin, second: Origin) -> Origin:
+    same = first.axes == second.axes
+    axes = first.axes if same else (None,) * len(second.axes)
+    weights, loops = first.weights | second.weights, first.loops | second.loops
+    lost = first.lost or second.lost
+    if first.stack | second.stack and not same:
+        lost = lost or "changes from turn to turn of a scan"
+    return first._replace(
+        weights=weights, axes=axes, loops=loops, stack=first.stack | second.stack, lost=lost
+    )

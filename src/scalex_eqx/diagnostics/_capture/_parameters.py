@@ -32,14 +32,16 @@ class Product(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A convolution: where its kernel has what it puts out, and what it sums over."""
+    """A convolution: where its kernel has what it puts out, what it sums over, and the result's
+    axis of what is put out."""
 
     out: int
     summed: tuple[int, ...]
+    place: int
 
 
 class Gather(NamedTuple):
-    """A `gather` or `dynamic_slice` as a `gather`.
+    """A `gather`, or a `dynamic_slice` as one.
 
     - `sizes`: of the slice that is taken, along the operand's axes.
     - `places`: for each of the operand's axes the result's axis that runs along the slice, `None`
@@ -50,6 +52,19 @@ class Gather(NamedTuple):
     sizes: tuple[int, ...]
     places: tuple[int | None, ...]
     batch: tuple[tuple[int, int], ...] = ()
+
+
+class Ragged(NamedTuple):
+    """A `ragged_dot_general` whose right operand has a matrix for each group of rows.
+
+    - `group`, `summed`: of the right operand's axes the one that numbers the groups, and those
+        that are summed over.
+    - `simple`: whether it has no batch axes, and the left operand's first axis is in groups.
+    """
+
+    group: int
+    summed: tuple[int, ...]
+    simple: bool
 
 
 def _read(reader: Callable[..., _Read]) -> Callable[..., _Read | None]:
@@ -126,8 +141,21 @@ def product(equation: Any) -> Product:
 @_read
 def convolution(equation: Any) -> Convolution:
     """The convolution that an equation is."""
-    out, *summed = equation.params["dimension_numbers"].rhs_spec
-    return Convolution(int(out), _axes(summed))
+    numbers = equation.params["dimension_numbers"]
+    out, *summed = numbers.rhs_spec
+    return Convolution(int(out), _axes(summed), int(numbers.out_spec[1]))
+
+
+@_read
+def ragged(equation: Any) -> Ragged:
+    """The `ragged_dot_general` that an equation is; `None` for other kinds of it."""
+    numbers = equation.params["ragged_dot_dimension_numbers"]
+    (left, right), (_, batch) = numbers.dot_dimension_numbers
+    [group] = numbers.rhs_group_dimensions
+    [rows] = numbers.lhs_ragged_dimensions
+    if rows in left:
+        raise ValueError("what is in groups is summed over")
+    return Ragged(int(group), _axes(right), int(rows) == 0 and not batch)
 
 
 @_read
@@ -148,21 +176,36 @@ def gather(equation: Any) -> Gather:
 
 
 @_read
-def permutation(equation: Any) -> tuple[int, ...]:
-    """The order in which a `transpose` puts the axes."""
-    return _axes(equation.params["permutation"])
+def moved_axes(equation: Any) -> tuple[int | None, ...]:
+    """Where the only operand's axes stand in the result; `None` for one that is gone."""
+    name, params = equation.primitive.name, equation.params
+    before = range(len(equation.invars[0].aval.shape))
+    if name == "transpose":
+        order = _axes(params["permutation"])
+        return tuple(order.index(axis) for axis in before)
+    if name == "broadcast_in_dim":
+        return _axes(params["broadcast_dimensions"])
+    if name == "rev":
+        return tuple(before)
+    gone = _axes(params["dimensions" if name == "squeeze" else "axes"])
+    left = [axis for axis in before if axis not in gone]
+    return tuple(left.index(axis) if axis in left else None for axis in before)
 
 
 @_read
-def squeezed(equation: Any) -> tuple[int, ...]:
-    """The axes that a `squeeze` drops."""
-    return _axes(equation.params["dimensions"])
+def shifted_axes(equation: Any) -> tuple[int, ...]:
+    """The axes along which a `rev` or a `pad` puts entries elsewhere; none for other equations."""
+    name, params = equation.primitive.name, equation.params
+    if name == "rev":
+        return _axes(params["dimensions"])
+    config = params["padding_config"] if name == "pad" else ()
+    return tuple(axis for axis, padding in enumerate(config) if any(padding))
 
 
 @_read
-def broadcast(equation: Any) -> tuple[int, ...]:
-    """Where the operand's axes stand in the result of a `broadcast_in_dim`."""
-    return _axes(equation.params["broadcast_dimensions"])
+def joined_axis(equation: Any) -> int:
+    """The axis along which a `concatenate` joins its operands."""
+    return int(equation.params["dimension"])
 
 
 def _axes(axes: Sequence[Any]) -> tuple[int, ...]:

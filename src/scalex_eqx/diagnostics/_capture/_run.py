@@ -14,43 +14,109 @@ from . import _parameters as parameters
 from ._program import Program
 
 
-class Meeting(NamedTuple):
-    """The weight as it meets the input, that input, and what comes out."""
+class Piece(NamedTuple):
+    """A stack of weights, and for each step that was done to it the other operands."""
 
-    weight: Array
+    stack: Any
+    others: tuple[tuple[Any, ...], ...] = ()
+
+
+class Meeting(NamedTuple):
+    """The weight as it meets the input, that input, and what comes out.
+
+    - `others`: where the weight is in pieces `weight` is the stack, and these the other operands
+        of each step from there to what meets the input.
+    - `rest`: what else the operation needs.
+    """
+
+    weight: Any
     input: Array
     output: Array
+    others: tuple[tuple[Array, ...], ...] = ()
+    rest: tuple[Array, ...] = ()
 
 
-def run(program: Program, arguments: Sequence[Any]) -> tuple[list[Any], list[Meeting]]:
-    """The program's results, and the meetings at its sites in their order."""
+class Ran(NamedTuple):
+    """A program's results, those of them that are pieces, and the meetings in their order."""
+
+    results: list[Any]
+    pieces: list[Piece | None]
+    meetings: list[Meeting]
+
+
+def run(
+    program: Program, arguments: Sequence[Any], pieces: Sequence[Piece | None] | None = None
+) -> Ran:
+    """Runs a program; `pieces` are those of the arguments that are pieces of a stack."""
     jaxpr = program.jaxpr
     values = dict(zip(jaxpr.constvars, program.constants, strict=True))
     values |= zip(jaxpr.invars, arguments, strict=True)
+    known: dict[Any, Piece | None] = dict(
+        zip(jaxpr.invars, pieces or [None] * len(arguments), strict=True)
+    )
     meetings: list[Meeting] = []
 
     def value(variable: Any) -> Any:
         return variable.val if isinstance(variable, Literal) else values[variable]
 
+    def piece(variable: Any) -> Piece | None:
+        return None if isinstance(variable, Literal) else known.get(variable)
+
     for i, equation in enumerate(jaxpr.eqns):
         operands = [value(v) for v in equation.invars]
+        parts = [piece(v) for v in equation.invars]
         if i in program.inner:
-            inside = program.inner[i]
-            scan = parameters.scan(equation) if equation.primitive.name == "scan" else None
-            results, found = _scan(scan, inside, operands) if scan else run(inside, operands)
-            meetings += found
+            ran = _run_inner(equation, program.inner[i], operands, parts)
+            meetings += ran.meetings
         else:
-            results = run_equation(equation, jaxpr, operands)
-            for site in program.here.get(i, ()):
-                x = site.operation.input_of(operands, list(site.is_data))
-                meetings.append(Meeting(operands[site.operation.position], x, results[0]))
-        values |= zip(equation.outvars, results, strict=True)
-    return [value(v) for v in jaxpr.outvars], meetings
+            ran = _run_here(program, i, operands, parts)
+            meetings += ran.meetings
+        values |= zip(equation.outvars, ran.results, strict=True)
+        known |= zip(equation.outvars, ran.pieces, strict=True)
+    ends = jaxpr.outvars
+    return Ran([value(v) for v in ends], [piece(v) for v in ends], meetings)
+
+
+def _run_here(program: Program, i: int, operands: list[Any], parts: list[Piece | None]) -> Ran:
+    equation = program.jaxpr.eqns[i]
+    results = run_equation(equation, program.jaxpr, operands)
+    pieces: list[Piece | None] = [None] * len(results)
+    if (position := program.pieces.get(i)) is not None:
+        before = parts[position] or Piece(operands[position])
+        others = tuple(
+            x if isinstance(x, jax.Array) else jnp.asarray(x, variable.aval.dtype)
+            for place, (x, variable) in enumerate(zip(operands, equation.invars, strict=True))
+            if place != position
+        )
+        pieces = [Piece(before.stack, (*before.others, others))] * len(results)
+    elif equation.primitive.name in ("optimization_barrier", "device_put"):
+        pieces = parts
+    meetings = []
+    for site in program.here.get(i, ()):
+        position = site.operation.position
+        part = pieces[0] if position == -1 else parts[position]
+        part = part or Piece(operands[position])
+        x = site.operation.input_of(operands, site.is_data)
+        output = site.operation.output_of(results[0])
+        rest = site.operation.rest_of(operands)
+        meetings.append(Meeting(part.stack, x, output, part.others, rest))
+    return Ran(results, pieces, meetings)
+
+
+def _run_inner(
+    equation: Any, inner: tuple[Program, ...], operands: list[Any], parts: list[Piece | None]
+) -> Ran:
+    name = equation.primitive.name
+    if name == "cond":
+        return _branches(inner, operands, parts)
+    if name == "scan" and (scan := parameters.scan(equation)) is not None:
+        return _scan(scan, inner[0], operands, parts)
+    return run(inner[0], operands, parts)
 
 
 def _scan(
-    scan: parameters.Scan, program: Program, operands: list[Any]
-) -> tuple[list[Any], list[Meeting]]:
+    scan: parameters.Scan, program: Program, operands: list[Any], parts: list[Piece | None]
+) -> Ran:
     """The scan with the meetings of every turn stacked.
 
     A weight that is the same in every turn is carried, not stacked: a recurrent network would
@@ -63,7 +129,7 @@ def _scan(
     varies = [loop in site.origin.loops for site in program.sites]
 
     def turn(carry, x):
-        results, meetings = run(program, [*consts, *carry[0], *x])
+        results, _, meetings = run(program, [*consts, *carry[0], *x], parts)
         fixed = [m.weight for m, own in zip(meetings, varies, strict=True) if not own]
         rest = [
             (m if own else m._replace(weight=None)) for m, own in zip(meetings, varies, strict=True)
@@ -73,7 +139,7 @@ def _scan(
     def first(stacked):
         return turn((init, ()), [x[0] for x in stacked])[0][1]
 
-    blank = jtu.tree_map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(first, stacked))
+    blank = _blank(jax.eval_shape(first, stacked), 0.0)
     (ends, fixed), (stacks, meetings) = jax.lax.scan(
         turn,
         (init, blank),
@@ -86,4 +152,41 @@ def _scan(
     whole = [
         m if own else m._replace(weight=next(left)) for m, own in zip(meetings, varies, strict=True)
     ]
-    return [*ends, *stacks], whole
+    # What is in pieces and goes through a scan as it is stays what it was.
+    pieces = [*parts[constants : constants + carries], *[None] * len(stacks)]
+    return Ran([*ends, *stacks], pieces, whole)
+
+
+def _branches(branches: tuple[Program, ...], operands: list[Any], parts: list[Piece | None]) -> Ran:
+    """A condition; in the branches that don't run nothing meets, and NaN stands for it."""
+    index, *operands = operands
+    _, *parts = parts
+    counts = [len(program.sites) for program in branches]
+
+    def shapes(program: Program) -> list[Meeting]:
+        return jax.eval_shape(lambda *operands: run(program, operands, parts).meetings, *operands)
+
+    blanks = [_blank(shapes(program), jnp.nan) for program in branches]
+
+    def branch(number: int, program: Program) -> Any:
+        def call(*operands: Any) -> Any:
+            results, _, meetings = run(program, operands, parts)
+            every = [*blanks[:number], meetings, *blanks[number + 1 :]]
+            return results, [meeting for some in every for meeting in some]
+
+        return call
+
+    calls = [branch(number, program) for number, program in enumerate(branches)]
+    results, meetings = jax.lax.switch(index, calls, *operands)
+    assert len(meetings) == sum(counts)
+    return Ran(results, [None] * len(results), meetings)
+
+
+def _blank(shapes: Any, value: float) -> Any:
+    """Arrays of a value, and zeros where there are only integers."""
+
+    def one(x: Any) -> Array:
+        fits = jnp.issubdtype(x.dtype, jnp.inexact)
+        return jnp.full(x.shape, value if fits else 0, x.dtype)
+
+    return jtu.tree_map(one, shapes)

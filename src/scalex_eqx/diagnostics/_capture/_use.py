@@ -1,16 +1,21 @@
 """One use of a weight: what meets it, and what comes out."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, Shaped
+from jaxtyping import Array, Float, Int, Num, Shaped
 
 from ..._spec import WeightSpec
 from ...ops._wide import wide
 from ...theory import Role
-from ._operation import Kind, Operation, SharedAxes
-from ._program import Site
+from ._operation import Kind, Operation
+from ._program import NotFollowed, Site
 from ._run import Meeting
+from ._sizes import by_member, divided, mean_square, spread_out
+from ._stack import Stack, stack_of
+from ._step import Step, members, repeated
 
 
 class Use(eqx.Module):
@@ -22,7 +27,8 @@ class Use(eqx.Module):
 
     **Arguments:**
 
-    - `weight`: $W$ as it meets the input.
+    - `weight`: $W$ as it meets the input. Of members that are chosen from a stack, by the inputs
+        or as a slice, it is the whole stack.
     - `input`: $x$; for a lookup the indices.
     - `output`: $z$, before any bias and any factor behind the product, as a tied readout has.
     - `fan_in_grows`: whether the sum runs over an axis that grows with the width.
@@ -31,10 +37,13 @@ class Use(eqx.Module):
     weight: Shaped[Array, "..."]
     input: Shaped[Array, "..."]
     output: Shaped[Array, "..."]
+    _others: tuple[tuple[Array, ...], ...]
+    _rest: tuple[Array, ...]
     fan_in_grows: bool = eqx.field(static=True)
     _operation: Operation = eqx.field(static=True)
+    _steps: tuple[Step, ...] = eqx.field(static=True)
     _scans: tuple[bool, ...] = eqx.field(static=True)
-    _stack: tuple[SharedAxes, ...] = eqx.field(static=True)
+    _stack: Stack = eqx.field(static=True)
 
     @property
     def kind(self) -> Kind:
@@ -45,14 +54,21 @@ class Use(eqx.Module):
     def fan_in(self) -> int:
         """How many terms the sum has; for a lookup, which is one with one-hot inputs, the rows.
 
-        1 for an elementwise use.
+        1 for an elementwise use, and for vectors that are chosen from a stack.
         """
         return self._operation.fan_in
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether it is of some members of a stack, such as those that the inputs choose."""
+        return bool(self._steps) or self._operation.groups is not None
 
     def contract(
         self, weight: Shaped[Array, "..."], input: Shaped[Array, "..."]
     ) -> Num[Array, "..."]:
         """What would come out of this use for another weight and input of the same shapes.
+
+        Where the inputs choose among the members of a stack, the choice stays what it was.
 
         **Arguments:**
 
@@ -66,88 +82,126 @@ class Use(eqx.Module):
                 f"contract: this use is elementwise ({self._operation.name}) and sums over "
                 "nothing; look at its weight, input and output, or choose uses by their kind"
             )
-        operation = self._operation
+
+        def once(weight, x, others, rest):
+            return self._operation(repeated(self._steps, others, weight), x, rest)
+
         for own in reversed(self._scans):
-            operation = jax.vmap(operation, in_axes=(0 if own else None, 0))
-        return operation(weight, input)
+            once = jax.vmap(once, in_axes=(0 if own else None, 0, 0, 0))
+        return once(weight, input, self._others, self._rest)
 
     def ratio(
         self, weight: Float[Array, "..."], input: Shaped[Array, "..."]
     ) -> Float[Array, "*stack"]:
         r"""$\|W x\| / (\|W\| \|x\|)$ in root mean squares: between 0 and the fan-in.
 
-        NaN where $W$ or $x$ is zero. Each factor is divided by its size before the product, so
-        that a small change neither underflows nor overflows in a short dtype.
+        NaN where $W$ or $x$ is zero, and for members of a stack that the inputs don't choose. Each
+        factor is divided by its size before the product, so that a small change neither underflows
+        nor overflows in a short dtype.
 
         **Arguments:** those of `contract`.
 
         **Raises:** `ValueError` as `contract` does.
         """
         weight_size, input_size = self.weight_size(weight), self.input_size(input)
-        weight = _divided(weight, self._places(0)).astype(self.weight.dtype)
+        weight = divided(weight, self._weight_places).astype(self.weight.dtype)
+        left = input_size
         if self.kind != "lookup":
-            input = _divided(input, self._places(1)).astype(self.input.dtype)
+            apart = tuple(x for _, x, _ in self._stack.along if x is not None)
+            input = divided(input, apart).astype(self.input.dtype)
+            # Where members have parts of the input, all parts were divided by one number.
+            left = self.input_size(input) if self._stack.members else jnp.ones_like(input_size)
         size = self.output_size(self.contract(weight, input))
-        size = size / input_size if self.kind == "lookup" else size
-        return jnp.where((weight_size > 0) & (input_size > 0), size, jnp.nan)
+        known = (weight_size > 0) & (input_size > 0) & (left > 0)
+        return jnp.where(known, size / jnp.where(known, left, 1), jnp.nan)
 
     def weight_size(self, weight: Shaped[Array, "..."]) -> Float[Array, "*stack"]:
-        """The root mean square of `weight`, or of a change of it, for each layer of a stack."""
-        return root_mean_square(weight, self._places(0))
+        """The root mean square of `weight`, or of a change of it, for each member of a stack."""
+        return jnp.sqrt(mean_square(weight, self._weight_places))
 
     def input_size(self, input: Shaped[Array, "..."]) -> Float[Array, "*stack"]:
         """The same of `input`; for a lookup that of the one-hot vectors."""
-        stack = [self.output.shape[axis] for axis in self._places(2)]
+        shape = tuple(self.output.shape[z] for _, z in self._places)
         if self.kind == "lookup":
-            return jnp.full(stack, self.fan_in**-0.5, wide(self.weight).dtype)
-        size = root_mean_square(input, self._places(1))
-        absent = [i for i, axes in enumerate(self._stack) if axes[1] is None]
-        return jnp.broadcast_to(jnp.expand_dims(size, absent), stack)
+            square = jnp.ones(shape, wide(self.weight).dtype) / self.fan_in
+        else:
+            kept = tuple(x for x, _ in self._places)
+            square = mean_square(input, tuple(x for x in kept if x is not None))
+            square = spread_out(square, kept, shape)
+        return jnp.sqrt(self._each(square))
 
     def output_size(self, output: Shaped[Array, "..."]) -> Float[Array, "*stack"]:
         """The same of `output`."""
-        return root_mean_square(output, self._places(2))
+        return jnp.sqrt(self._each(mean_square(output, tuple(z for _, z in self._places))))
 
-    def _places(self, which: int) -> tuple[int, ...]:
-        return tuple(axis for axes in self._stack if (axis := axes[which]) is not None)
+    @property
+    def _weight_places(self) -> tuple[int, ...]:
+        """The axes of `weight` that number members."""
+        shift = sum(self._scans)
+        along = (w for w, _, _ in self._stack.along)
+        return (*along, *(axis + shift for axis in self._stack.members))
+
+    @property
+    def _places(self) -> tuple[tuple[int | None, int], ...]:
+        """The axes of input and output whose indices belong to one member each."""
+        scans = len(self._scans)
+        turns = [(i, i) for i in range(scans)]
+        if self._stack.told == "groups":
+            return (*turns, (scans, scans))
+        if self._stack.told == "apart":
+            shared = [(x, z) for _, x, z in self._operation.shared]
+            return (*turns, *((x if x is None else x + scans, z + scans) for x, z in shared))
+        return tuple((x, z) for _, x, z in self._stack.along)
+
+    def _each(self, square: Float[Array, "..."]) -> Float[Array, "*stack"]:
+        """For each member of the stack the mean over the places that belong to it."""
+        shift = sum(self._scans)
+        sizes = tuple(self.weight.shape[axis + shift] for axis in self._stack.members)
+        if not sizes:
+            return square
+        if self._stack.told is None:
+            places = (*range(square.ndim), *(None for _ in sizes))
+            return spread_out(square, places, (*square.shape, *sizes))
+        numbers = self._numbers
+        for _ in self._scans:
+            numbers = jax.vmap(numbers)
+        turns = tuple(z for _, _, z in self._stack.along)
+        owners = jnp.broadcast_to(numbers(self._others, self._rest), square.shape)
+        found = by_member(square, owners, turns, math.prod(sizes))
+        return found.reshape(*found.shape[:-1], *sizes)
+
+    def _numbers(
+        self, others: tuple[tuple[Array, ...], ...], rest: tuple[Array, ...]
+    ) -> Int[Array, "..."]:
+        """The number of the member that each place belongs to, within a turn of all scans."""
+        if self._stack.told == "groups":
+            rows = jnp.arange(self.output.shape[len(self._scans)])
+            return jnp.searchsorted(jnp.cumsum(rest[0]), rows, side="right").astype(jnp.int32)
+        shape = self.weight.shape[sum(self._scans) :]
+        whole = members(self._steps, others, shape, self._stack.members)
+        places = [w for w, _, _ in self._operation.shared]
+        whole = jnp.moveaxis(whole, places, range(len(places)))
+        return whole[(..., *(0 for _ in range(whole.ndim - len(places))))]
 
 
-def root_mean_square(x: Shaped[Array, "..."], kept: tuple[int, ...]) -> Float[Array, "*kept"]:
-    """The root mean square over all axes but those `kept`, which come out in that order."""
-    y = wide(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
-    y = jnp.moveaxis(y, kept, range(len(kept)))
-    return jnp.sqrt(jnp.mean(jnp.square(y), axis=tuple(range(len(kept), y.ndim))))
-
-
-def _divided(x: Float[Array, "..."], kept: tuple[int, ...]) -> Float[Array, "..."]:
-    """`x` divided by its size for each index of the axes `kept`; zeros stay."""
-    size = root_mean_square(x, kept)
-    divisor = jnp.where(size > 0, size, jnp.ones_like(size))
-    divisor = divisor.reshape(*size.shape, *(1,) * (x.ndim - size.ndim))
-    divisor = jnp.moveaxis(divisor, range(len(kept)), kept)
-    return wide(x) / divisor
-
-
-def use_at(site: Site, meeting: Meeting, spec: WeightSpec, ndim: int) -> Use:
-    """The use at a site, of a weight with `ndim` axes."""
+def use_at(site: Site, meeting: Meeting, spec: WeightSpec, ndim: int) -> Use | NotFollowed:
+    """The use at a site, of a weight with `ndim` axes, or why it is none."""
     scans = tuple(loop in site.origin.loops for loop in range(site.depth))
-    stack = _stack(site, scans, spec.stack_axes(ndim))
-    return Use(*meeting, _fan_in_grows(site, spec, ndim), site.operation, scans, stack)
-
-
-def _stack(
-    site: Site, scans: tuple[bool, ...], stack_axes: tuple[int, ...]
-) -> tuple[SharedAxes, ...]:
-    """Where the layers of a stack are numbered: in scans, and in axes of the operation itself."""
-    # A weight without stack axes that differs from turn to turn is one weight in pieces.
-    own = [loop for loop, varies in enumerate(scans) if varies and stack_axes]
-    turns: list[SharedAxes] = [(i, loop, loop) for i, loop in enumerate(own)]
-    axes: list[SharedAxes] = [
-        (w + sum(scans), None if x is None else x + site.depth, z + site.depth)
-        for w, x, z in site.operation.shared
-        if site.origin.axes[w] in stack_axes
-    ]
-    return (*turns, *axes)
+    stack = stack_of(site.origin, site.operation, scans, spec.stack_axes(ndim))
+    if isinstance(stack, str):
+        return NotFollowed(site.path, stack)
+    return Use(
+        meeting.weight,
+        meeting.input,
+        meeting.output,
+        meeting.others,
+        meeting.rest,
+        _fan_in_grows(site, spec, ndim),
+        site.operation,
+        site.origin.steps,
+        scans,
+        stack,
+    )
 
 
 def _fan_in_grows(site: Site, spec: WeightSpec, ndim: int) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ...theory import Role
-from .._alignment import MeasuredAlignment
+from .._alignment import MeasuredAlignment, weight_name
 from .._exponent import Exponent, fit_exponent
 from ._law import Law
 from ._run import Measurements, without_gradient
@@ -74,10 +74,20 @@ def rows(
     notices = [
         f"{name} has no gradient at first, so that its update is not judged" for name in idle
     ]
-    names = [name for name in found.order if name.split("#")[0] in laws]
-    made = [_row(name, laws[name.split("#")[0]], found) for name in names]
-    made = [_unmoved(row) if row.name.split("#")[0] in idle else row for row in made]
+    names = [name for name in found.order if weight_name(name) in laws]
+    made = [_row(name, laws[weight_name(name)], found) for name in names if _is_met(name, found)]
+    made = [_unmoved(row) if weight_name(row.name) in idle else row for row in made]
     return _common_factor(made, notices) if rescaled else (made, notices)
+
+
+def _is_met(name: str, found: Measurements) -> bool:
+    """Whether something meets the weight there: not every use of a stack is one of all members.
+
+    The first use stands for the weight itself, and has a row in any case.
+    """
+    last = found.steps[-1]
+    met = [math.isfinite(x) for row in _sizes(found, name, "input", last) for x in row]
+    return "#" not in name or any(met)
 
 
 def _unmoved(row: CoordinateRow) -> CoordinateRow:
@@ -113,7 +123,7 @@ def _common_factor(
 
 
 def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
-    weight, first, last = name.split("#")[0], found.steps[0], found.steps[-1]
+    weight, first, last = weight_name(name), found.steps[0], found.steps[-1]
 
     def fit(field: str, step: int) -> Exponent | None:
         return fit_exponent(found.widths, list(_sizes(found, name, field, step)))
@@ -163,7 +173,7 @@ def _size(use: MeasuredAlignment, field: str) -> float:
 
 def _updates(found: Measurements, name: str) -> list[list[float]]:
     """The first update's root mean square over the entries that it moved."""
-    weight = name.split("#")[0]
+    weight = weight_name(name)
     return [
         [
             float(use[name].weight_change) / math.sqrt(moved[weight]) if moved[weight] else 0.0

@@ -18,6 +18,7 @@ from ..._pages import Section, see
 from ..._weight import Weight, require_complete, weights_with_paths
 from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
 from .._capture import NotFollowed
+from .._traced import traced
 
 Build = Callable[[int, PRNGKeyArray], PyTree]
 Batch = Callable[[PRNGKeyArray], tuple[Any, ...]]
@@ -65,7 +66,8 @@ def shapes(build: Build, widths: Sequence[int]) -> list[PyTree]:
     **Raises:** `ValueError` for arrays without a scaling law, and if the models don't have the same
     base width.
     """
-    models = [eqx.filter_eval_shape(build, width, jax.random.key(0)) for width in widths]
+    with traced("build"):
+        models = [eqx.filter_eval_shape(build, width, jax.random.key(0)) for width in widths]
     bases = set()
     for width, model in zip(widths, models, strict=True):
         require_complete(eqx.filter(model, lambda x: isinstance(x, jax.ShapeDtypeStruct)))
@@ -132,10 +134,12 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
     look = eqx.filter_jit(eqx.filter_vmap(functools.partial(_look, loss, batch)))
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     told(0.0)
-    initial, state = start(keys)
+    with traced("build"):
+        initial, state = start(keys)
     model, losses, uses, first, lost, order, value = initial, [], {}, [], (), (), None
     for count in range(1, max(steps) + 1):
-        (model, state), (value, sizes) = step((model, state), keys, jnp.asarray(count - 1))
+        with traced("loss"):
+            (model, state), (value, sizes) = step((model, state), keys, jnp.asarray(count - 1))
         losses.append(np.asarray(value))
         if count == 1:
             first = by_seed(sizes, len(seeds))
