@@ -61,7 +61,8 @@ def dtype_name(dtype: Any) -> str:
     dtype = np.dtype(dtype)
     name = dtype.str[1:] if dtype.kind in "SU" else dtype.name
     # The bytes of a long double are another number on another processor.
-    if not dtype.hasobject and dtype.type is not np.void and dtype.char not in "gG":
+    unclear = (np.void, np.longdouble, np.clongdouble)
+    if not dtype.hasobject and dtype.type not in unclear:
         try:
             if dtype.itemsize and np.dtype(name) == dtype.newbyteorder("="):
                 return name
