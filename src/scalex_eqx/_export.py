@@ -88,7 +88,7 @@ def read_exported(exported: Any) -> dict[str, Any]:
             f"one that wrote them, or a newer one{_SEE_EXPORT}"
         )
     for part in _PARTS:
-        entries = data.get(part, {})
+        entries = data.get(part, None if part == "laws" else {})
         if not isinstance(entries, Mapping) or not all(
             isinstance(entry, Mapping) for entry in entries.values()
         ):

@@ -10,6 +10,8 @@ import pytest
 import scalex_eqx as sx
 
 
+# The trees are never changed, and cost seconds.
+@functools.cache
 def model(parameterization=sx.standard, *, width=32, base_width=16, seed=0, tied=False):
     make = functools.partial(
         sx.nn.Transformer,

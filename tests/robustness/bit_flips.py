@@ -10,7 +10,7 @@ import json
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ import scalex_eqx as sx
 MESSAGES = ("is damaged: ", "is not a checkpoint written by", "has checkpoint format ")
 
 
-def trees() -> dict[str, Any]:
-    """Models with the states of several rules, and arrays of many dtypes."""
+def transformer(parameterization: sx.theory.Parameterization, *, tied: bool = False) -> Any:
+    """A small language model."""
 
-    def transformer(width: int, *, tied: bool = False) -> Any:
+    def make(width: int) -> Any:
         return sx.nn.Transformer(
             vocabulary_size=16,
             sequence_length=8,
@@ -38,31 +38,44 @@ def trees() -> dict[str, Any]:
             key=jax.random.key(0),
         )
 
-    def model(make: Callable[[int], Any], parameterization: sx.theory.Parameterization) -> Any:
-        return sx.parameterize(make, width=32, base_width=16, parameterization=parameterization)
+    return sx.parameterize(make, width=32, base_width=16, parameterization=parameterization)
 
-    def with_state(model: Any, tx: Any) -> Any:
-        return model, tx.init(eqx.filter(model, eqx.is_inexact_array))
 
-    key = jax.random.key(1)
-    mlp = model(lambda width: sx.nn.MLP(3, width, 5, key=key), sx.mup)
+def mlp() -> Any:
+    """A smaller one."""
+
+    def make(width: int) -> Any:
+        return sx.nn.MLP(3, width, 5, key=jax.random.key(0))
+
+    return sx.parameterize(make, width=32, base_width=16, parameterization=sx.mup)
+
+
+def with_state(model: Any, tx: Any) -> Any:
+    return model, tx.init(eqx.filter(model, eqx.is_inexact_array))
+
+
+def arrays() -> Any:
+    """Arrays of many dtypes."""
     dtypes = ("float32", "bfloat16", "float8_e4m3fn", "int4", "complex64", "bool", "uint8")
     return {
-        "MLP, muP, adamw": with_state(mlp, sx.adamw(0.1, 0.01, decay_mode="coupled")),
-        "Transformer, NTK, adam_atan2": with_state(
-            model(transformer, sx.ntk), sx.adam_atan2(0.1, moment_dtype="bfloat16")
-        ),
-        "tied Transformer, standard, adafactor": with_state(
-            model(lambda width: transformer(width, tied=True), sx.standard), sx.adafactor(0.1)
-        ),
-        "arrays of many dtypes": {
-            **{name: jnp.ones((3, 5), name) for name in dtypes},
-            "key": key,
-            "numpy": np.arange(7.0),
-            "empty": np.zeros((0, 3)),
-            "number": 0.1,
-        },
+        **{name: jnp.ones((3, 5), name) for name in dtypes},
+        "key": jax.random.key(1),
+        "numpy": np.arange(7.0),
+        "empty": np.zeros((0, 3)),
+        "number": 0.1,
     }
+
+
+TREES: dict[str, Callable[[], Any]] = {
+    "MLP, muP, adamw": lambda: with_state(mlp(), sx.adamw(0.1, 0.01, decay_mode="coupled")),
+    "arrays of many dtypes": arrays,
+    "Transformer, NTK, adam_atan2": lambda: with_state(
+        transformer(sx.ntk), sx.adam_atan2(0.1, moment_dtype="bfloat16")
+    ),
+    "tied Transformer, standard, adafactor": lambda: with_state(
+        transformer(sx.standard, tied=True), sx.adafactor(0.1)
+    ),
+}
 
 
 def damages(
@@ -104,17 +117,17 @@ def outcome(path: Path, data: bytes, like: Any) -> str:
     return "loaded"
 
 
-def run(count: int, folder: Path) -> dict[str, dict[str, int]]:
+def run(count: int, folder: Path, names: Collection[str] = tuple(TREES)) -> dict[str, Any]:
     """How often each outcome was seen, by kind of damage."""
-    every = trees()
     found: dict[str, Counter[str]] = {}
-    for seed, (name, tree) in enumerate(every.items()):
+    for seed, name in enumerate(names):
+        tree = TREES[name]()
         path = folder / "checkpoint"
         sx.save(path, tree)
         data = path.read_bytes()
         # The control: without damage it loads, or being refused would mean nothing.
         assert outcome(path, data, tree) == "loaded", name
-        for kind, changed in damages(data, array_bytes(data), count // len(every), seed):
+        for kind, changed in damages(data, array_bytes(data), count // len(names), seed):
             found.setdefault(kind, Counter())[outcome(path, changed, tree)] += 1
     return {kind: dict(outcomes) for kind, outcomes in sorted(found.items())}
 

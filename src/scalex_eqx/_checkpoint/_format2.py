@@ -110,7 +110,7 @@ def read_header(file: BinaryIO, path: Name) -> tuple[dict[str, Description], Any
     try:
         header = json.loads(text)
         leaves, exported = _checked(header["leaves"]), header["exported"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, f"its header is malformed, {error!r}") from None
     there, expected = size - file.tell(), arrays_size(leaves)
     if there != expected:
