@@ -1,7 +1,7 @@
 import dataclasses
 import json
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -36,7 +36,8 @@ def export_laws(tree: PyTree) -> dict[str, Any]:
     `laws`, and, where there are any, what each update rule is under `rules` and the kind of each
     part of the optimizer's state under `states`. Exact numbers are strings such as `"1/2"`.
     """
-    parts = {"laws": laws(tree), "rules": _rules(tree), "states": _states(tree)}
+    owners = list(named_tuples(tree))
+    parts = {"laws": laws(tree), "rules": _rules(tree, dict(owners)), "states": _states(owners)}
     filled = {name: part for name, part in parts.items() if part or name == "laws"}
     return {"format": _FORMAT, "version": _VERSION, **filled}
 
@@ -153,9 +154,9 @@ def _check_accepted(accept: Collection[str], *exports: Mapping[str, Any]) -> Non
         )
 
 
-def _states(tree: PyTree) -> dict[str, Any]:
+def _states(owners: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     """The kind of every part of an optimizer's state: what tells Adam's moments from another's."""
-    return by_path((path, {"state": type(node).__name__}) for path, node in named_tuples(tree))
+    return by_path((path, {"state": type(node).__name__}) for path, node in owners)
 
 
 def named_tuples(tree: PyTree, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any]]:
@@ -172,8 +173,7 @@ def named_tuples(tree: PyTree, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any
             yield from named_tuples(node, (*path, *inner))
 
 
-def _rules(tree: PyTree) -> dict[str, Any]:
-    owners = dict(named_tuples(tree))
+def _rules(tree: PyTree, owners: Mapping[Any, Any]) -> dict[str, Any]:
     nodes = jtu.tree_leaves_with_path(tree, is_leaf=lambda node: isinstance(node, Rule))
     return by_path(
         (path, _rule(node, owners.get(path[:-1]))) for path, node in nodes if isinstance(node, Rule)
@@ -181,6 +181,11 @@ def _rules(tree: PyTree) -> dict[str, Any]:
 
 
 def _rule(rule: Rule, state: Any) -> dict[str, Any]:
+    """What a rule is, by name; `state` is the node that it stands in.
+
+    A setting that comes to a rule later has to be left out at its default, as `frozen` is in a
+    law: otherwise it would differ from every export made before.
+    """
     data: dict[str, Any] = {"rule": rule.name}
     if rule.fields:
         data["keeps"] = [name for name, _ in rule.fields]
