@@ -16,6 +16,8 @@ SOURCE = Path(scalex_eqx.__file__).parent
 
 # A module may import those of a lower rank and itself. Equal rank: neither imports the other.
 RANKS = {
+    "_differences": 0,
+    "_files": 0,
     "_meant": 0,
     "_pages": 0,
     "theory": 0,
@@ -28,7 +30,8 @@ RANKS = {
     "optim": 4,
     "_fingerprint": 5,
     "_parts": 5,
-    "_checkpoint": 6,
+    "_export": 6,
+    "_checkpoint": 7,
     "_convert": 6,
     "_plan": 7,
     "diagnostics": 8,

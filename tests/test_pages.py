@@ -84,12 +84,11 @@ def build_with_a_base_that_follows(width: int, key: Any) -> Any:
     return scaled(good, width=width, base_width=width // 2)
 
 
-def load(folder: Path, *, written: bool) -> Any:
-    if written:
-        sx.save(folder / "model", scaled(good))
-    else:
-        (folder / "model").write_text("something else")
-    return sx.load(folder / "model", scaled(good, parameterization=sx.ntk))
+def load(folder: Path, damage: Callable[[bytes], bytes] = bytes) -> Any:
+    path = folder / "model"
+    sx.save(path, scaled(good))
+    path.write_bytes(damage(path.read_bytes()))
+    return sx.load(path, scaled(good, parameterization=sx.ntk))
 
 
 def check_coordinates() -> Any:
@@ -156,9 +155,16 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
         lambda _: sx.adam(0.1, {"wieght": 1, "hidden": 1}).init(scaled(good)),
     ],
     Section.checkpoint: [
-        lambda folder: load(folder, written=True),
-        lambda folder: load(folder, written=False),
+        lambda folder: load(folder),
+        lambda _: sx.check_laws({}, sx.export_laws(scaled(good))),
     ],
+    Section.damaged: [lambda folder: load(folder, lambda data: data[:-1])],
+    Section.other_file: [
+        lambda folder: load(folder, lambda _: b"something else"),
+        lambda folder: load(folder, lambda _: b"scalex_eqx checkpoint 3\n"),
+    ],
+    Section.kept: [lambda folder: sx.save(folder / "a", [jax.ShapeDtypeStruct((2,), "float32")])],
+    Section.exported: [lambda _: sx.check_laws({}, "{}")],
     Section.conversion: [lambda _: convert_with_another_transformation()],
 }
 

@@ -3,6 +3,7 @@
 from . import diagnostics as diagnostics, nn as nn, ops as ops, optim as optim, theory as theory
 from ._checkpoint import load as load, save as save
 from ._convert import convert as convert
+from ._export import check_laws as check_laws, export_laws as export_laws
 from ._fingerprint import fingerprint as fingerprint
 from ._parameterize import (
     parameterize as parameterize,

@@ -1,6 +1,7 @@
 import hashlib
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import jax.tree_util as jtu
 from jaxtyping import PyTree
@@ -8,15 +9,33 @@ from jaxtyping import PyTree
 from ._spec import WeightSpec
 from ._weight import Tie, Weight, path_string
 
+_Entry = TypeVar("_Entry")
+
 
 def laws(tree: PyTree) -> dict[str, Any]:
     """The scaling law of every weight and tie of `tree` by its path, as plain data."""
     leaves = jtu.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Weight | Tie))
-    return {
-        path_string(path): _law(leaf.spec) if isinstance(leaf, Weight) else {"factor": leaf.factor}
+    return by_path(
+        (path, _law(leaf.spec) if isinstance(leaf, Weight) else {"factor": leaf.factor})
         for path, leaf in leaves
         if isinstance(leaf, Weight | Tie)
-    }
+    )
+
+
+def by_path(entries: Iterable[tuple[Any, _Entry]]) -> dict[str, _Entry]:
+    """A dictionary of what stands at tree paths, none of it lost.
+
+    `{"a/b": x, "a": {"b": y}}` has two leaves of one path as text: the second is `a/b (2)`.
+    """
+    found: dict[str, _Entry] = {}
+    for key_path, entry in entries:
+        path = unique = path_string(key_path)
+        copies = 1
+        while unique in found:
+            copies += 1
+            unique = f"{path} ({copies})"
+        found[unique] = entry
+    return found
 
 
 def fingerprint(tree: PyTree) -> str:

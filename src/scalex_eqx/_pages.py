@@ -18,7 +18,11 @@ class Section(StrEnum):
     base_widths = "docs/weights.md#models-of-different-base-widths"
     decay_schedule = "docs/weights.md#weight-decay-beside-a-schedule"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"
-    checkpoint = "docs/plan.md#a-checkpoint-of-another-model"
+    checkpoint = "docs/checkpoints.md#a-checkpoint-of-another-model"
+    damaged = "docs/checkpoints.md#a-damaged-file"
+    other_file = "docs/checkpoints.md#a-file-of-something-else"
+    kept = "docs/checkpoints.md#an-array-that-cannot-be-kept"
+    exported = "docs/checkpoints.md#laws-that-cannot-be-read"
     conversion = "docs/convert.md#what-is-refused"
 
 

@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from .._checkpoint import differences
+from .._differences import differences
 from ._text import as_text
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Plan:
         one, another = (
             {row.path: dataclasses.asdict(row) for row in plan.rows} for plan in (self, other)
         )
-        lines = differences(one, another, "here", "there")
+        lines = list(map(str, differences(one, another, "here", "there")))
         if self.optimizer != other.optimizer:
             lines += [f"optimizer here:  {line}" for line in self.optimizer]
             lines += [f"optimizer there: {line}" for line in other.optimizer]

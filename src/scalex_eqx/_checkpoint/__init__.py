@@ -1,0 +1,1 @@
+from ._api import load as load, save as save
