@@ -30,7 +30,7 @@ RATE = 2.0**-6
 RULES: dict[str, Any] = {
     "adam": lambda: sx.adam(RATE, eps=1e-4),
     "adam, no eps": lambda: sx.adam(RATE, eps=0.0),
-    "adamw": lambda: sx.adamw(RATE, 0.01, eps=1e-4),
+    "adamw": lambda: sx.adamw(RATE, 0.01, decay_mode="independent", eps=1e-4),
     "adam of no alignment": lambda: sx.adam(RATE, sx.no_alignment),
     "adam, clipped": lambda: optax.chain(sx.clip_by_effective_norm(0.1), sx.adam(RATE)),
     "adam_atan2": lambda: sx.adam_atan2(RATE),

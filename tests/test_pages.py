@@ -148,7 +148,9 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
         lambda _: sx.nn.CausalSelfAttention(20, head_dimension=16, key=KEY),
     ],
     Section.base_widths: [lambda _: check_coordinates()],
-    Section.decay_schedule: [lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01)],
+    Section.decay_schedule: [
+        lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01, decay_mode="independent")
+    ],
     Section.no_match: [
         lambda _: scaled(good, roles={"wieght": "hidden"}),
         lambda _: scaled(good, frozen=[sx.nn.Readout]),

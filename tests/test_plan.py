@@ -34,7 +34,7 @@ def row(plan: sx.Plan, path: str = ROW) -> sx.PlanRow:
 
 
 def test_a_row_is_the_law_worked_out_by_hand(model):
-    tx = sx.adamw(RATE, 0.25, eps=1e-6, role_multipliers={"hidden": 3.0})
+    tx = sx.adamw(RATE, 0.25, decay_mode="independent", eps=1e-6, role_multipliers={"hidden": 3.0})
     found = row(sx.plan(model, tx))
     # NTK at r = 4: a = 1/2, and under Adam and full alignment c = 1/2 and g = 1.
     assert (found.role, found.shape, found.dtype) == ("hidden", (64, 64), "float32")
@@ -323,14 +323,14 @@ def test_a_frozen_weight_has_no_learning_rate():
     model = sx.parameterize(
         make, width=64, base_width=16, parameterization=sx.ntk, frozen=["layers/0/*"]
     )
-    plan = sx.plan(model, sx.adamw(RATE, 0.1))
+    plan = sx.plan(model, sx.adamw(RATE, 0.1, decay_mode="independent"))
     assert row(plan, "layers/0/weight").role == "buffer"
     line = next(line for line in str(plan).splitlines() if line.startswith("layers/0/weight"))
     assert line.split()[-4:] == ["-", "-", "-", "-"]
 
 
 def test_the_text_has_a_line_for_each_weight(model):
-    plan = sx.plan(model, sx.adamw(RATE, 0.25))
+    plan = sx.plan(model, sx.adamw(RATE, 0.25, decay_mode="independent"))
     lines = str(plan).splitlines()
     assert [line.split()[0] for line in lines[1 : 1 + len(plan.rows)]] == [
         row.path for row in plan.rows
@@ -340,7 +340,7 @@ def test_the_text_has_a_line_for_each_weight(model):
 
 @pytest.mark.parametrize(("width", "lines_a_row"), [(140, 1), (80, 2)])
 def test_rich_prints_it_on_screens_of_any_width(model, width, lines_a_row):
-    plan = sx.plan(model, sx.adamw(RATE, 0.25))
+    plan = sx.plan(model, sx.adamw(RATE, 0.25, decay_mode="independent"))
     console = rich.console.Console(width=width, record=True, file=io.StringIO())
     console.print(plan)
     drawn = console.export_text()

@@ -46,7 +46,7 @@ def _adam() -> optax.GradientTransformation:
 
 FLOAT32_RULES: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adam": _adam,
-    "adamw": lambda: sx.adamw(1e-3, 1e-4),
+    "adamw": lambda: sx.adamw(1e-3, 1e-4, decay_mode="independent"),
     "adam_atan2": lambda: sx.adam_atan2(1e-3),
     "adafactor": lambda: sx.adafactor(1e-3),
     "adam_parameter_scaling": lambda: sx.adam_parameter_scaling(1e-3),

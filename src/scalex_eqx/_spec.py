@@ -140,9 +140,25 @@ class WeightSpec(metaclass=_Interned):
         return gradient_exponents(parameterization)[role] + self.factor_exponent
 
     def scale(self, exponent: Fraction) -> float:
-        r"""$r^{-\text{exponent}}$, exactly 1 where the exponent is zero."""
+        r"""$r^{-\text{exponent}}$, exactly 1 where the exponent is zero.
+
+        **Raises:** `ValueError` for one that isn't between $2^{-100}$ and $2^{100}$: as a learning
+        rate it would stop or blow up the training, and most dtypes have no such number.
+        """
         ratio = self._completed()[2]
-        return float(ratio) ** -float(exponent) if exponent else 1.0
+        if not exponent:
+            return 1.0
+        try:
+            factor = float(ratio) ** -float(exponent)
+        except OverflowError:
+            factor = float("inf")
+        if not 2.0**-100 <= factor <= 2.0**100:
+            raise ValueError(
+                f"the factor r^({-exponent}) at the width ratio r = {ratio} is {factor:.3g}; "
+                "expected one between 2^-100 and 2^100. Check the exponents of rates, "
+                f"parameterization, alignment and factors{see(Section.no_factor)}"
+            )
+        return factor
 
     def stack_axes(self, ndim: int) -> tuple[int, ...]:
         """The leading axes of an array with `ndim` axes that number separate weights."""

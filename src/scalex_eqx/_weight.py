@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._pages import Section, see
@@ -238,8 +239,12 @@ def _is_weight_or_state(node: Any) -> bool:
     return is_weight(node) or isinstance(node, eqx.nn.State | eqx.nn.StateIndex)
 
 
+def is_array(x: Any) -> bool:
+    """Whether `x` is an array of JAX or NumPy, a traced one, or the shape of one."""
+    return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
 def is_trainable(leaf: Any) -> bool:
-    """Whether `leaf` is a floating-point array, or the shape of one."""
-    return eqx.is_inexact_array(leaf) or (
-        isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.inexact)
-    )
+    """Whether `leaf` is an array of floating-point or complex numbers, or the shape of one."""
+    # NumPy doesn't know that bfloat16 is one.
+    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -191,7 +191,9 @@ def test_a_constant_epsilon_is_seen_to_take_more_and_more():
 
 
 def test_decay_and_an_epsilon_that_follows_the_gradient_are_the_same_at_every_width():
-    found = check(builder(sx.standard), sx.adamw(0.01, 0.02, eps=1e-3), steps=1)
+    found = check(
+        builder(sx.standard), sx.adamw(0.01, 0.02, decay_mode="independent", eps=1e-3), steps=1
+    )
     assert not any("epsilon takes" in notice for notice in found.notices)
     for share in found.shares:
         assert share.decay == pytest.approx((0.02, 0.02), rel=1e-5)

@@ -1,5 +1,6 @@
 """The rules under optax's wrappers, and on trees that they must refuse."""
 
+import functools
 from typing import Any
 
 import chex
@@ -17,11 +18,13 @@ KEY = jax.random.key(0)
 REFUSED = r"bare/0, bare/1.*not completed: fresh/weight, fresh/bias"
 RULES = {
     "adam": lambda: sx.adam(0.01),
-    "adamw": lambda: sx.adamw(0.01, 0.001),
+    "adamw": lambda: sx.adamw(0.01, 0.001, decay_mode="independent"),
     "adamw coupled": lambda: sx.adamw(0.01, 0.1, decay_mode="coupled"),
-    "adam_atan2": lambda: sx.optim.adam_atan2(0.01, weight_decay=0.001),
+    "adam_atan2": lambda: sx.optim.adam_atan2(0.01, weight_decay=0.001, decay_mode="independent"),
     "sgd": lambda: sx.optim.sgd(0.1),
-    "momentum": lambda: sx.optim.sgd(0.05, momentum=0.9, weight_decay=0.001),
+    "momentum": lambda: sx.optim.sgd(
+        0.05, momentum=0.9, weight_decay=0.001, decay_mode="independent"
+    ),
     "lion": lambda: sx.optim.lion(0.01),
     "sign_sgd": lambda: sx.optim.sign_sgd(0.01),
     "adafactor": lambda: sx.optim.adafactor(0.05),
@@ -30,10 +33,16 @@ RULES = {
 }
 NUMBERS: dict[str, tuple[Any, dict[str, float]]] = {
     "adam": (sx.adam, {"eps": 1e-3}),
-    "adam_atan2": (sx.optim.adam_atan2, {"weight_decay": 0.1, "b": 0.5}),
+    "adam_atan2": (
+        functools.partial(sx.optim.adam_atan2, decay_mode="coupled"),
+        {"weight_decay": 0.1, "b": 0.5},
+    ),
     "sgd": (sx.optim.sgd, {"momentum": 0.8}),
     "lion": (sx.optim.lion, {"b1": 0.8}),
-    "sign_sgd": (sx.optim.sign_sgd, {"weight_decay": 0.1}),
+    "sign_sgd": (
+        functools.partial(sx.optim.sign_sgd, decay_mode="coupled"),
+        {"weight_decay": 0.1},
+    ),
     "adam_parameter_scaling": (sx.optim.adam_parameter_scaling, {"floor": 0.1}),
 }
 

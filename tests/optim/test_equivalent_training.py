@@ -17,8 +17,10 @@ import scalex_eqx as sx
 WIDTH, BASE, STEPS = 24, 8, 20
 EQUIVALENT = {
     "sgd": lambda: sx.optim.sgd(0.05),
-    "momentum": lambda: sx.optim.sgd(0.02, momentum=0.9, weight_decay=0.01),
-    "adam_atan2": lambda: sx.optim.adam_atan2(0.02, weight_decay=0.01),
+    "momentum": lambda: sx.optim.sgd(
+        0.02, momentum=0.9, weight_decay=0.01, decay_mode="independent"
+    ),
+    "adam_atan2": lambda: sx.optim.adam_atan2(0.02, weight_decay=0.01, decay_mode="independent"),
     "lion": lambda: sx.optim.lion(0.01),
     "sign_sgd": lambda: sx.optim.sign_sgd(0.01),
     "adafactor": lambda: sx.optim.adafactor(0.05, eps=1e-3, floor=0.5, min_factored_size=4),

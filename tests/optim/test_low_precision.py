@@ -168,7 +168,10 @@ def test_the_compiled_compensation_is_the_formulas(weight):
 def test_wide_weights_are_handed_through(weight, mode: str, dtype: str, x64):
     params = weight(np.arange(6.0).reshape(2, 3), dtype=dtype)
     gradient = weight(np.ones((2, 3)), dtype=dtype)
-    plain, wrapped = sx.adamw(0.01, 0.1), make(mode, sx.adamw(0.01, 0.1))
+    plain, wrapped = (
+        sx.adamw(0.01, 0.1, decay_mode="independent"),
+        make(mode, sx.adamw(0.01, 0.1, decay_mode="independent")),
+    )
     expected: Any = plain.update(gradient, plain.init(params), params)[0]
     found, state = wrapped.update(gradient, wrapped.init(params), params)
     assert found.value.dtype == expected.value.dtype

@@ -12,7 +12,7 @@ import scalex_eqx as sx
 
 RULES: dict[str, Any] = {
     "adam": lambda **k: sx.adam(1.0, sx.global_rate, **k),
-    "adamw": lambda **k: sx.adamw(1.0, 0.0, sx.global_rate, **k),
+    "adamw": lambda **k: sx.adamw(1.0, 0.0, sx.global_rate, decay_mode="independent", **k),
     "adam_atan2": lambda **k: sx.adam_atan2(1.0, sx.global_rate, **k),
     "lion": lambda **k: sx.lion(1.0, sx.global_rate, **k),
     "momentum": lambda **k: sx.sgd(1.0, sx.global_rate, momentum=0.9, **k),

@@ -51,9 +51,8 @@ TESTS = {
 }
 # A step of constant size goes to and fro in the narrow valley of one of the targets.
 NOT_CONVERGING = ("sign_sgd",)
-# They inject every number. A decay that is injected is in the chain even if it is zero, so that
-# the states they compare are different; and a size decides shapes.
-NOT_INJECTED = ("weight_decay", "min_factored_size")
+# They inject every number, and a size decides shapes.
+NOT_INJECTED = ("min_factored_size",)
 
 
 def factory(rules: Rules, name: str) -> Callable[..., Any]:

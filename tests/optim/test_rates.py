@@ -239,7 +239,7 @@ def test_sweeps_over_numbers_compile_once_and_equal_a_loop(model):
         (lambda: sx.adam(0.1, b1=1.0), "b1 is 1.0; expected a finite number, at least 0 and less"),
         (lambda: sx.adam(0.1, b2=-0.5), "b2 is -0.5"),
         (lambda: sx.adam(0.1, eps=float("nan")), "eps is nan"),
-        (lambda: sx.adamw(0.1, -0.1), "weight_decay is -0.1"),
+        (lambda: sx.adamw(0.1, -0.1, decay_mode="independent"), "weight_decay is -0.1"),
         (lambda: sx.adam(0.1, role_multipliers={"hidden": -1.0}), r"role_multipliers\['hidden'\]"),
     ],
 )

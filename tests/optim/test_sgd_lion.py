@@ -77,7 +77,7 @@ def test_a_wrong_momentum_is_refused(momentum: float):
 @pytest.mark.parametrize("make", [sx.optim.sgd, sx.optim.lion, sx.optim.adafactor])
 def test_decay_is_checked_everywhere(make: Any):
     with pytest.raises(ValueError, match="weight_decay_schedule must say"):
-        make(optax.constant_schedule(0.1), weight_decay=0.1)
+        make(optax.constant_schedule(0.1), weight_decay=0.1, decay_mode="independent")
     make(optax.constant_schedule(0.1))
     with pytest.raises((ValueError, TypeError), match=r"(?s)independent.*coupled"):
         make(0.1, decay_mode="decoupled")

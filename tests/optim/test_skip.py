@@ -15,7 +15,7 @@ import scalex_eqx as sx
 from scalex_eqx.optim import skip_nonfinite
 
 RULES = {
-    "adam": lambda: sx.adamw(0.01, 0.001),
+    "adam": lambda: sx.adamw(0.01, 0.001, decay_mode="independent"),
     "adam_atan2": lambda: sx.adam_atan2(0.01),
     "momentum": lambda: sx.sgd(0.1, momentum=0.9),
     "lion": lambda: sx.lion(0.01),

@@ -14,7 +14,7 @@ import scalex_eqx as sx
 
 RULES: dict[str, Any] = {
     "adam": lambda **k: sx.adam(0.1, **k),
-    "adamw": lambda **k: sx.adamw(0.1, 0.1, **k),
+    "adamw": lambda **k: sx.adamw(0.1, 0.1, decay_mode="independent", **k),
     "adam_atan2": lambda **k: sx.adam_atan2(0.1, **k),
     "sgd": lambda **k: sx.sgd(0.1, momentum=0.9, **k),
     "lion": lambda **k: sx.lion(0.1, **k),

@@ -63,7 +63,14 @@ class Recipe:
         if self.optimizer == "adamw":
             constant = optax.constant_schedule(1.0)
             return optim.adamw(
-                learning_rate, decay, rates, weight_decay_schedule=constant, b1=b1, b2=b2, eps=eps
+                learning_rate,
+                decay,
+                rates,
+                decay_mode="independent",
+                weight_decay_schedule=constant,
+                b1=b1,
+                b2=b2,
+                eps=eps,
             )
         if self.optimizer == "adam_atan2":
             return optim.adam_atan2(learning_rate, rates, b1=b1, b2=b2)

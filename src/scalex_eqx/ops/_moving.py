@@ -1,12 +1,14 @@
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from ._power import inverse_power_of_two, power_of_two
 
 
 def towards(
-    start: Float[Array, "*shape"], end: Float[Array, "*shape"], step: float | Float[Array, ""]
-) -> Float[Array, "*shape"]:
+    start: Inexact[Array, "*shape"],
+    end: Inexact[Array, "*shape"],
+    step: float | Inexact[Array, ""],
+) -> Inexact[Array, "*shape"]:
     r"""The point between `start` and `end` at $s$ of the way: $(1 - s)\, a + s\, b$.
 
     It is computed from the nearer end, $a + s (b - a)$ or $b + (1 - s) (a - b)$. The two weights

@@ -9,11 +9,11 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._spec import WeightSpec
-from .._weight import require_complete
 from ..ops import moving_root_mean_square
 from ..ops._wide import wide
 from ..theory import no_alignment
 from ._adam import EpsScaling, check_eps_scaling
+from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
 from ._moments import wide_zeros
@@ -92,7 +92,6 @@ def scale_by_factored_rms(
         return lambda spec, w: _zeros(spec, w, axes(spec, w))[which]
 
     def init(params: optax.Params) -> ScaleByFactoredRmsState:
-        require_complete(params)
         row, column, full = (init_values(zeros(which), params) for which in range(3))
         return ScaleByFactoredRmsState(jnp.zeros((), jnp.int32), row, column, full, rule)
 
@@ -103,7 +102,6 @@ def scale_by_factored_rms(
 
     def update(updates, state, params=None):
         del params
-        require_complete(updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         step = count.astype(jnp.result_type(float)) ** -decay_exponent
 
@@ -127,7 +125,7 @@ def scale_by_factored_rms(
         )
         return new_updates, ScaleByFactoredRmsState(count, row, column, full, rule)
 
-    return optax.GradientTransformation(init, update)
+    return checked(rule, ScaleByFactoredRmsState, init, update)
 
 
 def _rule(
@@ -171,7 +169,8 @@ def _zeros(spec: WeightSpec, w: Float[Array, "..."], axes: tuple[int, int] | Non
     zeros = wide_zeros(spec, w)
     if axes is None:
         return None, None, zeros
-    row, column = (jax.lax.slice_in_dim(zeros, 0, 1, axis=axis) for axis in reversed(axes))
+    # A sum, because an axis that is split over devices can't be sliced.
+    row, column = (jnp.sum(zeros, axis=axis, keepdims=True) for axis in reversed(axes))
     return row, column, None
 
 
@@ -252,8 +251,8 @@ def adafactor(
     clipping_threshold: Scalar | None = 1.0,
     floor: Scalar = 1e-3,
     floor_scaling: FloorScaling = "initial",
-    weight_decay: Scalar = 0.0,
-    decay_mode: DecayMode = "independent",
+    weight_decay: Scalar | None = None,
+    decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
     unannotated: Unannotated = "error",
@@ -271,7 +270,8 @@ def adafactor(
     - `decay_exponent`, `eps`, `eps_scaling`, `min_factored_size`, `clipping_threshold`: as for
         [`scalex_eqx.optim.scale_by_factored_rms`][]; $d$ is 1 unless given.
     - `floor`, `floor_scaling`: as for [`scalex_eqx.optim.scale_by_parameter_rms`][].
-    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
+        for no decay.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """

@@ -7,16 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Inexact, Int, PyTree
 
 from .._spec import WeightSpec
-from .._weight import require_complete
 from ..ops._wide import wide, wide_dtype
 from ..theory import full_alignment
+from ._checked import checked
 from ._decay import DecayMode
-from ._descent import descend
-from ._moments import ema, map_moments, mass, zeros_of
-from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
+from ._descent import decay_mode_missing, descend
+from ._moments import ema, map_moments, mass, sizes, zeros_of
+from ._numbers import (
+    Scalar,
+    ScalarOrSchedule,
+    as_dtype_of,
+    check_function,
+    check_number,
+    known_number,
+)
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
 from ._tree import init_values, map_values
@@ -58,6 +65,9 @@ def scale_by_adam(
     $\epsilon = 0$ is allowed and means the least that is safe: the row of an embedding whose
     token has not been seen yet stays where it is.
 
+    Of complex weights $g^2$ is $|g|^2$ and $v$ real, as in Optax. As there, JAX's gradient of a
+    real loss has to be conjugated to point uphill.
+
     **Arguments:**
 
     - `b1`, `b2`: the decay rates.
@@ -81,17 +91,16 @@ def scale_by_adam(
     zeros = _zeros(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByAdamState:
-        require_complete(params)
-        mu, nu = (init_values(zeros, params) for _ in range(2))
+        mu, nu = init_values(zeros, params), init_values(sizes(zeros), params)
         return ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu, rule)
 
     def ratio(spec, g, m, v):
         epsilon = effective_eps(spec, eps, eps_scaling, b2, v.dtype)
-        return (m / (jnp.sqrt(v) + as_dtype_of(v, epsilon))).astype(g.dtype)
+        size = jnp.sqrt(v) + as_dtype_of(v, epsilon)
+        return (m / size.astype(m.dtype)).astype(g.dtype)
 
     def update(updates, state, params=None):
         del params
-        require_complete(updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         mu = map_moments(lambda m, g: ema(b1, m, g), state.mu, updates)
         nu = map_moments(lambda v, g: ema(b2, v, jnp.square(g)), state.nu, updates)
@@ -101,10 +110,10 @@ def scale_by_adam(
         )
         return new_updates, ScaleByAdamState(count, mu, nu, rule)
 
-    return optax.GradientTransformation(init, update)
+    return checked(rule, ScaleByAdamState, init, update, takes_complex=True)
 
 
-def _over(moment: Float[Array, "*shape"], mass: Float[Array, ""]) -> Float[Array, "*shape"]:
+def _over(moment: Inexact[Array, "*shape"], mass: Float[Array, ""]) -> Inexact[Array, "*shape"]:
     x = wide(moment)
     return x / mass.astype(x.dtype)
 
@@ -226,7 +235,7 @@ def adamw(
     weight_decay: Scalar,
     rates: Rates = full_alignment,
     *,
-    decay_mode: DecayMode = "independent",
+    decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -243,22 +252,31 @@ def adamw(
     | `"independent"` | $w \leftarrow w - \eta_t \gamma r^{-c} u - s_t \lambda w$ |
     | `"coupled"` | $w \leftarrow w - \eta_t \gamma r^{-c} (u + \lambda w)$ |
 
-    Independent decay depends neither on the learning rate nor on the width; $s_t$ is
-    `weight_decay_schedule`. Coupled decay is what `optax.adamw` does: it fades on the weights
-    whose learning rate falls with the width. Biases and gains don't decay.
+    Which of them is meant must be said. Coupled decay is what `optax.adamw` does: it fades on the
+    weights whose learning rate falls with the width. Independent decay depends neither on the
+    learning rate nor on the width; $s_t$ is `weight_decay_schedule`. At a learning rate of 3e-3
+    the same $\lambda$ takes away 333 times as much as under coupled decay. Biases and gains don't
+    decay.
 
     **Arguments:**
 
     - `learning_rate`, `rates`, `b1`, `b2`, `eps`, `eps_scaling`, `moment_dtype`,
         `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `weight_decay`: $\lambda$.
-    - `decay_mode`: `"independent"` or `"coupled"`.
+    - `decay_mode`: `"independent"` or `"coupled"`; it has no default.
     - `weight_decay_schedule`: $s_t$, a function of the step with a peak of 1. It must be given
-        for independent decay when `learning_rate` is a schedule, because whether the decay should
-        follow that is for you to say; `optax.constant_schedule(1.0)` if not.
+        for independent decay when `learning_rate` is a schedule or an array, which may change,
+        because whether the decay should follow that is for you to say;
+        `optax.constant_schedule(1.0)` if not. Under `optax.inject_hyperparams` name it in
+        `static_args`.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
+
+    **Raises:** `ValueError` without a `decay_mode`; it shows both equations.
     """
+    check_function("weight_decay_schedule", weight_decay_schedule)
+    if decay_mode is None:
+        raise ValueError(decay_mode_missing(weight_decay, learning_rate))
     return descend(
         scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
         family="adam",

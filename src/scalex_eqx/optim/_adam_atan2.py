@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from .._weight import require_complete
 from ..ops import atan2, moving_mean, moving_root_mean_square
 from ..ops._wide import wide
 from ..theory import full_alignment
+from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
 from ._moments import MomentDtype, map_moments, unbiased_step, zeros_of
@@ -83,13 +83,11 @@ def scale_by_adam_atan2(
     zeros = zeros_of(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByAdamAtan2State:
-        require_complete(params)
         mean, root = (init_values(zeros, params) for _ in range(2))
         return ScaleByAdamAtan2State(jnp.zeros((), jnp.int32), mean, root, rule)
 
     def update(updates, state, params=None):
         del params
-        require_complete(updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         step1, step2 = unbiased_step(b1, count), unbiased_step(b2, count)
         mean = map_moments(
@@ -106,7 +104,7 @@ def scale_by_adam_atan2(
         )
         return new_updates, ScaleByAdamAtan2State(count, mean, root, rule)
 
-    return optax.GradientTransformation(init, update)
+    return checked(rule, ScaleByAdamAtan2State, init, update)
 
 
 def adam_atan2(
@@ -118,8 +116,8 @@ def adam_atan2(
     a: Scalar = 4 / math.pi,
     b: Scalar = 1.0,
     moment_dtype: MomentDtype | None = None,
-    weight_decay: Scalar = 0.0,
-    decay_mode: DecayMode = "independent",
+    weight_decay: Scalar | None = None,
+    decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
     unannotated: Unannotated = "error",
@@ -135,7 +133,8 @@ def adam_atan2(
     - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `b1`, `b2`, `a`, `b`, `moment_dtype`: as for
         [`scalex_eqx.optim.scale_by_adam_atan2`][].
-    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
+        for no decay.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """

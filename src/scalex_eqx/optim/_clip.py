@@ -1,18 +1,17 @@
 import functools
 
-import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
-from .._weight import is_weight
+from .._weight import is_trainable, is_weight
 from ..ops import power_of_two
 from ..ops._wide import wide
 from ._moments import finite_or_nan
 from ._numbers import Scalar, as_dtype_of, check_number, known_number
 from ._rule import Constant, Degree, Rule
-from ._sizes import own_axes, root_mean_square
+from ._sizes import magnitude, own_axes, root_mean_square
 from ._stateless import stateless
 from ._tree import map_values
 
@@ -42,9 +41,9 @@ def clip_by_rms(threshold: Scalar) -> optax.GradientTransformation:
     def clip(spec, u):
         size = root_mean_square(wide(u), own_axes(spec, u))
         factor = jnp.minimum(1, as_dtype_of(size, threshold) / size)
-        return (wide(u) * factor).astype(u.dtype)
+        return _times(factor, u)
 
-    return stateless(rule, lambda updates, _: map_values(clip, updates))
+    return stateless(rule, lambda updates, _: map_values(clip, updates), takes_complex=True)
 
 
 def clip_by_effective_norm(max_norm: Scalar) -> optax.GradientTransformation:
@@ -82,10 +81,10 @@ def clip_by_effective_norm(max_norm: Scalar) -> optax.GradientTransformation:
         factor = _factor(max_norm, _effective_gradients(updates))
         return map_values(lambda _, g: _times(factor, g), updates)
 
-    return stateless(rule, clip)
+    return stateless(rule, clip, takes_complex=True)
 
 
-def _times(factor: Float[Array, ""], g: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _times(factor: Float[Array, "..."], g: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
     x = wide(g)
     return (x * factor.astype(x.dtype)).astype(g.dtype)
 
@@ -94,9 +93,9 @@ def _effective_gradients(updates: optax.Updates) -> list[Float[Array, "..."]]:
     """The gradients of the trained effective weights, in one dtype."""
     weights = filter(is_weight, jtu.tree_leaves(updates, is_leaf=is_weight))
     return [
-        w.value.astype(jnp.result_type(float)) / w.spec.multiplier
+        magnitude(w.value).astype(jnp.result_type(float)) / w.spec.multiplier
         for w in weights
-        if w.spec.is_trained and eqx.is_inexact_array(w.value)
+        if w.spec.is_trained and is_trainable(w.value)
     ]
 
 

@@ -1,12 +1,20 @@
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from .._weight import require_complete
 from ..theory import Role
-from ._numbers import Scalar, known_number, times
+from ._checked import checked
+from ._numbers import (
+    Scalar,
+    check_array,
+    check_function,
+    is_python_number,
+    known_number,
+    times,
+)
 from ._rule import Constant, Degree, Rule
 from ._tree import map_values
 
@@ -26,8 +34,15 @@ class AddWeightDecayState(NamedTuple):
 def add_weight_decay(
     coefficient: Scalar, schedule: optax.Schedule | None = None
 ) -> optax.GradientTransformation:
-    r"""$u \leftarrow u + s_t\, \text{coefficient}\; w$ for every matrix; vectors are left alone."""
+    r"""$u \leftarrow u + s_t\, \text{coefficient}\; w$ for every matrix; vectors are left alone.
+
+    A coefficient that is known to be zero adds no operation.
+    """
+    if isinstance(coefficient, jax.Array):
+        check_array("weight_decay", coefficient)
+    check_function("weight_decay_schedule", schedule)
     known = known_number(coefficient)
+    is_zero = is_python_number(coefficient) and coefficient == 0
     # What is added to the update is the weight times the coefficient.
     constant = Constant("weight_decay", known and abs(known), Degree(update=1, weight=-1))
     rule = Rule(
@@ -35,21 +50,24 @@ def add_weight_decay(
     )
 
     def init(params: optax.Params) -> AddWeightDecayState:
-        require_complete(params)
         return AddWeightDecayState(jnp.zeros((), jnp.int32), rule)
 
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("weight decay needs the weights: call tx.update(grads, state, params)")
-        require_complete(updates)
+        if is_zero and schedule is None:
+            return updates, state
         factor = coefficient
         if schedule is not None:
-            factor = coefficient * jnp.asarray(schedule(state.count), float)
+            scale = jnp.asarray(schedule(state.count))
+            check_array("weight_decay_schedule, as it returns it,", scale)
+            factor = coefficient * scale.astype(float)
 
         def decay(spec, u, w):
             return u + times(factor, w.astype(u.dtype)) if spec.role in DECAYED else u
 
         count = jnp.asarray(optax.safe_increment(state.count))
-        return map_values(decay, updates, params), AddWeightDecayState(count, rule)
+        moved = updates if is_zero else map_values(decay, updates, params)
+        return moved, AddWeightDecayState(count, rule)
 
-    return optax.GradientTransformation(init, update)
+    return checked(rule, AddWeightDecayState, init, update, takes_complex=True)

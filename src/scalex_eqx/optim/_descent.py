@@ -1,11 +1,14 @@
 from collections.abc import Mapping
+from typing import Any
 
+import jax
 import optax
 
 from .._pages import Section, see
+from ._checked import state_name
 from ._decay import DecayMode, add_weight_decay
 from ._learning_rate import scale_by_learning_rate
-from ._numbers import Scalar, ScalarOrSchedule, check_number, is_python_number
+from ._numbers import Scalar, ScalarOrSchedule, check_function, check_number, is_python_number
 from ._rates import Rates, scale_by_width
 from ._unannotated import Unannotated, with_unannotated
 
@@ -16,49 +19,106 @@ def descend(
     learning_rate: ScalarOrSchedule,
     rates: Rates,
     role_multipliers: Mapping[str, Scalar] | None,
-    weight_decay: Scalar = 0.0,
-    decay_mode: DecayMode = "independent",
+    weight_decay: Scalar | None = None,
+    decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""$w \leftarrow w - \eta_t \gamma r^{-c} u$ with weight decay, $u$ from `update`.
 
-    A weight decay that is known to be zero adds nothing to the chain.
+    Without a weight decay nothing is added to the chain. One of zero has its place in the state,
+    which is then the same as where the number is traced, and adds no operation.
     """
     _check_decay(learning_rate, weight_decay, decay_mode, weight_decay_schedule)
     step = (
         scale_by_width(family, rates, role_multipliers=role_multipliers),
         scale_by_learning_rate(learning_rate),
     )
-    if is_python_number(weight_decay) and weight_decay == 0:
-        chain = optax.chain(*update, *step)
+    if weight_decay is None:
+        parts = (*update, *step)
     elif decay_mode == "coupled":
-        chain = optax.chain(*update, add_weight_decay(weight_decay), *step)
+        parts = (*update, add_weight_decay(weight_decay), *step)
     else:
-        decay = add_weight_decay(-weight_decay, weight_decay_schedule)
-        chain = optax.chain(*update, *step, decay)
-    return with_unannotated(chain, unannotated)
+        parts = (*update, *step, add_weight_decay(-weight_decay, weight_decay_schedule))
+    return with_unannotated(_chain(*parts), unannotated)
+
+
+def _chain(*parts: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`optax.chain`, which says whose state it was given in place of its own."""
+    chain = optax.chain(*parts)
+
+    def update(updates, state, params=None):
+        if type(state) is not tuple or len(state) != len(parts):
+            states = state if type(state) is tuple else (state,)
+            raise ValueError(
+                f"the state is {', '.join(map(state_name, states)) or 'empty'}; expected the "
+                f"{len(parts)} states that tx.init(params) of this optimizer returns"
+                f"{see(Section.mismatch)}"
+            )
+        return chain.update(updates, state, params)
+
+    return optax.GradientTransformation(chain.init, update)
 
 
 def _check_decay(
     learning_rate: ScalarOrSchedule,
-    weight_decay: Scalar,
-    decay_mode: DecayMode,
+    weight_decay: Scalar | None,
+    decay_mode: DecayMode | None,
     weight_decay_schedule: optax.Schedule | None,
 ) -> None:
-    check_number("weight_decay", weight_decay)
-    if decay_mode not in ("independent", "coupled"):
+    if decay_mode not in ("independent", "coupled", None):
         raise ValueError(f"decay_mode is {decay_mode!r}; expected 'independent' or 'coupled'")
+    check_function("weight_decay_schedule", weight_decay_schedule)
+    if weight_decay is None:
+        if weight_decay_schedule is not None:
+            raise ValueError("weight_decay_schedule is given without a weight_decay; pass one too")
+        return
+    check_number("weight_decay", weight_decay)
+    is_zero = is_python_number(weight_decay) and weight_decay == 0
+    if decay_mode is None and not is_zero:
+        raise ValueError(decay_mode_missing(weight_decay, learning_rate))
     if decay_mode == "coupled" and weight_decay_schedule is not None:
         raise ValueError(
             "weight_decay_schedule is for independent decay; coupled decay follows the "
             "learning rate. Leave it out, or use decay_mode='independent'"
         )
-    decays = not (is_python_number(weight_decay) and weight_decay == 0)
-    needs_schedule = callable(learning_rate) and decays and decay_mode == "independent"
-    if needs_schedule and weight_decay_schedule is None:
-        raise ValueError(
-            "learning_rate is a schedule, so weight_decay_schedule must say how independent "
-            "decay goes with it: pass the schedule divided by its peak, or "
-            f"optax.constant_schedule(1.0) to keep the decay constant{see(Section.decay_schedule)}"
+    if decay_mode == "independent" and not is_zero and weight_decay_schedule is None:
+        _check_constant_rate(learning_rate)
+
+
+def decay_mode_missing(weight_decay: Any, learning_rate: Any) -> str:
+    """The message where a weight decay doesn't say what it is a share of."""
+    numbers = is_python_number(weight_decay) and is_python_number(learning_rate)
+    example = (
+        f" (optax's {weight_decay:g} at a learning rate of {learning_rate:g} takes away "
+        f"{weight_decay * learning_rate:g} a step)"
+        if numbers
+        else ""
+    )
+    return (
+        "weight_decay needs a decay_mode, which says what a step takes away from a weight w with "
+        "the learning rate lr and the update u:\n"
+        "  decay_mode='coupled':      w <- w - lr * (u + weight_decay * w)      as optax.adamw\n"
+        "  decay_mode='independent':  w <- w - lr * u - weight_decay * w\n"
+        "For what Optax does pass decay_mode='coupled'. To keep the decay that it has at the base "
+        "width at every width, pass decay_mode='independent' and weight_decay times the learning "
+        f"rate{example}{see(Section.decay_mode)}"
+    )
+
+
+def _check_constant_rate(learning_rate: ScalarOrSchedule) -> None:
+    """Refuses a learning rate that changes, or may, beside a decay that doesn't say how it does."""
+    if not callable(learning_rate) and not isinstance(learning_rate, jax.Array):
+        return
+    what, also = "a schedule", ""
+    if not callable(learning_rate):
+        what = "an array, which may change from step to step"
+        also = (
+            ". Under optax.inject_hyperparams, where a schedule arrives as an array, name it in "
+            "static_args=('weight_decay_schedule',)"
         )
+    raise ValueError(
+        f"learning_rate is {what}, so weight_decay_schedule must say how independent decay goes "
+        "with it: pass the schedule divided by its peak, or optax.constant_schedule(1.0) to keep "
+        f"the decay constant{also}{see(Section.decay_schedule)}"
+    )

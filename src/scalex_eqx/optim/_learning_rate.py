@@ -1,12 +1,22 @@
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
+from .._weight import is_trainable
+from ._checked import checked
+from ._numbers import (
+    Scalar,
+    ScalarOrSchedule,
+    check_array,
+    check_number,
+    known_number,
+    lost,
+    times,
+    vanishes,
+)
 from ._rule import Rule
 
 
@@ -40,12 +50,30 @@ def scale_by_learning_rate(
         del params
         if callable(learning_rate):
             rate: Scalar = jnp.asarray(learning_rate(state.count))
+            check_array("learning_rate, as the schedule returns it,", rate)
             count = jnp.asarray(optax.safe_increment(state.count))
             state = ScaleByLearningRateState(count, rule)
         else:
             rate = learning_rate
-        return jax.tree.map(
-            lambda u: times(-rate, u) if eqx.is_inexact_array(u) else u, updates
-        ), state
+        return jax.tree.map(lambda u: times(-rate, u) if is_trainable(u) else u, updates), state
 
-    return optax.GradientTransformation(init, update)
+    return checked(
+        rule,
+        ScaleByLearningRateState,
+        init,
+        update,
+        check=lambda params: _check_size(learning_rate, params),
+        takes_complex=True,
+        takes_bare=True,
+    )
+
+
+def _check_size(learning_rate: ScalarOrSchedule, params: optax.Params) -> None:
+    """Refuses a known learning rate that is no number in the dtype of a weight."""
+    known = None if callable(learning_rate) else known_number(learning_rate)
+    for dtype in {x.dtype for x in jax.tree.leaves(params) if is_trainable(x)}:
+        if known and vanishes(known, dtype):
+            raise ValueError(
+                f"learning_rate is {known:g}, and {lost(known, dtype)}; give another, or keep the "
+                "weights in a wider dtype"
+            )

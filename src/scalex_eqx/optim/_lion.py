@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from .._weight import require_complete
 from ..ops._wide import wide
 from ..theory import full_alignment
+from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
 from ._moments import MomentDtype, ema, finite_or_nan, map_moments, zeros_of
@@ -61,7 +61,6 @@ def scale_by_lion(
     zeros = zeros_of(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByLionState:
-        require_complete(params)
         return ScaleByLionState(init_values(zeros, params), rule)
 
     def sign(_, g, m):
@@ -69,11 +68,10 @@ def scale_by_lion(
 
     def update(updates, state, params=None):
         del params
-        require_complete(updates)
         mean = map_moments(lambda m, g: ema(b2, m, g), state.mean, updates)
         return map_values(sign, updates, state.mean), ScaleByLionState(mean, rule)
 
-    return optax.GradientTransformation(init, update)
+    return checked(rule, ScaleByLionState, init, update)
 
 
 def scale_by_sign() -> optax.GradientTransformation:
@@ -92,8 +90,8 @@ def lion(
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
     moment_dtype: MomentDtype | None = None,
-    weight_decay: Scalar = 0.0,
-    decay_mode: DecayMode = "independent",
+    weight_decay: Scalar | None = None,
+    decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
     unannotated: Unannotated = "error",
@@ -108,7 +106,8 @@ def lion(
 
     - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `b1`, `b2`, `moment_dtype`: as for [`scalex_eqx.optim.scale_by_lion`][].
-    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
+        for no decay.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
@@ -129,8 +128,8 @@ def sign_sgd(
     learning_rate: ScalarOrSchedule,
     rates: Rates = full_alignment,
     *,
-    weight_decay: Scalar = 0.0,
-    decay_mode: DecayMode = "independent",
+    weight_decay: Scalar | None = None,
+    decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
     unannotated: Unannotated = "error",
@@ -144,7 +143,8 @@ def sign_sgd(
     **Arguments:**
 
     - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
-    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
+        for no decay.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
 

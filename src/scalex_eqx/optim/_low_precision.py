@@ -8,9 +8,9 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._spec import WeightSpec
-from .._weight import require_complete
 from ..ops import rounded, stochastically_rounded
 from ..ops._wide import wide, wide_dtype
+from ._checked import checked
 from ._rule import Degree, Rule
 from ._tree import init_values, map_values
 from ._unannotated import Unannotated, with_unannotated
@@ -100,15 +100,14 @@ def low_precision(
     return optax.with_extra_args_support(with_unannotated(wrapped, unannotated))
 
 
-def _master(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+def _master(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTransformation:
     rule = _rule("master", "master")
 
     def init(params: optax.Params) -> MasterState:
-        require_complete(params)
         return MasterState(inside.init(_widened(params)), _of_narrow(wide, params), rule)
 
     def update(updates, state, params=None, **extra):
-        _check(updates, params)
+        _check(params)
         seen = map_values(lambda _, w, m: w if m is None else m, params, state.master)
         moved, inner = inside.update(_widened(updates), state.inner_state, seen, **extra)
         master = map_values(lambda _, m, u: m + u.astype(m.dtype), state.master, moved)
@@ -118,19 +117,18 @@ def _master(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTran
 
         return map_values(step, moved, params, master), MasterState(inner, master, rule)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return checked(rule, MasterState, init, update, keeps_all=False, takes_extra=True)
 
 
-def _kahan(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+def _kahan(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTransformation:
     rule = _rule("kahan", "compensation")
 
     def init(params: optax.Params) -> KahanState:
-        require_complete(params)
         zeros = _of_narrow(jnp.zeros_like, params)
         return KahanState(inside.init(_widened(params)), zeros, rule)
 
     def update(updates, state, params=None, **extra):
-        _check(updates, params)
+        _check(params)
         moved, inner = inside.update(
             _widened(updates), state.inner_state, _widened(params), **extra
         )
@@ -149,22 +147,21 @@ def _kahan(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTrans
         compensation = map_values(left, state.compensation, moved, params, steps)
         return steps, KahanState(inner, compensation, rule)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return checked(rule, KahanState, init, update, keeps_all=False, takes_extra=True)
 
 
 def _stochastic(
     inside: optax.GradientTransformationExtraArgs, key: jax.Array
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
     rule = _rule("stochastic")
 
     def init(params: optax.Params) -> StochasticRoundingState:
-        require_complete(params)
         return StochasticRoundingState(
             inside.init(_widened(params)), jnp.zeros((), jnp.int32), rule
         )
 
     def update(updates, state, params=None, **extra):
-        _check(updates, params)
+        _check(params)
         moved, inner = inside.update(
             _widened(updates), state.inner_state, _widened(params), **extra
         )
@@ -179,7 +176,7 @@ def _stochastic(
         count = jnp.asarray(optax.safe_increment(state.count))
         return map_values(step, moved, params), StochasticRoundingState(inner, count, rule)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return checked(rule, StochasticRoundingState, init, update, keeps_all=False, takes_extra=True)
 
 
 def _rule(mode: str, *fields: str) -> Rule:
@@ -190,12 +187,11 @@ def _rule(mode: str, *fields: str) -> Rule:
     )
 
 
-def _check(updates: optax.Updates, params: optax.Params | None) -> None:
+def _check(params: optax.Params | None) -> None:
     if params is None:
         raise ValueError(
             "what an update comes to depends on the weights: call tx.update(grads, state, params)"
         )
-    require_complete(updates)
 
 
 def _widened(tree: PyTree) -> PyTree:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Inexact, Int, PyTree
 
 from .._spec import WeightSpec
 from ..ops import towards
@@ -15,19 +15,33 @@ from ._tree import map_values
 MomentDtype = Literal["float32", "bfloat16", "float16"]
 
 
-def wide_zeros(_: WeightSpec, w: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def wide_zeros(_: WeightSpec, w: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
     """Zeros of the shape of a weight, in its dtype or float32, whichever is wider."""
     return jnp.zeros_like(w, dtype=wide_dtype(w.dtype))
 
 
 def zeros_of(
     moment_dtype: MomentDtype | None,
-) -> Callable[[WeightSpec, Float[Array, "..."]], Float[Array, "..."]]:
+) -> Callable[[WeightSpec, Inexact[Array, "..."]], Inexact[Array, "..."]]:
     """What makes the zeros that a weight's moments start from, `None` for `wide_zeros`."""
     check_moment_dtype(moment_dtype)
     if moment_dtype is None:
         return wide_zeros
-    return lambda _, w: jnp.zeros_like(w, dtype=moment_dtype)
+
+    def zeros(_: WeightSpec, w: Array) -> Array:
+        if jnp.iscomplexobj(w):
+            raise ValueError(
+                f"moment_dtype is {moment_dtype!r}, and the moments of a weight of {w.dtype} are "
+                "complex; leave it out"
+            )
+        return jnp.zeros_like(w, dtype=moment_dtype)
+
+    return zeros
+
+
+def sizes(zeros: Callable[..., Array]) -> Callable[..., Array]:
+    """`zeros` for a moment of sizes, which are real also for complex weights."""
+    return lambda spec, w: jnp.real(zeros(spec, w))
 
 
 def check_moment_dtype(moment_dtype: Any) -> None:
@@ -41,6 +55,8 @@ def check_moment_dtype(moment_dtype: Any) -> None:
 def map_moments(f: Callable[[Array, Array], Array], moments: PyTree, updates: PyTree) -> PyTree:
     """`f(moment, gradient)` of every weight, computed in the moment's dtype or float32.
 
+    A real moment of a complex weight gets the gradient's absolute value.
+
     The result is in the dtype that the moment is kept in, and updates are computed from that. Were
     they computed from what it was before rounding, XLA would keep a copy of the old moments and
     compute the new ones twice.
@@ -48,14 +64,16 @@ def map_moments(f: Callable[[Array, Array], Array], moments: PyTree, updates: Py
 
     def move(_: WeightSpec, moment: Array, g: Array) -> Array:
         x = wide(moment)
+        if jnp.iscomplexobj(g) and not jnp.iscomplexobj(x):
+            g = jnp.abs(g)
         return f(x, g.astype(x.dtype)).astype(moment.dtype)
 
     return map_values(move, moments, updates)
 
 
 def ema(
-    decay: Scalar, mean: Float[Array, "*shape"], x: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+    decay: Scalar, mean: Inexact[Array, "*shape"], x: Inexact[Array, "*shape"]
+) -> Inexact[Array, "*shape"]:
     r"""$\beta m + (1 - \beta) x$."""
     return towards(mean, x, as_dtype_of(mean, 1 - decay))
 
@@ -78,7 +96,7 @@ def unbiased_step(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     return jnp.minimum((1 - decay) / mass(decay, count), 1)
 
 
-def finite_or_nan(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def finite_or_nan(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
     """`x` with NaN in place of infinities, which some update rules would hide."""
     return jnp.where(jnp.isfinite(x), x, jnp.nan)
 

@@ -69,7 +69,7 @@ def scale_by_parameter_rms(
             )
         return map_values(scale, updates, params)
 
-    return stateless(rule, relative)
+    return stateless(rule, relative, takes_complex=True)
 
 
 def adam_parameter_scaling(
@@ -83,8 +83,8 @@ def adam_parameter_scaling(
     moment_dtype: Literal["float32", "bfloat16"] | None = None,
     floor: Scalar = 1e-3,
     floor_scaling: FloorScaling = "initial",
-    weight_decay: Scalar = 0.0,
-    decay_mode: DecayMode = "independent",
+    weight_decay: Scalar | None = None,
+    decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
     unannotated: Unannotated = "error",
@@ -101,7 +101,8 @@ def adam_parameter_scaling(
     - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `b1`, `b2`, `eps`, `eps_scaling`, `moment_dtype`: as for [`scalex_eqx.scale_by_adam`][].
     - `floor`, `floor_scaling`: as for [`scalex_eqx.optim.scale_by_parameter_rms`][].
-    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
+        for no decay.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """

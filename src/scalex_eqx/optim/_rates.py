@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from .._meant import meant
 from .._pages import Section, see
 from .._spec import WeightSpec
-from .._weight import is_weight, path_string, weights_with_paths
+from .._weight import Weight, is_trainable, is_weight, path_string, weights_with_paths
 from ..theory import (
     Alignment,
     Role,
@@ -22,7 +22,7 @@ from ..theory import (
     learning_rate_exponents,
 )
 from ..theory._rational import exact
-from ._numbers import Scalar, check_number, known_number, times
+from ._numbers import Scalar, check_number, known_number, lost, times, vanishes
 from ._rule import Rule
 from ._stateless import stateless
 from ._tree import map_values, without_frozen
@@ -101,14 +101,34 @@ def scale_by_width(
     )
 
     def factor(path: str, spec: WeightSpec) -> Scalar:
-        width_factor = spec.scale(rate_exponent(path, spec, family, rates))
+        exponent = rate_exponent(path, spec, family, rates)
+        try:
+            width_factor = spec.scale(exponent)
+        except ValueError as error:
+            raise ValueError(f"the learning rate of {path}: {error}") from None
         gamma = None if spec.role is None else multipliers.get(spec.role)
         return width_factor if gamma is None else gamma * width_factor
+
+    def check(params: optax.Params) -> None:
+        _check_paths(rates, params)
+        for path, weight in weights_with_paths(params).items():
+            if weight.spec.is_trained and is_trainable(weight.value):
+                _check_factor(path, factor(path, weight.spec), weight)
 
     def scale(updates, _):
         return without_frozen(_map_with_path(lambda p, spec, u: times(factor(p, spec), u), updates))
 
-    return with_unannotated(stateless(rule, scale, lambda p: _check_paths(rates, p)), unannotated)
+    return with_unannotated(stateless(rule, scale, check, takes_complex=True), unannotated)
+
+
+def _check_factor(path: str, factor: Scalar, weight: Weight) -> None:
+    known, dtype = known_number(factor), weight.value.dtype
+    if known and vanishes(known, dtype):
+        raise ValueError(
+            f"{path}: the learning rate's factor is {known:g} at the width ratio "
+            f"{weight.spec.width_ratio}, and {lost(known, dtype)}; check the exponent and the "
+            f"multiplier{see(Section.no_factor)}"
+        )
 
 
 def _map_with_path(f: Callable[[str, WeightSpec, Array], Array], tree: PyTree) -> PyTree:

@@ -4,9 +4,9 @@ from typing import NamedTuple
 import optax
 from jaxtyping import PyTree
 
-from .._weight import require_complete
 from ..ops._wide import wide
 from ..theory import full_alignment
+from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
 from ._moments import MomentDtype, finite_or_nan, map_moments, zeros_of
@@ -61,7 +61,6 @@ def scale_by_momentum(
     zeros = zeros_of(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByMomentumState:
-        require_complete(params)
         return ScaleByMomentumState(init_values(zeros, params), rule)
 
     def accumulate(m, g):
@@ -73,18 +72,20 @@ def scale_by_momentum(
 
     def update(updates, state, params=None):
         del params
-        require_complete(updates)
         trace = map_moments(accumulate, state.trace, updates)
         return map_values(output, updates, trace), ScaleByMomentumState(trace, rule)
 
-    return optax.GradientTransformation(init, update)
+    return checked(rule, ScaleByMomentumState, init, update, takes_complex=True)
 
 
 def scale_by_gradient() -> optax.GradientTransformation:
     """The gradient itself, with NaN in place of an infinity."""
     rule = Rule("scale_by_gradient")
 
-    return stateless(rule, lambda updates, _: map_values(lambda _, g: finite_or_nan(g), updates))
+    def finite(updates, _):
+        return map_values(lambda _, g: finite_or_nan(g), updates)
+
+    return stateless(rule, finite, takes_complex=True)
 
 
 def sgd(
@@ -94,8 +95,8 @@ def sgd(
     momentum: Scalar | None = None,
     nesterov: bool = False,
     moment_dtype: MomentDtype | None = None,
-    weight_decay: Scalar = 0.0,
-    decay_mode: DecayMode = "independent",
+    weight_decay: Scalar | None = None,
+    decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
     unannotated: Unannotated = "error",
@@ -111,7 +112,8 @@ def sgd(
     - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `momentum`, `nesterov`, `moment_dtype`: as for
         [`scalex_eqx.optim.scale_by_momentum`][]; `None` for no momentum.
-    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][].
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
+        for no decay.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """

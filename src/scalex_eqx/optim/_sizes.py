@@ -1,24 +1,29 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from .._spec import WeightSpec
 from ..ops import power_of_two
 
 
-def own_axes(spec: WeightSpec, x: Float[Array, "..."]) -> tuple[int, ...]:
+def own_axes(spec: WeightSpec, x: Inexact[Array, "..."]) -> tuple[int, ...]:
     """The axes of one weight, those that number stacked weights left out."""
     return tuple(range(len(spec.stack_axes(x.ndim)), x.ndim))
 
 
-def unit_of(x: Float[Array, "..."], axes: Sequence[int]) -> Float[Array, "..."]:
+def unit_of(x: Inexact[Array, "..."], axes: Sequence[int]) -> Float[Array, "..."]:
     """The power of two near the largest entry, over axes that stay with length 1."""
     return power_of_two(jnp.max(jnp.abs(x), axis=tuple(axes), keepdims=True))
 
 
+def magnitude(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+    """`x` up to its sign, without an operation: what is squared next; real for complex numbers."""
+    return jnp.abs(x) if jnp.iscomplexobj(x) else x
+
+
 def root_mean_square(
-    x: Float[Array, "..."], axes: Sequence[int], unit: Float[Array, "..."] | None = None
+    x: Inexact[Array, "..."], axes: Sequence[int], unit: Float[Array, "..."] | None = None
 ) -> Float[Array, "..."]:
     """The root mean square over axes that stay with length 1.
 
@@ -26,7 +31,7 @@ def root_mean_square(
     """
     if unit is not None:
         return unit * root_mean_square(x / unit, axes)
-    squares = jnp.square(x)
+    squares = jnp.square(magnitude(x))
     # One axis after another: the partial sums of a large array then stay of one size, and
     # rounding errors as small as those of its longest axis.
     for axis in reversed(axes):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from .._jaxpr import run_equation
 from ..ops._wide import wide
+from ._checked import check_state
 from ._rule import Rule
 
 
@@ -46,6 +47,7 @@ def skip_nonfinite(tx: optax.GradientTransformation) -> optax.GradientTransforma
         return SkipNonfiniteState(inside.init(params), jnp.zeros((), jnp.int32), rule)
 
     def update(updates, state, params=None, **extra):
+        check_state(rule, SkipNonfiniteState, state)
         finite = all_finite(updates)
         new_updates, inner = _kept_unless(
             finite, lambda old: inside.update(updates, old, params, **extra), state.inner_state

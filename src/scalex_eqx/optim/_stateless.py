@@ -4,7 +4,7 @@ from typing import NamedTuple
 import optax
 from jaxtyping import PyTree
 
-from .._weight import require_complete
+from ._checked import checked
 from ._rule import Rule
 
 
@@ -18,6 +18,8 @@ def stateless(
     rule: Rule,
     f: Callable[[optax.Updates, optax.Params | None], optax.Updates],
     check: Callable[[optax.Params], None] | None = None,
+    *,
+    takes_complex: bool = False,
 ) -> optax.GradientTransformation:
     """A rule that remembers nothing: its updates are `f(updates, params)`.
 
@@ -25,13 +27,10 @@ def stateless(
     """
 
     def init(params: optax.Params) -> StatelessState:
-        require_complete(params)
-        if check is not None:
-            check(params)
+        del params
         return StatelessState(rule)
 
     def update(updates, state, params=None):
-        require_complete(updates)
         return f(updates, params), state
 
-    return optax.GradientTransformation(init, update)
+    return checked(rule, StatelessState, init, update, check=check, takes_complex=takes_complex)

@@ -1,11 +1,10 @@
 from collections.abc import Callable
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._spec import WeightSpec
-from .._weight import Weight, map_weights
+from .._weight import Weight, is_trainable, map_weights
 
 
 def map_values(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> PyTree:
@@ -16,7 +15,7 @@ def map_values(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> PyTree:
     """
 
     def on_weight(weight: Weight, *others: Weight) -> Weight:
-        if not weight.spec.is_trained or not eqx.is_inexact_array(weight.value):
+        if not weight.spec.is_trained or not is_trainable(weight.value):
             return weight
         values = (other.value for other in others)
         return Weight(f(weight.spec, weight.value, *values), weight.spec)
@@ -35,14 +34,14 @@ def init_values(f: Callable[[WeightSpec, Array], Array], params: PyTree) -> PyTr
             return Weight(None, weight.spec)
         return Weight(f(weight.spec, weight.value), weight.spec)
 
-    return map_weights(lambda w: on_weight(w) if eqx.is_inexact_array(w.value) else w, params)
+    return map_weights(lambda w: on_weight(w) if is_trainable(w.value) else w, params)
 
 
 def without_frozen(updates: PyTree) -> PyTree:
     """`updates` with zeros for weights that are not trained, which other libraries may move."""
 
     def on_weight(weight: Weight) -> Weight:
-        if not weight.spec.is_trained and eqx.is_inexact_array(weight.value):
+        if not weight.spec.is_trained and is_trainable(weight.value):
             return Weight(jnp.zeros_like(weight.value), weight.spec)
         return weight
 
