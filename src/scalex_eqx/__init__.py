@@ -5,8 +5,10 @@ from ._checkpoint import load as load, save as save
 from ._convert import convert as convert
 from ._fingerprint import fingerprint as fingerprint
 from ._parameterize import (
+    freeze as freeze,
     parameterize as parameterize,
     parameterize_model as parameterize_model,
+    unfreeze as unfreeze,
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
 from ._spec import WeightSpec as WeightSpec

@@ -17,6 +17,8 @@ class Section(StrEnum):
     width = "docs/weights.md#a-width-that-cannot-be-used"
     base_widths = "docs/weights.md#models-of-different-base-widths"
     decay_schedule = "docs/weights.md#weight-decay-beside-a-schedule"
+    make = "docs/foreign.md#a-function-that-asks-for-values"
+    values = "docs/foreign.md#a-trained-model"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"
     checkpoint = "docs/plan.md#a-checkpoint-of-another-model"
     conversion = "docs/convert.md#what-is-refused"
@@ -25,6 +27,12 @@ class Section(StrEnum):
 def see(section: Section) -> str:
     """The last line of an error's message."""
     return f"{_SEE}{section}"
+
+
+def extended(error: str, remedy: str) -> str:
+    """An error's message with one more remedy, in front of its last line."""
+    text, mark, section = error.partition(_SEE)
+    return f"{text}{remedy}{mark}{section}"
 
 
 def listed(heading: str, errors: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,12 @@ from ._spread import resized, respread, size, spread
 
 
 def complete(
-    triple: Triple, spec: WeightSpec, parameterization: Parameterization, ratio: Fraction
+    triple: Triple,
+    spec: WeightSpec,
+    parameterization: Parameterization,
+    ratio: Fraction,
+    *,
+    keep: bool,
 ) -> Weight:
     """The weight with its law.
 
@@ -25,13 +31,24 @@ def complete(
     - `triple`: what `make` returned for it.
     - `spec`: its axes and its role.
     - `parameterization`, `ratio`: whose exponents hold, and the width ratio $r$.
+    - `keep`: whether the effective weight is to be what the array is now.
     """
     spec = dataclasses.replace(spec, parameterization=parameterization, width_ratio=ratio)
     if spec.role is Role.buffer:
         return Weight(triple.wanted.array, spec)
+    if keep:
+        return _kept(triple.wanted.array, spec)
     if is_weight(triple.wanted.leaf):
         return _with_declared_spread(triple, spec)
     return Weight(_with_measured_spread(triple, spec), spec)
+
+
+def _kept(value: Any, spec: WeightSpec) -> Weight:
+    """The weight whose effective value is `value`."""
+    # What has been trained is no draw any more.
+    spec = dataclasses.replace(spec, std=None)
+    # In the value's own dtype, so that the forward pass multiplies by the very same number.
+    return Weight(value if spec.multiplier == 1.0 else jnp.asarray(value) / spec.multiplier, spec)
 
 
 def _with_declared_spread(triple: Triple, spec: WeightSpec) -> Weight:
