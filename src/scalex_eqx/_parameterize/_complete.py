@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 from .._spec import WeightSpec
@@ -91,7 +92,7 @@ def _like_base(value: Array, base: Array, spec: WeightSpec) -> Array:
     measure = size if is_matrix else spread
     drawn = measure(value)
     # Where nothing varies nothing is changed, whatever the factor.
-    factor = measure(base) / jnp.where(drawn > 0, drawn, 1)
+    factor = _anywhere(measure(base)) / jnp.where(drawn > 0, drawn, 1)
     if is_matrix:
         return resized(value, spec.scale(spec.spread_exponent) * factor)
     # Of biases and gains the law asks for one spread at all widths. Either they have it as they
@@ -100,6 +101,11 @@ def _like_base(value: Array, base: Array, spec: WeightSpec) -> Array:
     ratio = float(spec.width_ratio or 1)
     falls = jnp.abs(jnp.log(jnp.where(factor > 0, factor, 1))) > abs(math.log(ratio)) / 4
     return respread(value, jnp.where(falls, factor, 1))
+
+
+def _anywhere(number: Array) -> Any:
+    """A number that may meet arrays of other devices, if its value is known."""
+    return number if isinstance(number, Tracer) else jax.device_get(number)
 
 
 def _fan_in_grows(spec: WeightSpec, triple: Triple) -> bool:
