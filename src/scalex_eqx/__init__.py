@@ -6,8 +6,10 @@ from ._convert import convert as convert
 from ._export import check_laws as check_laws, export_laws as export_laws
 from ._fingerprint import fingerprint as fingerprint
 from ._parameterize import (
+    freeze as freeze,
     parameterize as parameterize,
     parameterize_model as parameterize_model,
+    unfreeze as unfreeze,
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
 from ._spec import WeightSpec as WeightSpec

@@ -20,6 +20,8 @@ class Section(StrEnum):
     mismatch = "docs/weights.md#gradients-of-another-model"
     no_factor = "docs/weights.md#a-factor-that-is-no-number"
     decay_mode = "docs/optimizers.md#weight-decay"
+    make = "docs/foreign.md#a-function-that-asks-for-values"
+    values = "docs/foreign.md#a-trained-model"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"
     checkpoint = "docs/checkpoints.md#a-checkpoint-of-another-model"
     damaged = "docs/checkpoints.md#a-damaged-file"
@@ -32,6 +34,12 @@ class Section(StrEnum):
 def see(section: Section) -> str:
     """The last line of an error's message."""
     return f"{_SEE}{section}"
+
+
+def extended(error: str, remedy: str) -> str:
+    """An error's message with one more remedy, in front of its last line."""
+    text, mark, section = error.partition(_SEE)
+    return f"{text}{remedy}{mark}{section}"
 
 
 def listed(heading: str, errors: Iterable[str]) -> str:

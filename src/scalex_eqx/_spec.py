@@ -1,11 +1,16 @@
 import dataclasses
 import threading
 import weakref
+from collections.abc import Callable
 from fractions import Fraction
 from typing import ClassVar
 
 from ._pages import Section, see
-from .theory import Parameterization, Role, gradient_exponents
+from .theory import Parameterization, Role, gradient_exponents, mean_field, mup, ntk, standard
+
+_LAWS = (standard, ntk, mup, mean_field)
+# Those that a name is enough for.
+_NAMED = {law.name: law for own in _LAWS for law in (own, own.tied())}
 
 
 class _Interned(type):
@@ -99,6 +104,32 @@ class WeightSpec(metaclass=_Interned):
 
     def __reduce__(self):
         return WeightSpec, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+
+    def __repr__(self) -> str:
+        law = self.parameterization
+        own = "" if law is None or law == _NAMED.get(law.name) else f", {law!r}"
+        return f"WeightSpec({self.summary(repr)}{own})"
+
+    def summary(self, number: Callable[[float], str] = "{:.4g}".format) -> str:
+        """What is known, in a few words: `(out, in), hidden, mup, r=4`.
+
+        **Arguments:**
+
+        - `number`: writes the `std`; with four digits unless another is given.
+        """
+        axes = range(-len(self.fan_in) - len(self.fan_out), 0)
+        names = ["in" if axis in self.fan_in else "out" for axis in axes]
+        known = {
+            f"({', '.join(names)}{',' * (len(names) == 1)})": True,
+            f"{self.role}": self.role is not None,
+            "incomplete": not self.is_complete,
+            f"{self.parameterization and self.parameterization.name}": self.is_complete,
+            f"r={self.width_ratio}": self.width_ratio is not None,
+            f"std={self.std if self.std is None else number(self.std)}": self.std is not None,
+            f"factor={self.factor_exponent}": self.factor_exponent != 0,
+            "frozen": self.frozen,
+        }
+        return ", ".join(words for words, is_said in known.items() if is_said)
 
     @property
     def is_complete(self) -> bool:

@@ -15,6 +15,8 @@ from ._spec import WeightSpec
 
 _Value = TypeVar("_Value")
 
+_ONE_LINE = 10_000
+
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Weight(Generic[_Value]):
@@ -44,6 +46,18 @@ class Weight(Generic[_Value]):
         @no_type_check
         def __class_getitem__(cls, hint):
             return _CheckedWeight.of(hint)
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self, width=_ONE_LINE)
+
+    def __pdoc__(self, **kwargs: Any) -> Any:
+        # What Equinox prints models with asks for this; it is there where Equinox is.
+        import wadler_lindig as wl
+
+        if not isinstance(self.spec, WeightSpec):
+            return None
+        value = wl.pdoc(self.value, **kwargs)
+        return wl.TextDoc("Weight(") + value + wl.TextDoc(f", {self.spec.summary()})")
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError(not_an_array("arithmetic"))

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Collection
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
@@ -11,6 +11,7 @@ from .._weight import is_weight
 from ..theory import Parameterization
 from ._assign import Options
 from ._law import give_law
+from ._make import built, shapes
 from ._nodes import find_nodes
 from ._select import Choices, Key
 
@@ -64,8 +65,9 @@ def parameterize(
     - `factors`: the exponents $f$ of factors $r^{-f}$ in the forward pass of some arrays, such as
         `"1/2"` for attention's queries where the heads' dimension grows. They leave the initial
         values and the exponents $a$ and $b$ alone.
-    - `frozen`: the arrays that are not trained. They stay as `make` drew them and get the role
-        `buffer`.
+    - `frozen`: the arrays that are not trained. Their initial values and multipliers are those of
+        trained ones. One that has no law, and of which no other option says anything, stays as
+        `make` drew it and gets the role `buffer`, as does one in a layer that normalises it.
     - `probe_width`: a second width at which `make` works, other than the base width; twice the
         base width by default.
     - `force`: whether `roles` may contradict the shapes.
@@ -80,7 +82,8 @@ def parameterize(
     **Returns:** the model. Works under `jit`, and under `vmap` over the keys.
 
     **Raises:** `ValueError` if the widths are not positive integers, the parameterization is not
-    stable at initialisation, the three models don't have the same arrays, or there are none; and,
+    stable at initialisation, `make` asks for the values of arrays that it has drawn, the three
+    models don't have the same arrays, or there are none; and,
     listing every offending path, if an array's role cannot be inferred, an axis grows at another
     rate than the width, a stack axis grows, a given or declared role contradicts the shapes, a
     `Weight` that needs a `std` has none or is completed already, a shared weight has uses without
@@ -94,12 +97,13 @@ def parameterize(
             f"probe_width and base_width are both {base_width}; which axes grow can only be seen "
             f"from two different widths{see(Section.width)}"
         )
-    base = eqx.filter_eval_shape(make, base_width)
-    probe = eqx.filter_eval_shape(make, probe_width)
-    if width != base_width and not all(is_weight(n.leaf) for n in find_nodes(base).values()):
-        base = make(base_width)
+    # Arrays first: what make keeps from its first call are then no traces.
+    model = base = built(make, width)
+    if width != base_width:
+        declared = all(is_weight(node.leaf) for node in find_nodes(model).values())
+        base = (shapes if declared else built)(make, base_width)
     return give_law(
-        (base, probe, make(width)),
+        (base, shapes(make, probe_width), model),
         (f"at width {base_width}", f"at width {probe_width}", f"at width {width}"),
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
@@ -118,38 +122,60 @@ def parameterize_model(
     factors: Choices | None = None,
     frozen: Frozen | None = None,
     force: bool = False,
+    values: Literal["keep", "rescale"] | None = None,
 ) -> PyTree:
     r"""A model that is there already, with the scaling law of every trainable array.
 
     It does what [`scalex_eqx.parameterize`][] does, for a model that no function of the width
-    makes. The width ratio $r$ is the rate at which axes grow from `base` to `model`.
+    makes. The width ratio $r$ is the rate at which axes grow from `base` to `model`. What becomes
+    of the values has to be said:
 
-    The initial spread $\sigma$ is measured if `base` holds arrays. If it holds shapes, the
-    values of `model` are taken to be drawn with the usual spread: $1 / \sqrt{\text{fan-in}}$
-    where the fan-in grows, and one that does not depend on the width elsewhere. Under the
-    standard parameterization they then stay as they are.
+    $$w = r^{a + f}\, W \quad\text{with `values="keep"`}, \qquad
+    w \sim \sigma\, r^{-b} \quad\text{with `values="rescale"`}.$$
+
+    `"keep"` is for a model that has been trained: each effective weight stays what the array $W$
+    is, so that the model computes what it did, up to rounding, whatever the parameterization.
+    Learning rates, epsilon and decay follow the law from there on. A `std` is dropped: the values
+    are no draw any more.
+
+    `"rescale"` is for a fresh model. The initial spread $\sigma$ is measured if `base` holds
+    arrays. If it holds shapes, the values of `model` are taken to be drawn with the usual spread:
+    $1 / \sqrt{\text{fan-in}}$ where the fan-in grows, and one that does not depend on the width
+    elsewhere. Under the standard parameterization they then stay as they are.
 
     **Arguments:**
 
-    - `model`: the model, freshly initialised.
+    - `model`: the model, trained or freshly initialised.
     - `base`: the same model at the base width; arrays, or their shapes as `jax.eval_shape`
         returns them. Any `Weight` in it has the spec that it has at that width.
     - `probe`: the same at another width than the base width, which may be `model` itself.
     - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
     - `roles`, `layouts`, `factors`, `frozen`, `force`: as for `parameterize`.
+    - `values`: `"keep"` or `"rescale"`; has to be given.
 
     **Returns:** the model.
 
-    **Raises:** `ValueError` as `parameterize` does, and if axes grow at different rates or
-    nothing grows from `base` to `probe`.
+    **Raises:** `ValueError` as `parameterize` does, if `values` is not given, and if axes grow at
+    different rates or nothing grows from `base` to `probe`.
     """
+    _check_values(values)
     return give_law(
         (base, probe, model),
         ("in base", "in probe", "in the model"),
         None,
         parameterization,
-        Options(roles, layouts, factors, frozen, force),
+        Options(roles, layouts, factors, frozen, force, keep_values=values == "keep"),
     )
+
+
+def _check_values(values: Any) -> None:
+    if values not in ("keep", "rescale"):
+        raise ValueError(
+            f'values is {values!r}; say what becomes of the model\'s values: "keep" leaves what a '
+            "trained model computes as it is, and divides each stored value by its multiplier; "
+            '"rescale" takes them for a fresh draw, and gives each array the spread that the law '
+            f"asks for{see(Section.values)}"
+        )
 
 
 def _check_is_function(make: Any) -> None:

@@ -1,21 +1,22 @@
 """Axes and role of each array of a model: chosen, declared, known or inferred."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._pages import Section, see
+from .._pages import Section, extended, see
 from .._spec import WeightSpec
 from .._weight import is_weight, path_string
 from ..theory import Role
 from ..theory._rational import exact
 from ._growth import role_from_shapes
-from ._layouts import PATH, Layout, fan_axes, inferred_layout, known_layout, parse_layout
+from ._layouts import inferred_layout, known_layout, parse_layout
 from ._nodes import Node, Path
+from ._readings import Layout, fan_axes
 from ._select import Choices, as_choices, select
 
 
@@ -28,16 +29,22 @@ class Options:
     factors: Choices | None
     frozen: Any
     force: bool
+    keep_values: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """The options, resolved: what they say of each path. A frozen array has the role `buffer`."""
+    """The options, resolved: what they say of each path."""
 
     roles: Mapping[Path, Role]
     layouts: Mapping[Path, Layout]
     factors: Mapping[Path, Fraction]
+    frozen: Set[Path]
     force: bool
+
+    def speaks_of(self, path: Path) -> bool:
+        """Whether an option says something of the path's law."""
+        return path in self.roles or path in self.layouts or path in self.factors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +68,12 @@ def choose(
     **Returns:** the choices, and everything that is wrong with them.
     """
     both = {**nodes, **uses}
-    frozen, frozen_errors = select("frozen", as_choices("frozen", options.frozen), nodes, bool)
+    frozen, frozen_errors = select("frozen", as_choices("frozen", options.frozen), both, bool)
     roles, role_errors = select("roles", options.roles, both, _parse_role)
     layouts, layout_errors = select("layouts", options.layouts, both, parse_layout)
     factors, factor_errors = select("factors", options.factors, nodes, _parse_factor)
     errors = [*frozen_errors, *role_errors, *layout_errors, *factor_errors]
-    for path in frozen:
-        if roles.get(path, Role.buffer) is not Role.buffer:
-            errors.append(
-                f"{path_string(path)}: frozen, so that it has no scaling law, but roles says "
-                f"{roles[path]}; drop either"
-            )
-    roles |= dict.fromkeys(frozen, Role.buffer)
-    return Chosen(roles, layouts, factors, options.force), errors
+    return Chosen(roles, layouts, factors, frozen.keys(), options.force), errors
 
 
 def assign(
@@ -87,21 +87,50 @@ def assign(
         raise ValueError(
             "a Weight in one of the models and an array in another; make it the same in all"
         )
-    given = chosen.roles.get(path)
-    declared = _declared(triple.wanted.leaf)
-    if Role.buffer in (given, declared and declared.role):
+    declared, frozen = _declared(triple.wanted.leaf), path in chosen.frozen
+    is_buffer = Role.buffer in (chosen.roles.get(path), declared and declared.role)
+    if is_buffer or (frozen and _normaliser(triple.wanted)):
         if path in chosen.factors:
             raise ValueError("not trained, so that it has no scaling law, but factors gives it one")
-        return dataclasses.replace(declared or WeightSpec((), ()), role=Role.buffer)
+        return _buffer(declared)
+    try:
+        spec = _with_role(path, triple, declared, chosen, (probe_ratio, ratio))
+    except ValueError as error:
+        if not frozen:
+            raise
+        if declared is None and not chosen.speaks_of(path):
+            # Nobody says what its axes are, and it is to be left alone.
+            return _buffer(None)
+        remedy = '; or give it the role "buffer", which leaves it as it is, without a law'
+        raise ValueError(extended(str(error), remedy)) from None
+    return dataclasses.replace(spec, frozen=spec.frozen or frozen)
+
+
+def _buffer(declared: WeightSpec | None) -> WeightSpec:
+    return dataclasses.replace(declared or WeightSpec((), ()), role=Role.buffer, frozen=False)
+
+
+def _with_role(
+    path: Path,
+    triple: Triple,
+    declared: WeightSpec | None,
+    chosen: Chosen,
+    ratios: tuple[Fraction, Fraction],
+) -> WeightSpec:
+    """The spec of an array that has a law."""
     if jnp.issubdtype(triple.wanted.array.dtype, jnp.complexfloating):
         raise ValueError(
             "a complex array, for which the update rules are not made; keep real and imaginary "
             "part apart, or freeze it"
         )
-    _check_not_normalised(triple.wanted)
-    layout = chosen.layouts.get(path)
+    if norm := _normaliser(triple.wanted):
+        raise ValueError(
+            f"in an equinox.nn.{norm}, which normalises the weight, so that its spread is not its "
+            "own; use the layer without it, or freeze its arrays"
+        )
+    given, layout = chosen.roles.get(path), chosen.layouts.get(path)
     if declared is None:
-        spec = _undeclared(path, triple, layout, given)
+        spec = _undeclared(path, triple, layout, given, ratios)
     elif layout is None or fan_axes(layout) == (declared.fan_in, declared.fan_out):
         spec = declared
     else:
@@ -109,7 +138,7 @@ def assign(
             f"layouts gives {layout}, but this is a Weight that declares fan_in {declared.fan_in} "
             f"and fan_out {declared.fan_out} itself; drop the entry"
         )
-    role = role_from_shapes(spec, triple.shapes, probe_ratio, ratio)
+    role = role_from_shapes(spec, triple.shapes, *ratios)
     role = _checked_role(role, given, spec.role, triple, chosen.force)
     factor = chosen.factors.get(path, spec.factor_exponent)
     return dataclasses.replace(spec, role=role, factor_exponent=factor)
@@ -129,13 +158,17 @@ def _declared(leaf: Any) -> WeightSpec | None:
     return leaf.spec
 
 
-def _undeclared(path: Path, triple: Triple, layout: Layout | None, role: Role | None) -> WeightSpec:
+def _undeclared(
+    path: Path,
+    triple: Triple,
+    layout: Layout | None,
+    role: Role | None,
+    ratios: tuple[Fraction, Fraction],
+) -> WeightSpec:
     base, probe, _ = triple.shapes
     layout = known_layout(triple.wanted) if layout is None else layout
-    try:
-        layout = inferred_layout(base, probe, role) if layout is None else layout
-    except ValueError as error:
-        raise ValueError(str(error).replace(PATH, path_string(path))) from None
+    if layout is None:
+        layout = inferred_layout(path_string(path), triple.shapes, ratios, role)
     if len(layout) > min(len(base), len(probe)):
         raise ValueError(
             f"the layout {layout} is for at least {len(layout)} axes, but the shapes are "
@@ -168,13 +201,11 @@ def _checked_role(
     return role
 
 
-def _check_not_normalised(node: Node) -> None:
-    for parent, _ in node.parents:
-        if isinstance(parent, eqx.nn.WeightNorm | eqx.nn.SpectralNorm):
-            raise ValueError(
-                f"in an equinox.nn.{type(parent).__name__}, which normalises the weight, so that "
-                "its spread is not its own; use the layer without it, or freeze its arrays"
-            )
+def _normaliser(node: Node) -> str | None:
+    """The name of a module around the node that normalises weights."""
+    norms = (eqx.nn.WeightNorm, eqx.nn.SpectralNorm)
+    found = (type(parent).__name__ for parent, _ in node.parents if isinstance(parent, norms))
+    return next(found, None)
 
 
 def _parse_role(value: Any) -> Role:

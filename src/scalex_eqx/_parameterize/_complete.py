@@ -3,9 +3,11 @@
 import dataclasses
 import math
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 from .._spec import WeightSpec
@@ -16,7 +18,12 @@ from ._spread import resized, respread, size, spread
 
 
 def complete(
-    triple: Triple, spec: WeightSpec, parameterization: Parameterization, ratio: Fraction
+    triple: Triple,
+    spec: WeightSpec,
+    parameterization: Parameterization,
+    ratio: Fraction,
+    *,
+    keep: bool,
 ) -> Weight:
     """The weight with its law.
 
@@ -25,13 +32,24 @@ def complete(
     - `triple`: what `make` returned for it.
     - `spec`: its axes and its role.
     - `parameterization`, `ratio`: whose exponents hold, and the width ratio $r$.
+    - `keep`: whether the effective weight is to be what the array is now.
     """
     spec = dataclasses.replace(spec, parameterization=parameterization, width_ratio=ratio)
     if spec.role is Role.buffer:
         return Weight(triple.wanted.array, spec)
+    if keep:
+        return _kept(triple.wanted.array, spec)
     if is_weight(triple.wanted.leaf):
         return _with_declared_spread(triple, spec)
     return Weight(_with_measured_spread(triple, spec), spec)
+
+
+def _kept(value: Any, spec: WeightSpec) -> Weight:
+    """The weight whose effective value is `value`."""
+    # What has been trained is no draw any more.
+    spec = dataclasses.replace(spec, std=None)
+    # In the value's own dtype, so that the forward pass multiplies by the very same number.
+    return Weight(value if spec.multiplier == 1.0 else jnp.asarray(value) / spec.multiplier, spec)
 
 
 def _with_declared_spread(triple: Triple, spec: WeightSpec) -> Weight:
@@ -74,7 +92,7 @@ def _like_base(value: Array, base: Array, spec: WeightSpec) -> Array:
     measure = size if is_matrix else spread
     drawn = measure(value)
     # Where nothing varies nothing is changed, whatever the factor.
-    factor = measure(base) / jnp.where(drawn > 0, drawn, 1)
+    factor = _anywhere(measure(base)) / jnp.where(drawn > 0, drawn, 1)
     if is_matrix:
         return resized(value, spec.scale(spec.spread_exponent) * factor)
     # Of biases and gains the law asks for one spread at all widths. Either they have it as they
@@ -83,6 +101,11 @@ def _like_base(value: Array, base: Array, spec: WeightSpec) -> Array:
     ratio = float(spec.width_ratio or 1)
     falls = jnp.abs(jnp.log(jnp.where(factor > 0, factor, 1))) > abs(math.log(ratio)) / 4
     return respread(value, jnp.where(falls, factor, 1))
+
+
+def _anywhere(number: Array) -> Any:
+    """A number that may meet arrays of other devices, if its value is known."""
+    return number if isinstance(number, Tracer) else jax.device_get(number)
 
 
 def _fan_in_grows(spec: WeightSpec, triple: Triple) -> bool:

@@ -24,7 +24,7 @@ from ._assign import Options, Triple, assign, choose
 from ._complete import complete
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
-from ._shared import Use, find_uses, tied_getters
+from ._shared import Use, find_uses, half_named, tied_getters
 
 _OBJECTS = {law.name: law.name for law in (standard, ntk, mup, mean_field)}
 
@@ -60,21 +60,24 @@ def give_law(
     )
     roles = {path: spec.role for path, spec in specs.items() if spec.role}
     tied, tie_errors = tied_getters(uses, roles)
-    errors += tie_errors
+    errors += [*tie_errors, *half_named(uses, chosen.frozen)]
     if ties or tied:
         errors += _other_readouts(path for path in nodes if roles.get(path) is Role.readout)
         parameterization = parameterization.tied()
 
     completed: dict[Path, Any] = _each(
-        lambda path, triple: complete(triple, specs[path], parameterization, ratios[1]),
+        lambda path, triple: complete(
+            triple, specs[path], parameterization, ratios[1], keep=options.keep_values
+        ),
         {path: triple for path, triple in nodes.items() if path in specs},
         errors,
     )
     if errors:
         raise ValueError(listed("parameterize cannot give every weight a law:", errors))
-    factor = _tie_factor(parameterization, ratios[1])
+    factor = 1.0 if options.keep_values else _tie_factor(parameterization, ratios[1])
     for path, tie in ties.items():
-        completed[path] = Tie(tie.base.leaf.factor * factor)
+        own = tie.wanted if options.keep_values else tie.base
+        completed[path] = Tie(own.leaf.factor * factor)
     for path, getter in tied.items():
         completed[path] = dataclasses.replace(getter, factor=factor)
     return _replaced(models[2], completed)

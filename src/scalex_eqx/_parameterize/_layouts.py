@@ -1,18 +1,15 @@
 """Which axes of an array are summed over and which are produced."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
 
-from .._pages import Section, see
 from .._weight import path_string
 from ..theory import Role
 from ._nodes import Node
-
-Layout = tuple[str, ...]
-
-PATH = "<path>"
+from ._readings import Layout, Shapes, ambiguous, growing_axes, readings
 
 _MATRIX: Layout = ("out", "in")
 _VECTOR: Layout = ("out",)
@@ -60,67 +57,36 @@ def known_layout(node: Node) -> Layout | None:
     return None
 
 
-def inferred_layout(base: tuple[int, ...], probe: tuple[int, ...], role: Role | None) -> Layout:
-    """The layout that two shapes of an array of an unknown module leave no choice about.
+def inferred_layout(
+    path: str, shapes: Shapes, ratios: tuple[Fraction, Fraction], role: Role | None
+) -> Layout:
+    """The layout that the shapes of an array of an unknown module leave no choice about.
 
-    **Raises:** `ValueError` with the candidates, `PATH` standing for the array's path, if there
-    are several and `role` picks none.
+    **Arguments:**
+
+    - `path`, `shapes`: of the array; the shapes at the base, the probe and the wanted width.
+    - `ratios`: of the probe and of the wanted width to the base width.
+    - `role`: the one that is given, if any.
+
+    **Raises:** `ValueError` with what is accepted, if there are several layouts and `role` picks
+    none.
     """
+    base, probe, _ = shapes
     if len(base) != len(probe):
         raise ValueError(
             f"the shapes {base} at the base width and {probe} at the probe width have different "
             "numbers of axes"
         )
-    axes = len(base)
-    growing = [axis - axes for axis in range(axes) if base[axis] != probe[axis]]
+    axes, growing = len(base), growing_axes(base, probe)
     if axes <= 1 or not growing:
         return _VECTOR * axes
     if axes == 2 and len(growing) == 2:
         return _MATRIX
-    candidates = _candidates(growing[0]) if axes == 2 else {}
-    if role is not None and role in candidates:
-        return candidates[role]
-    raise ValueError(_ambiguous(base, probe, growing, candidates))
-
-
-def _candidates(growing: int) -> dict[Role, Layout]:
-    """The roles that a matrix may have of which one axis grows."""
-    if growing == -1:
-        return {
-            Role.embedding: ("in", "out"),
-            Role.readout: ("out", "in"),
-            Role.vector: _VECTOR,
-        }
-    return {Role.embedding: ("out", "in"), Role.readout: ("in", "out")}
-
-
-def _ambiguous(
-    base: tuple[int, ...],
-    probe: tuple[int, ...],
-    growing: list[int],
-    candidates: dict[Role, Layout],
-) -> str:
-    what = {Role.embedding: "an embedding", Role.readout: "a readout"}
-    if candidates:
-        remedy = "it is " + ", or ".join(
-            f"{what.get(role, 'a stack of vectors')} with {_entry(layout)}"
-            for role, layout in candidates.items()
-        )
-    else:
-        remedy = (
-            'name its last axes, "in" if summed over and "out" if produced, with '
-            f"{_entry(_MATRIX)} for matrices that are stacked along the axes in front"
-        )
-    return (
-        f"shape {base} at the base width and {probe} at the probe width; its role cannot be told "
-        f"from the growth of {', '.join(f'axis {axis}' for axis in growing)} alone: {remedy}"
-        f"{see(Section.unknown_role)}"
-    )
-
-
-def _entry(layout: Layout) -> str:
-    names = ", ".join(f'"{axis}"' for axis in layout)
-    return f'layouts={{"{PATH}": ({names}{"," * (len(layout) == 1)})}}'
+    if axes == 2:
+        for reading in readings(axes, growing):
+            if reading.role is role:
+                return reading.layout
+    raise ValueError(ambiguous(path, shapes, ratios, role))
 
 
 def parse_layout(value: Any) -> Layout:
@@ -130,11 +96,3 @@ def parse_layout(value: Any) -> Layout:
             f'{value!r} is no layout; expected the names of the last axes, such as ("out", "in")'
         )
     return tuple(value)
-
-
-def fan_axes(layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The fan-in and fan-out axes, counted from the end."""
-    last = range(-len(layout), 0)
-    named = list(zip(last, layout, strict=True))
-    fan_in = tuple(axis for axis, name in named if name == "in")
-    return fan_in, tuple(axis for axis, name in named if name == "out")

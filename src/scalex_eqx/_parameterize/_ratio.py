@@ -14,14 +14,20 @@ from ._nodes import Path
 def infer_ratios(triples: Mapping[Path, Triple], chosen: Chosen) -> tuple[Fraction, Fraction]:
     """The ratios of the probe and of the wanted width to the base width.
 
+    A frozen array may have none, and is asked only if no other array grows.
+
     **Raises:** `ValueError` if axes grow at different rates, or if nothing grows from the base to
     the probe width.
     """
-    shapes = {
-        path_string(path): triple.shapes
+    lawful = {
+        path: triple
         for path, triple in triples.items()
         if chosen.roles.get(path) is not Role.buffer
     }
+    trained = {path: x for path, x in lawful.items() if path not in chosen.frozen}
+    grows = any(triple.base.array.shape != triple.probe.array.shape for triple in trained.values())
+    asked = trained if grows else lawful
+    shapes = {path_string(path): triple.shapes for path, triple in asked.items()}
     probe = _ratio("probe", {path: (base, other) for path, (base, other, _) in shapes.items()})
     if probe == 1:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Weights that `equinox.nn.Shared` uses a second time."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import equinox as eqx
@@ -163,6 +163,18 @@ def tied_getters(
                 "stay in the embedding's place"
             )
     return tied, errors
+
+
+def half_named(uses: Mapping[Path, Use], frozen: Set[Path]) -> list[str]:
+    """An error for each second use among `frozen` that is computed from what is not."""
+    return [
+        f"{path_string(path)}: frozen or unfrozen, but equinox.nn.Shared computes it from "
+        f"{', '.join(sorted(map(path_string, others)))}, which is not; name that as well, or "
+        "neither"
+        for path, use in uses.items()
+        if path in frozen
+        and (others := {source for source in use.sources if not {source, source[:-1]} & frozen})
+    ]
 
 
 def _role(roles: Mapping[Path, Role], source: Path) -> Role | None:

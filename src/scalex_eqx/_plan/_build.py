@@ -120,6 +120,7 @@ def _row(
         intended,
         _spread(weight.value),
         **_step(path, spec, weight.value.dtype, rules),
+        is_trained=spec.is_trained,
     )
 
 

@@ -30,6 +30,7 @@ class PlanRow:
         `"traced"` if it isn't known, else empty.
     - `weight_decay`: the share of the weight that a step takes away, at the peak of schedules;
         `None` if it isn't known.
+    - `is_trained`: whether it is neither a `buffer` nor frozen; what is not has no step.
     """
 
     path: str
@@ -45,6 +46,7 @@ class PlanRow:
     eps: float | None
     eps_note: str
     weight_decay: float | None
+    is_trained: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,10 +52,9 @@ def _notes(plan: "Plan") -> list[str]:
 
 
 def _cells(row: "PlanRow") -> tuple[str, ...]:
-    is_trained = row.role != "buffer"
     return (
         row.path,
-        row.role,
+        row.role if row.is_trained or row.role == "buffer" else f"{row.role}, frozen",
         "x".join(map(str, row.shape)) or "scalar",
         short(row.multiplier),
         _known(row.intended_std, _NONE),
@@ -67,7 +66,7 @@ def _cells(row: "PlanRow") -> tuple[str, ...]:
                 _eps(row),
                 _NONE if row.weight_decay == 0 else _known(row.weight_decay),
             )
-            if is_trained
+            if row.is_trained
             else (_NONE,) * 4
         ),
     )

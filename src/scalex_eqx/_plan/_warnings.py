@@ -114,7 +114,7 @@ def _growth(trained: dict[str, Weight]) -> Iterator[str]:
 
 
 def _frozen(rows: tuple[PlanRow, ...], chain: list[Part], names: dict[str, str]) -> Iterator[str]:
-    frozen = [row.path for row in rows if row.role == Role.buffer]
+    frozen = [row.path for row in rows if not row.is_trained]
     foreign = [names.get(part.name, part.name) for part in chain if part.rule is None]
     if frozen and foreign:
         yield (

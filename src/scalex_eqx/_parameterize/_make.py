@@ -1,0 +1,82 @@
+"""Calling a user's function that makes a model of a given width."""
+
+import contextlib
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import equinox as eqx
+import jax.tree_util as jtu
+from jax.core import Tracer
+from jax.errors import JAXIndexError, JAXTypeError, UnexpectedTracerError
+from jaxtyping import PyTree
+
+from .._pages import Section, see
+
+Make = Callable[[int], PyTree]
+
+_NOT_THE_USERS = (
+    Path(__file__).parents[1],
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
+)
+
+
+def built(make: Make, width: int) -> PyTree:
+    """`make(width)`.
+
+    **Raises:** `ValueError` as `shapes` does, the first only while something is traced.
+    """
+    with _told(width):
+        model = make(width)
+        for leaf in jtu.tree_leaves(model):
+            if isinstance(leaf, Tracer):
+                # An operation on what has outlived its trace raises; of others nothing is left.
+                _ = leaf == leaf
+        return model
+
+
+def shapes(make: Make, width: int) -> PyTree:
+    """`make(width)` with shapes in place of arrays.
+
+    **Raises:** `ValueError` with the line of `make` that asks for the values of an array, or if
+    it uses arrays of an earlier call.
+    """
+    with _told(width):
+        return eqx.filter_eval_shape(make, width)
+
+
+@contextlib.contextmanager
+def _told(width: int) -> Iterator[None]:
+    """Says of an error that JAX raises in `make` where it is and what helps."""
+    try:
+        yield
+    except UnexpectedTracerError as error:
+        raise ValueError(
+            f"make({width}) uses arrays that it has made in an earlier call, of which only the "
+            "shapes were known then. A cache such as functools.lru_cache keeps them, or a variable "
+            f"outside of make. Draw anew in each call, or {_remedy()}"
+        ) from error
+    except (JAXTypeError, JAXIndexError) as error:
+        raise ValueError(
+            f"make({width}) asks for the values of an array of which only the shape is known"
+            f"{_line(error)}\nparameterize runs make at other widths for the shapes alone. Draw "
+            f"with jax.random and compute with jax.numpy in make, or {_remedy()}"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_the_users(Path(frame.filename))]
+    return f", in {own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else ""
+
+
+def _remedy() -> str:
+    return (
+        "build the models yourself and hand them to scalex_eqx.parameterize_model(model, base, "
+        f'probe, values="rescale", ...){see(Section.make)}'
+    )
+
+
+def _is_the_users(file: Path) -> bool:
+    return file.is_absolute() and not any(file.is_relative_to(room) for room in _NOT_THE_USERS)
