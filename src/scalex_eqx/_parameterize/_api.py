@@ -94,12 +94,8 @@ def parameterize(
             f"probe_width and base_width are both {base_width}; which axes grow can only be seen "
             f"from two different widths{see(Section.width)}"
         )
-    base = eqx.filter_eval_shape(make, base_width)
-    probe = eqx.filter_eval_shape(make, probe_width)
-    if width != base_width and not all(is_weight(n.leaf) for n in find_nodes(base).values()):
-        base = make(base_width)
     return give_law(
-        (base, probe, make(width)),
+        _models(make, width, base_width, probe_width),
         (f"at width {base_width}", f"at width {probe_width}", f"at width {width}"),
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
@@ -150,6 +146,22 @@ def parameterize_model(
         parameterization,
         Options(roles, layouts, factors, frozen, force),
     )
+
+
+def _models(make: Callable[[int], PyTree], width: int, base: int, probe: int) -> Any:
+    """The model at the base, the probe and the wanted width.
+
+    Building it takes far longer than all that is done with it, under a trace above all: it is
+    built once for each width, and as shapes only where no values are needed.
+    """
+    wanted = make(width)
+    known = {width: wanted}
+    if base not in known:
+        measured = not all(is_weight(node.leaf) for node in find_nodes(wanted).values())
+        known[base] = make(base) if measured else eqx.filter_eval_shape(make, base)
+    if probe not in known:
+        known[probe] = eqx.filter_eval_shape(make, probe)
+    return known[base], known[probe], wanted
 
 
 def _check_is_function(make: Any) -> None:

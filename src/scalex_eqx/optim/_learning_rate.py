@@ -8,6 +8,7 @@ from jaxtyping import PyTree
 
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
 from ._rule import Rule
+from ._tree import traced_once
 
 
 class ScaleByLearningRateState(NamedTuple):
@@ -44,8 +45,9 @@ def scale_by_learning_rate(
             state = ScaleByLearningRateState(count, rule)
         else:
             rate = learning_rate
+        scaled = traced_once(lambda _, u: times(-rate, u))
         return jax.tree.map(
-            lambda u: times(-rate, u) if eqx.is_inexact_array(u) else u, updates
+            lambda u: scaled(None, u) if eqx.is_inexact_array(u) else u, updates
         ), state
 
     return optax.GradientTransformation(init, update)
