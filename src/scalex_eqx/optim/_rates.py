@@ -107,9 +107,12 @@ def scale_by_width(
         return width_factor if gamma is None else gamma * width_factor
 
     def scale(updates, _):
-        scaled = traced_once(lambda factor, u: times(factor, u))
+        scaled, known = traced_once(times), functools.cache(factor)
+        by_path = isinstance(rates, tuple)
         return without_frozen(
-            _map_with_path(lambda p, spec, u: scaled(factor(p, spec), u), updates)
+            _map_with_path(
+                lambda path, spec, u: scaled(known(path if by_path else "", spec), u), updates
+            )
         )
 
     return with_unannotated(stateless(rule, scale, lambda p: _check_paths(rates, p)), unannotated)

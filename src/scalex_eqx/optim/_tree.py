@@ -41,7 +41,7 @@ def traced_once(f: Callable[..., Any]) -> Callable[..., Any]:
     calls: dict[Any, Callable[..., Any]] = {}
 
     def call(key: Any, value: Any, *values: Any) -> Any:
-        if not isinstance(value, DynamicJaxprTracer):
+        if not isinstance(value, DynamicJaxprTracer) or isinstance(key, jax.Array):
             return f(key, value, *values)
         if key not in calls:
             calls[key] = jax.jit(functools.partial(f, key), inline=True)
