@@ -227,6 +227,9 @@ def require_complete(tree: PyTree) -> None:
     **Raises:** `ValueError` that lists the path of every floating-point array that stands
     outside a `Weight`, and of every `Weight` that `parameterize` has not completed.
     """
+    # Every part of a chain asks this at every trace; paths are only worth their time in an error.
+    if not any(map(_lacks_law, jtu.tree_leaves(tree, is_leaf=_is_weight_or_state))):
+        return
     leaves = jtu.tree_leaves_with_path(tree, is_leaf=_is_weight_or_state)
     bare = [path_string(p) for p, leaf in leaves if not is_weight(leaf) and is_trainable(leaf)]
     incomplete = [
@@ -246,6 +249,10 @@ def require_complete(tree: PyTree) -> None:
         )
     if problems:
         raise ValueError("; ".join(problems) + see(Section.no_law))
+
+
+def _lacks_law(leaf: Any) -> bool:
+    return not leaf.spec.is_complete if is_weight(leaf) else is_trainable(leaf)
 
 
 def _is_weight_or_state(node: Any) -> bool:

@@ -97,13 +97,8 @@ def parameterize(
             f"probe_width and base_width are both {base_width}; which axes grow can only be seen "
             f"from two different widths{see(Section.width)}"
         )
-    # Arrays first: what make keeps from its first call are then no traces.
-    model = base = built(make, width)
-    if width != base_width:
-        declared = all(is_weight(node.leaf) for node in find_nodes(model).values())
-        base = (shapes if declared else built)(make, base_width)
     return give_law(
-        (base, shapes(make, probe_width), model),
+        _models(make, width, base_width, probe_width),
         (f"at width {base_width}", f"at width {probe_width}", f"at width {width}"),
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
@@ -176,6 +171,23 @@ def _check_values(values: Any) -> None:
             '"rescale" takes them for a fresh draw, and gives each array the spread that the law '
             f"asks for{see(Section.values)}"
         )
+
+
+def _models(make: Callable[[int], PyTree], width: int, base: int, probe: int) -> Any:
+    """The model at the base, the probe and the wanted width.
+
+    Building it takes far longer than all that is done with it, under a trace above all: it is
+    built once for each width, and as shapes only where no values are needed. Arrays come first:
+    what `make` keeps from its first call are then no traces.
+    """
+    wanted = built(make, width)
+    known = {width: wanted}
+    if base not in known:
+        declared = all(is_weight(node.leaf) for node in find_nodes(wanted).values())
+        known[base] = (shapes if declared else built)(make, base)
+    if probe not in known:
+        known[probe] = shapes(make, probe)
+    return known[base], known[probe], wanted
 
 
 def _check_is_function(make: Any) -> None:

@@ -1,6 +1,7 @@
 """Value and spec of a weight once its role is known."""
 
 import dataclasses
+import functools
 import math
 from fractions import Fraction
 from typing import Any
@@ -83,22 +84,24 @@ def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
             "measured; take a larger base width, or wrap the array as Weight(array, "
             "WeightSpec(fan_in=..., fan_out=..., std=...))"
         )
-    return _like_base(value, jnp.asarray(base), spec)
-
-
-def _like_base(value: Array, base: Array, spec: WeightSpec) -> Array:
-    r"""`value` with the spread $\sigma r^{-b}$, $\sigma$ that of `base`."""
     is_matrix = spec.role in (Role.embedding, Role.hidden, Role.readout)
+    ratio = float(spec.width_ratio or 1)
+    return _like_base(value, jnp.asarray(base), spec.scale(spec.spread_exponent), ratio, is_matrix)
+
+
+# Compiled once for each shape: one operation after another takes many times as long.
+@functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
+def _like_base(value: Array, base: Array, scale: float, ratio: float, is_matrix: bool) -> Array:
+    r"""`value` with the spread $\sigma r^{-b}$, $\sigma$ that of `base`, $r^{-b}$ `scale`."""
     measure = size if is_matrix else spread
     drawn = measure(value)
     # Where nothing varies nothing is changed, whatever the factor.
     factor = _anywhere(measure(base)) / jnp.where(drawn > 0, drawn, 1)
     if is_matrix:
-        return resized(value, spec.scale(spec.spread_exponent) * factor)
+        return resized(value, scale * factor)
     # Of biases and gains the law asks for one spread at all widths. Either they have it as they
     # are drawn, and then chance and the forms of tables are not to be corrected, or they fall with
     # the square root of the width, as Equinox's biases do. What is nearer is taken.
-    ratio = float(spec.width_ratio or 1)
     falls = jnp.abs(jnp.log(jnp.where(factor > 0, factor, 1))) > abs(math.log(ratio)) / 4
     return respread(value, jnp.where(falls, factor, 1))
 

@@ -18,6 +18,7 @@ from ._numbers import (
     vanishes,
 )
 from ._rule import Rule
+from ._tree import traced_once
 
 
 class ScaleByLearningRateState(NamedTuple):
@@ -55,7 +56,8 @@ def scale_by_learning_rate(
             state = ScaleByLearningRateState(count, rule)
         else:
             rate = learning_rate
-        return jax.tree.map(lambda u: times(-rate, u) if is_trainable(u) else u, updates), state
+        scaled = traced_once(lambda _, u: times(-rate, u))
+        return jax.tree.map(lambda u: scaled(None, u) if is_trainable(u) else u, updates), state
 
     return checked(
         rule,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+import equinox as eqx
 import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, PyTree
@@ -25,7 +26,7 @@ from ..theory._rational import exact
 from ._numbers import Scalar, check_number, known_number, lost, times, vanishes
 from ._rule import Rule
 from ._stateless import stateless
-from ._tree import map_values, without_frozen
+from ._tree import traced_once, without_frozen
 from ._unannotated import Unannotated, with_unannotated
 
 
@@ -116,7 +117,13 @@ def scale_by_width(
                 _check_factor(path, factor(path, weight.spec), weight)
 
     def scale(updates, _):
-        return without_frozen(_map_with_path(lambda p, spec, u: times(factor(p, spec), u), updates))
+        scaled, known = traced_once(times), functools.cache(factor)
+        by_path = isinstance(rates, tuple)
+        return without_frozen(
+            _map_with_path(
+                lambda path, spec, u: scaled(known(path if by_path else "", spec), u), updates
+            )
+        )
 
     return with_unannotated(stateless(rule, scale, check, takes_complex=True), unannotated)
 
@@ -135,8 +142,9 @@ def _map_with_path(f: Callable[[str, WeightSpec, Array], Array], tree: PyTree) -
     """As `map_values`, with the path in front of the spec."""
 
     def on_leaf(path, leaf):
-        named = functools.partial(f, path_string(path))
-        return map_values(named, leaf) if is_weight(leaf) else leaf
+        if not (is_weight(leaf) and leaf.spec.is_trained and eqx.is_inexact_array(leaf.value)):
+            return leaf
+        return Weight(f(path_string(path), leaf.spec, leaf.value), leaf.spec)
 
     return jtu.tree_map_with_path(on_leaf, tree, is_leaf=is_weight)
 
