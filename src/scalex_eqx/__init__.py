@@ -1,5 +1,10 @@
 """Scaling laws that travel with the weights."""
 
+# First: a command that is stopped while the imports below run says so in one line.
+from . import _process as _process
+
+# isort: split
+
 from . import diagnostics as diagnostics, nn as nn, ops as ops, optim as optim, theory as theory
 from ._checkpoint import load as load, save as save
 from ._convert import convert as convert
@@ -10,6 +15,7 @@ from ._parameterize import (
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
 from ._spec import WeightSpec as WeightSpec
+from ._version import version as _version
 from ._weight import (
     Tie as Tie,
     Weight as Weight,
@@ -46,3 +52,5 @@ from .theory import (
     ntk as ntk,
     standard as standard,
 )
+
+__version__ = _version()
