@@ -18,7 +18,10 @@ SOURCE = Path(scalex_eqx.__file__).parent
 RANKS = {
     "_meant": 0,
     "_pages": 0,
+    "_process": 0,
+    "_version": 0,
     "theory": 0,
+    "_explain": 1,
     "_spec": 1,
     "_weight": 2,
     "_jaxpr": 2,
@@ -35,6 +38,7 @@ RANKS = {
     "": 9,
     "experiments": 10,
     "cli": 11,
+    "__main__": 12,
 }
 
 

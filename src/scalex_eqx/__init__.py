@@ -15,7 +15,7 @@ from ._parameterize import (
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
 from ._spec import WeightSpec as WeightSpec
-from ._version import version as _version
+from ._version import __version__ as __version__
 from ._weight import (
     Tie as Tie,
     Weight as Weight,
@@ -52,5 +52,3 @@ from .theory import (
     ntk as ntk,
     standard as standard,
 )
-
-__version__ = _version()

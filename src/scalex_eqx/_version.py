@@ -22,3 +22,6 @@ def _in_tree(path: Path) -> str:
         return str(project["version"]) if project["name"] == NAME else "unknown"
     except (OSError, ValueError, KeyError):
         return "unknown"
+
+
+__version__ = version()

@@ -21,6 +21,7 @@ from ..experiments import (
     parse_recipe,
     report,
 )
+from ..experiments._config import check_positive
 from ..experiments._data import check_parts
 from ..experiments._errors import in_shell, shown
 from ..experiments._lock import locked
@@ -102,8 +103,8 @@ class Transfer:
                 weight_decay=self.weight_decay,
             ),
         )
-        if self.at_once is not None and self.at_once < 1:
-            raise UsageError(f"--at-once is {self.at_once}; expected at least 1")
+        if self.at_once is not None:
+            check_positive(self, "at_once")
         if self.data is not None and not str(self.data).strip("."):
             raise UsageError("--data is empty or the current folder; name a file or a folder")
         corpus = load_corpus(self.data, vocabulary_size=self.vocabulary_size)
