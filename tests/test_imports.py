@@ -20,7 +20,10 @@ RANKS = {
     "_files": 0,
     "_meant": 0,
     "_pages": 0,
+    "_process": 0,
+    "_version": 0,
     "theory": 0,
+    "_explain": 1,
     "_spec": 1,
     "_weight": 2,
     "_jaxpr": 2,
@@ -38,6 +41,7 @@ RANKS = {
     "": 9,
     "experiments": 10,
     "cli": 11,
+    "__main__": 12,
 }
 
 

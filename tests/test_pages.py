@@ -11,16 +11,11 @@ import optax
 import pytest
 
 import scalex_eqx as sx
-from scalex_eqx._pages import Section, listed, see
+from scalex_eqx._explain import slug
+from scalex_eqx._pages import Section, listed, see, topic
 
 ROOT = Path(__file__).parents[1]
 KEY = jax.random.key(0)
-
-
-def slug(heading: str) -> str:
-    """The anchor that Python-Markdown's table of contents gives to a heading."""
-    kept = re.sub(r"[^\w\s-]", "", heading).strip().lower()
-    return re.sub(r"[-\s]+", "-", kept)
 
 
 def anchors(page: Path) -> set[str]:
@@ -65,7 +60,7 @@ def test_slugs_are_those_of_python_markdown():
 
 def test_each_section_is_named_once_and_last():
     errors = ["a: x" + see(Section.growth), "b: y", "c: z" + see(Section.growth)]
-    assert listed("heading:", errors) == f"heading:\n  a: x\n  b: y\n  c: z\nSee {Section.growth}"
+    assert listed("heading:", errors) == f"heading:\n  a: x\n  b: y\n  c: z{see(Section.growth)}"
 
 
 # Every error with a section, provoked.
@@ -182,7 +177,7 @@ def test_an_error_ends_with_its_section(
     with pytest.raises((ValueError, TypeError, AttributeError)) as caught:
         provoke(tmp_path)
     message = str(caught.value)
-    assert message.splitlines()[-1] == f"See {section}"
+    assert message.splitlines()[-1] == f"See `scalex explain {topic(section)}`, or {section}"
     assert message.count("See ") == 1
 
 
@@ -197,4 +192,4 @@ def test_several_problems_name_each_section_once():
     with pytest.raises(ValueError, match="cannot give every weight a law") as caught:
         scaled(make)
     sections = [line for line in str(caught.value).splitlines() if line.startswith("See ")]
-    assert sections == [f"See {Section.unknown_role}", f"See {Section.contradiction}"]
+    assert sections == [see(Section.unknown_role).strip(), see(Section.contradiction).strip()]

@@ -1,5 +1,10 @@
 """Scaling laws that travel with the weights."""
 
+# First: a command that is stopped while the imports below run says so in one line.
+from . import _process as _process
+
+# isort: split
+
 from . import diagnostics as diagnostics, nn as nn, ops as ops, optim as optim, theory as theory
 from ._checkpoint import load as load, save as save
 from ._convert import convert as convert
@@ -13,6 +18,7 @@ from ._parameterize import (
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
 from ._spec import WeightSpec as WeightSpec
+from ._version import __version__ as __version__
 from ._weight import (
     Tie as Tie,
     Weight as Weight,

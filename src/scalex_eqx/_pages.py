@@ -31,9 +31,14 @@ class Section(StrEnum):
     conversion = "docs/convert.md#what-is-refused"
 
 
+def topic(section: Section) -> str:
+    """What `scalex explain` calls a section."""
+    return section.name.replace("_", "-")
+
+
 def see(section: Section) -> str:
-    """The last line of an error's message."""
-    return f"{_SEE}{section}"
+    """The last line of an error's message: a command that needs no network, and the page."""
+    return f"{_SEE}`scalex explain {topic(section)}`, or {section}"
 
 
 def extended(error: str, remedy: str) -> str:

@@ -3,14 +3,19 @@ import re
 import shlex
 import sqlite3
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import scalex_eqx
+from scalex_eqx import _version
 from scalex_eqx.cli import _commands, _main
 from scalex_eqx.cli._commands import COMMANDS, run
 from scalex_eqx.experiments import parse_recipe
 
+ROOT = Path(__file__).parents[2]
 QUICK = ["--widths", "8", "16", "--head-dimension", "8", "--depth", "1", "--steps", "1"]
 
 
@@ -146,12 +151,39 @@ def test_the_commands_are_listed(monkeypatch, capsys, arguments):
     assert "Example:" not in text
 
 
-def test_the_version_is_that_of_the_package(monkeypatch, capsys):
-    assert scalex(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out == f"scalex_eqx {importlib.metadata.version('scalex_eqx')}\n"
+def test_the_version_is_that_of_the_package(capsys):
+    version = importlib.metadata.version("scalex_eqx")
+    assert scalex_eqx.__version__ == version
+    assert _main.command(["--version"]) == 0
+    assert capsys.readouterr().out == f"scalex_eqx {version}\n"
 
 
-def test_without_the_extra_one_line_says_what_is_missing(monkeypatch):
+def test_a_source_tree_that_is_not_installed_has_its_version(monkeypatch, tmp_path):
+    def not_installed(name):
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(_version.importlib.metadata, "version", not_installed)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert _version.version() == project["version"]
+    assert _version._in_tree(tmp_path / "pyproject.toml") == "unknown"
+    other = tmp_path / "other.toml"
+    other.write_text('[project]\nname = "another"\nversion = "9"\n')
+    assert _version._in_tree(other) == "unknown"
+
+
+@pytest.fixture
+def core_alone(monkeypatch):
     monkeypatch.setattr(_main.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"pip install 'scalex_eqx\[experiments\]'"):
-        _main.main()
+
+
+def test_without_the_extra_one_line_says_what_is_missing(core_alone, capsys):
+    assert _main.command(["transfer"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install 'scalex_eqx[experiments]'" in line
+
+
+def test_without_the_extra_errors_are_explained(core_alone, capsys):
+    assert _main.command(["explain", "no-law"]) == 0
+    assert capsys.readouterr().out.startswith("### A weight without its law\n")
+    assert _main.command(["explain", "no-such"]) == 2
+    assert "nothing is called 'no-such'; choose from arithmetic" in capsys.readouterr().err

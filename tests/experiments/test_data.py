@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from scalex_eqx.experiments import _data
 from scalex_eqx.experiments._data import (
     Corpus,
-    check_train,
+    check_parts,
     corpus_of_tokens,
     held_out_windows,
     load_corpus,
@@ -254,9 +254,9 @@ def test_too_little_text_for_a_window():
         held_out_windows(corpus, count=1, length=10)
     held_out_windows(corpus, count=1, length=9)
     with expect_error("numbers", "training part has 90 tokens", "needs 91", need):
-        check_train(corpus, length=90)
-    check_train(corpus, length=89)
+        check_parts(corpus, length=90)
+    check_parts(corpus, length=89)
     with expect_error("0 held-out windows", "at least 1"):
         held_out_windows(corpus, count=0, length=1)
     with expect_error("sequence length 0", "at least 1", "--sequence-length"):
-        check_train(corpus, length=0)
+        check_parts(corpus, length=0)

@@ -20,8 +20,10 @@ from ..experiments._config import (
     check_weight_decay,
     check_width,
 )
+from ..experiments._memory import bytes_of, check_runs
 from ..experiments._train import mean_loss
 from ..nn import Transformer
+from ._picture import check_picture, write_picture
 
 # A part of the text is enough for a few steps, and is part of the compiled program.
 _TOKENS = 1 << 20
@@ -82,6 +84,8 @@ class Measuring:
                 make, width=width, base_width=base_width, parameterization=recipe.law
             )
 
+        batch = self._batch(corpus.train)
+        self._check_memory(build, corpus.vocabulary_size)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("compiling")
 
@@ -93,7 +97,7 @@ class Measuring:
                     build,
                     mean_loss,
                     tx,
-                    self._batch(corpus.train),
+                    batch,
                     widths=self.widths,
                     seeds=self.seeds,
                     steps=self.steps,
@@ -101,6 +105,16 @@ class Measuring:
                 )
             except ValueError as error:
                 raise UsageError(str(error)) from None
+
+    def _check_memory(
+        self, build: Callable[[int, PRNGKeyArray], Transformer], vocabulary_size: int
+    ) -> None:
+        """Refuses, from shapes alone, a model that can't be held with what its training needs."""
+        width = max(self.widths)
+        model = jax.eval_shape(lambda: build(width, jax.random.key(0)))
+        # Gradient, two moments, and the logits of a batch.
+        logits = 4 * self.batch_size * self.sequence_length * vocabulary_size
+        check_runs(4 * bytes_of(model) + logits, 1, jax.devices()[:1], width=width)
 
     def _make(self, vocabulary_size: int, width: int, key: PRNGKeyArray) -> Transformer:
         return Transformer(
@@ -116,11 +130,12 @@ class Measuring:
         self, tokens: np.ndarray
     ) -> Callable[[PRNGKeyArray], tuple[Int[Array, "sequences length"]]]:
         length = self.sequence_length + 1
+        tokens = tokens[:_TOKENS]
         if len(tokens) <= length:
             raise UsageError(
                 f"--sequence-length is {self.sequence_length}, longer than the text; give more text"
             )
-        text = jnp.asarray(tokens[:_TOKENS].astype(np.int32))
+        text = jnp.asarray(tokens.astype(np.int32))
 
         def batch(key: PRNGKeyArray) -> tuple[Int[Array, "sequences length"]]:
             starts = jax.random.randint(key, (self.batch_size, 1), 0, len(text) - length + 1)
@@ -150,6 +165,7 @@ class Check(Measuring):
 
     def run(self, console: Console) -> int:
         """Prints what was found; returns the exit code."""
+        check_picture(self.picture)
         check = self.measured()
         self._show(check, console)
         return {"passes": 0, "rejected": 1, "inconclusive": 3}[check.verdict]
@@ -161,5 +177,4 @@ class Check(Measuring):
         else:
             console.print(str(check), soft_wrap=True, markup=False, highlight=False)
         if self.picture is not None:
-            self.picture.parent.mkdir(parents=True, exist_ok=True)
-            diagnostics.coordinate_figure(check).savefig(self.picture, dpi=130, format="png")
+            write_picture(diagnostics.coordinate_figure(check), self.picture)

@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,9 @@ import jax
 import tyro
 from rich.console import Console
 
+from .. import _process
 from ..experiments import (
+    Corpus,
     Setting,
     Sweep,
     UsageError,
@@ -19,11 +20,19 @@ from ..experiments import (
     parse_learning_rate,
     parse_recipe,
     report,
-    transfer,
 )
+from ..experiments._config import check_positive
+from ..experiments._data import check_parts
+from ..experiments._errors import in_shell, shown
+from ..experiments._lock import locked
+from ..experiments._report import check_report_files
+from ..experiments._transfer import train_missing
 from ._align import Align
+from ._arguments import check_words
 from ._check import Check
+from ._explain import Explain
 from ._exponents import Exponents
+from ._failure import explained, tell_traceback
 from ._help import description, filled, summary
 from ._plan import Plan
 from ._progress import ProgressBar
@@ -94,16 +103,25 @@ class Transfer:
                 weight_decay=self.weight_decay,
             ),
         )
-        if self.at_once is not None and self.at_once < 1:
-            raise UsageError(f"--at-once is {self.at_once}; expected at least 1")
+        if self.at_once is not None:
+            check_positive(self, "at_once")
         if self.data is not None and not str(self.data).strip("."):
             raise UsageError("--data is empty or the current folder; name a file or a folder")
         corpus = load_corpus(self.data, vocabulary_size=self.vocabulary_size)
+        check_parts(corpus, length=self.sequence_length)
         _use_all_cores()
         console.print(f"data: {corpus.name}, {len(corpus.tokens):,} tokens")
+        # Until the report is written: another sweep that starts would be the one reported on.
+        with locked(self.out):
+            self._train_and_report(sweep, corpus, console)
+
+    def _train_and_report(self, sweep: Sweep, corpus: Corpus, console: Console) -> None:
+        check_report_files(self.out)
         with ProgressBar(console) as bar:
-            store = transfer(sweep, corpus, self.out, bar, at_once=self.at_once)
-        _print_report(store, console)
+            store = train_missing(sweep, corpus, self.out, bar, at_once=self.at_once)
+        kept = f"all runs are kept; scalex report {in_shell(self.out)} writes the report"
+        with _process.keeping(kept):
+            _print_report(store, console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +146,7 @@ COMMANDS: dict[str, Any] = {
     "check": Check,
     "align": Align,
     "stress": Stress,
+    "explain": Explain,
 }
 
 Command: Any = Union[  # noqa: UP007
@@ -141,22 +160,19 @@ Command: Any = Union[  # noqa: UP007
 def run() -> int:
     """Parses the arguments, runs the command, and returns the exit code."""
     arguments = sys.argv[1:] or ["--help"]
-    if arguments == ["--version"]:
-        print(f"scalex_eqx {importlib.metadata.version('scalex_eqx')}")
-        return 0
-    command = _parsed(arguments)
-    console = Console()
     try:
-        return command.run(console) or 0
-    except (UsageError, OSError) as error:
-        print(f"scalex: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "scalex: interrupted; finished runs are stored, the same command goes on from there",
-            file=sys.stderr,
-        )
-        return 130
+        check_words(arguments)
+        # Brackets and colons of names are no markup.
+        code = _parsed(arguments).run(Console(markup=False, emoji=False)) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # Fails where the reader has gone, or the disk is full.
+        return code
+    except Exception as error:
+        tell_traceback(error)
+        code, line = explained(error)
+        if line:
+            print(line, file=sys.stderr)
+        return code
 
 
 def _parsed(arguments: Sequence[str]) -> Any:
@@ -185,7 +201,7 @@ def _parsed(arguments: Sequence[str]) -> Any:
 
 def _print_report(store: Path, console: Console) -> None:
     report(store, console)
-    folder = store if store.is_dir() else store.parent
+    folder = shown(store if store.is_dir() else store.parent)
     console.print(f"wrote {folder}/report.html, transfer.png and results.json")
 
 

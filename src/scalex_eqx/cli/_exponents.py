@@ -10,6 +10,8 @@ from rich.table import Table
 
 from .. import theory
 from ..experiments import UsageError
+from ..experiments._config import check_positive
+from ..experiments._numbers import parse_exponent
 from ..experiments._recipe import PARAMETERIZATIONS
 from ..theory import Alignment, Parameterization, Role, Solution
 from ..theory._family import families as FAMILIES
@@ -17,6 +19,7 @@ from ..theory._family import families as FAMILIES
 _ALIGNMENTS = {a.name: a for a in (theory.full_alignment, theory.no_alignment)}
 # So many columns of learning rates fit 80 characters.
 _COLUMNS = 6
+_DEEPEST = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +86,11 @@ class Exponents:
     def _solve(self) -> list[Cell]:
         if self.json and self.markdown:
             raise UsageError("--json and --markdown exclude each other; give one of them")
-        if self.depth < 1:
-            raise UsageError(f"--depth is {self.depth}; expected at least 1")
+        check_positive(self, "depth")
+        if self.depth > _DEEPEST:
+            raise UsageError(
+                f"--depth is {self.depth}; expected at most {_DEEPEST}: each layer is solved for"
+            )
         chosen = (
             [
                 _choose(name, PARAMETERIZATIONS, "--parameterizations")
@@ -111,11 +117,11 @@ def _parse_alignment(text: str) -> Alignment:
     if text in _ALIGNMENTS:
         return _ALIGNMENTS[text]
     try:
-        alpha, omega, u = map(Fraction, text.split(","))
-    except (ValueError, ZeroDivisionError):
+        alpha, omega, u = map(parse_exponent, text.split(","))
+    except ValueError:
         raise UsageError(
             f"--alignments has {text!r}; expected full, none, or three numbers alpha,omega,u "
-            "such as 0.8,0.5,1"
+            "such as 0.8,0.5,1, none beyond 10"
         ) from None
     # A decimal is a rounded number, and is read as one.
     return Alignment(text, *(x if "/" in text else float(x) for x in (alpha, omega, u)))

@@ -1,4 +1,5 @@
 import dataclasses
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,8 +9,11 @@ from rich.progress import track
 from .. import diagnostics
 from ..diagnostics import GradientKind, Headroom, Results, StressDtype
 from ..experiments import UsageError
+from ..experiments._data import check_fits
+from ..experiments._errors import shown
 from ..experiments._recipe import PARAMETERIZATIONS
 from ._gradient_sizes import BASE_WIDTH, HEAD_DIMENSION, gradient_sizes
+from ._picture import check_picture, write_picture
 from ._stress_tables import Found, print_differences, print_found, print_headroom, print_json
 
 _DEFAULT = (
@@ -63,7 +67,9 @@ class Stress:
         """Prints what was found; returns the exit code."""
         if self.compare is not None:
             return print_differences(console, *map(_read, self.compare))
-        names, gradients = self._names(), self._gradients()
+        names = self._names()
+        check_picture(self.picture)
+        gradients = self._gradients()
         found = {name: self._measured(name) for name in _watched(names)}
         judged = {
             name: diagnostics.stress_expectations(diagnostics.stress_rules[name], result)
@@ -79,9 +85,7 @@ class Stress:
             if self.width is not None:
                 print_headroom(console, nearest, self.width, self.parameterization)
         if self.picture is not None:
-            self.picture.parent.mkdir(parents=True, exist_ok=True)
-            figure = diagnostics.stress_figure(list(found.values()))
-            figure.savefig(self.picture, dpi=130, format="png")
+            write_picture(diagnostics.stress_figure(list(found.values())), self.picture)
         return int(any(not e.holds for one in judged.values() for e in one))
 
     def _measured(self, name: str) -> diagnostics.Stress:
@@ -139,10 +143,17 @@ def _nearest(found: Found, gradients: dict, width: int) -> dict[str, Headroom]:
 
 def _read(path: Path) -> Results:
     try:
+        # A pipe may never end, nor a device.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("it is not a file")
+        check_fits(path, path.stat().st_size)
         return Results.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(
-            f"--compare has {path}: {error.strerror}; name two files of scalex stress --json"
-        ) from None
-    except ValueError as error:
-        raise UsageError(f"--compare has {path}: {error}") from None
+        reason = error.strerror
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+    except (KeyError, TypeError, AttributeError):
+        reason = "it has no results in it"
+    raise UsageError(
+        f"--compare has {shown(path)}: {reason}; name two files of scalex stress --json"
+    )

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from ._errors import UsageError
 from ._recipe import Recipe, parse_recipe
 
+# Arrays are indexed, and steps counted, by 32 bits.
+LARGEST = 2**31 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -116,7 +119,7 @@ def parse_learning_rate(text: str, option: str = "--learning-rates") -> float:
     except (ValueError, OverflowError, ZeroDivisionError):
         rate = math.nan
     # Training is in float32, which keeps no positive number outside these limits.
-    if isinstance(rate, complex) or not 1e-37 < rate < 1e38:
+    if isinstance(rate, complex) or not 1e-37 < rate < 1e38 or not text.isascii():
         raise UsageError(f"{option} has {text!r}; expected positive numbers such as 0.004 or 2^-8")
     return rate
 
@@ -150,15 +153,28 @@ def _check_setting(sweep: Sweep) -> None:
 
 
 def check_positive(settings: object, *names: str) -> None:
-    """Refuses numbers below 1, by the options that they were given with."""
+    """Refuses numbers below 1 and sizes beyond 32 bits, by the options that gave them."""
     for name in names:
         value = getattr(settings, name)
+        option = f"--{name.replace('_', '-')}"
         if value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; expected at least 1")
+            raise UsageError(f"{option} is {value}; expected at least 1")
+        _check_size(f"{option} is", value)
+
+
+def _check_size(what: str, size: int) -> None:
+    if size > LARGEST:
+        raise UsageError(f"{what} {_abridged(size)}; expected at most {LARGEST}")
+
+
+def _abridged(number: int) -> str:
+    """Python refuses to write numbers of more than 4300 digits."""
+    return str(number) if abs(number) < 10**40 else "a number of more than 40 digits"
 
 
 def check_width(option: str, width: int, head_dimension: int) -> None:
     """Refuses a width that is no whole number of attention heads."""
+    _check_size(f"{option} has", width)
     if width < 1 or width % head_dimension:
         raise UsageError(
             f"{option} has {width}, which is not a positive multiple of --head-dimension "
@@ -170,7 +186,9 @@ def check_seeds(seeds: Sequence[int]) -> None:
     """Refuses numbers that no random key can be made of."""
     for seed in seeds:
         if not 0 <= seed < 2**31:
-            raise UsageError(f"--seeds has {seed}; expected whole numbers from 0 to 2147483647")
+            raise UsageError(
+                f"--seeds has {_abridged(seed)}; expected whole numbers from 0 to 2147483647"
+            )
 
 
 def check_weight_decay(weight_decay: float, recipes: Sequence[Recipe]) -> None:

@@ -16,7 +16,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from ._errors import UsageError
+from ._errors import UsageError, shown
+from ._memory import available, in_words
 
 BYTES = 256
 _LARGEST_VOCABULARY = 2**31 - 1
@@ -96,7 +97,7 @@ def load_corpus(source: Path | str | None, *, vocabulary_size: int | None = None
             return _token_corpus(path, vocabulary_size)
         if vocabulary_size is not None:
             raise UsageError(
-                f"data {path} is read as bytes, whose vocabulary size is {BYTES}, not "
+                f"data {shown(path)} is read as bytes, whose vocabulary size is {BYTES}, not "
                 f"{vocabulary_size}; leave out --vocabulary-size"
             )
         return _standard_library(path) if source is None else _text_corpus(path)
@@ -123,9 +124,10 @@ def held_out_windows(corpus: Corpus, *, count: int, length: int) -> np.ndarray:
     return held_out[starts[:, None] + np.arange(length + 1)].astype(np.int32)
 
 
-def check_train(corpus: Corpus, *, length: int) -> None:
-    """Raises `UsageError` unless the training part holds a window of `length + 1` tokens."""
+def check_parts(corpus: Corpus, *, length: int) -> None:
+    """Raises `UsageError` unless both parts hold a window of `length + 1` tokens."""
     _check_one_window(corpus, "training", len(corpus.train), length)
+    _check_one_window(corpus, "held-out", len(corpus.held_out), length)
 
 
 def _check_one_window(corpus: Corpus, part: str, available: int, length: int) -> None:
@@ -144,8 +146,8 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(
-            f"data {error.filename or path} cannot be read: {error.strerror}; expected {_KINDS}; "
-            "check the path and its permissions"
+            f"data {shown(error.filename or path)} cannot be read: {error.strerror}; expected "
+            f"{_KINDS}; check the path and its permissions"
         ) from error
 
 
@@ -154,10 +156,12 @@ def _standard_library(root: Path) -> Corpus:
         return name in _SKIPPED or name.startswith(_BUILD_SPECIFIC)
 
     paths = [path for path in _files_below(root, is_skipped) if path.suffix == ".py"]
+    check_fits(root, sum(path.stat().st_size for path in paths))
     texts = [text for text in map(Path.read_bytes, paths) if text]
     if not texts:
         raise UsageError(
-            f"this Python has no source of its standard library at {root}; name a text with --data"
+            f"this Python has no source of its standard library at {shown(root)}; name a "
+            "text with --data"
         )
     version = sysconfig.get_python_version()
     return _byte_corpus(texts, f"Python {version} standard library, {len(texts)} files")
@@ -166,30 +170,35 @@ def _standard_library(root: Path) -> Corpus:
 def _text_corpus(path: Path) -> Corpus:
     if path.is_dir():
         return _folder_corpus(path)
+    if path.is_file():
+        check_fits(path, path.stat().st_size)
     text = _read_text(path) if path.is_file() else None
     if text is None:
         raise UsageError(
-            f"data {path} is of a kind that cannot be read; expected {_KINDS}; convert it to "
-            "one of these"
+            f"data {shown(path)} is of a kind that cannot be read; expected {_KINDS}; convert it "
+            "to one of these"
         )
     if not text:
-        raise UsageError(f"data {path} is empty; expected text; name another file with --data")
-    return _byte_corpus([text], path.name)
+        raise UsageError(
+            f"data {shown(path)} is empty; expected text; name another file with --data"
+        )
+    return _byte_corpus([text], shown(path.name))
 
 
 def _folder_corpus(root: Path) -> Corpus:
     paths = _files_below(root, lambda name: name.startswith("."))
+    check_fits(root, sum(path.stat().st_size for path in paths))
     found = [_read_text(path) for path in paths]
     texts = [text for text in found if text]
     if not texts:
         raise UsageError(
-            f"data folder {root} holds no text; expected UTF-8 text in one of its {len(paths)} "
-            "files; name another with --data"
+            f"data folder {shown(root)} holds no text; expected UTF-8 text in one of its "
+            f"{len(paths)} files; name another with --data"
         )
     # A folder of token files may hold a script or two: the name shows what was not read.
     skipped, plural = found.count(None), "s" if len(texts) > 1 else ""
     note = f" ({skipped} not text, left out)" if skipped else ""
-    return _byte_corpus(texts, f"{root.resolve().name}, {len(texts)} file{plural}{note}")
+    return _byte_corpus(texts, f"{shown(root.resolve().name)}, {len(texts)} file{plural}{note}")
 
 
 def _files_below(root: Path, is_skipped: Callable[[str], bool]) -> list[Path]:
@@ -232,11 +241,11 @@ def _byte_corpus(texts: Iterable[bytes], name: str) -> Corpus:
 def _token_corpus(path: Path, vocabulary_size: int | None) -> Corpus:
     tokens = _read_bin(path) if path.suffix == ".bin" else _read_npy(path)
     if len(tokens) == 0:
-        raise UsageError(f"data {path} is empty; expected tokens; name another with --data")
+        raise UsageError(f"data {shown(path)} is empty; expected tokens; name another with --data")
     if vocabulary_size is None:
         _check_range(path, tokens, _LARGEST_VOCABULARY)
         size = int(tokens.max()) + 1
-        name = f"{path.name} (vocabulary size {size}: one more than its largest token)"
+        name = f"{shown(path.name)} (vocabulary size {size}: one more than its largest token)"
         return corpus_of_tokens(tokens, vocabulary_size=size, name=name)
     if not 1 <= vocabulary_size <= _LARGEST_VOCABULARY:
         raise UsageError(
@@ -244,38 +253,65 @@ def _token_corpus(path: Path, vocabulary_size: int | None) -> Corpus:
             "--vocabulary-size"
         )
     _check_range(path, tokens, vocabulary_size)
-    return corpus_of_tokens(tokens, vocabulary_size=vocabulary_size, name=path.name)
+    return corpus_of_tokens(tokens, vocabulary_size=vocabulary_size, name=shown(path.name))
 
 
 def _read_bin(path: Path) -> np.ndarray:
     size = path.stat().st_size
     if size % 2:
         raise UsageError(
-            f"data {path} has an odd number of bytes, {size}; expected little-endian uint16 "
+            f"data {shown(path)} has an odd number of bytes, {size}; expected little-endian uint16 "
             "tokens, two bytes each; rename it if it is text, or write it again"
         )
-    # Mapped, since such files are often larger than memory; an empty one cannot be.
-    return np.memmap(path, dtype="<u2", mode="r") if size else np.zeros(0, np.uint16)
+    return _read_tokens(path, np.dtype("<u2"), size // 2, offset=0)
+
+
+def _read_tokens(path: Path, dtype: np.dtype, count: int, *, offset: int) -> np.ndarray:
+    """Read as a whole: all devices get a copy in any case, and a mapped file that changes while
+    it is trained on would change the text behind the digest, or end the process."""
+    check_fits(path, dtype.itemsize * count)
+    tokens = np.fromfile(path, dtype, count, offset=offset)
+    if len(tokens) < count:
+        raise UsageError(
+            f"data {shown(path)} became shorter while it was read; start again when it is whole"
+        )
+    return tokens
+
+
+def check_fits(path: Path, size: int) -> None:
+    """Refuses a file, or a folder, that memory has no room for."""
+    free = available()
+    if free is not None and size > free:
+        raise UsageError(
+            f"data {shown(path)} has {in_words(size)}, and {in_words(free)} of memory are free; "
+            "give a part of it"
+        )
 
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        # Unlike `numpy.load`, this neither unpickles nor opens archives.
-        tokens = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:
+        # Unlike `numpy.load`, this neither unpickles nor opens archives. It reads the header, and
+        # holds it against the file's size.
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError, OverflowError) as error:
         raise UsageError(
-            f"data {path} is not a readable .npy file: {error}; write it with numpy.save"
+            f"data {shown(path)} is not a readable .npy file: {error}; write it with numpy.save"
         ) from error
+    _check_kind(path, mapped)
+    return _read_tokens(path, mapped.dtype, mapped.size, offset=mapped.offset)
+
+
+def _check_kind(path: Path, tokens: np.ndarray) -> None:
     if tokens.ndim != 1:
         raise UsageError(
-            f"data {path} has shape {tokens.shape}; expected a one-dimensional array of "
+            f"data {shown(path)} has shape {tokens.shape}; expected a one-dimensional array of "
             "integers; save tokens.reshape(-1)"
         )
     if not np.issubdtype(tokens.dtype, np.integer):
         raise UsageError(
-            f"data {path} holds {tokens.dtype}; expected integers; save tokens.astype('int32')"
+            f"data {shown(path)} holds {tokens.dtype}; expected integers; save "
+            "tokens.astype('int32')"
         )
-    return tokens
 
 
 def _check_range(path: Path, tokens: np.ndarray, size: int) -> None:
@@ -283,7 +319,7 @@ def _check_range(path: Path, tokens: np.ndarray, size: int) -> None:
         return
     position = int(np.argmax((tokens < 0) | (tokens >= size)))
     raise UsageError(
-        f"data {path}: token {tokens[position]} at position {position} lies outside 0 to "
+        f"data {shown(path)}: token {tokens[position]} at position {position} lies outside 0 to "
         f"{size - 1}; correct the file, or --vocabulary-size"
     )
 
@@ -296,6 +332,6 @@ def _narrowest_type(vocabulary_size: int) -> type[np.integer]:
 
 def _digest(tokens: np.ndarray, vocabulary_size: int) -> str:
     digest = hashlib.sha256(f"{tokens.dtype.name} {vocabulary_size} ".encode())
-    # Hashed in place: mapped tokens may be larger than memory.
+    # Hashed in place: there may be many.
     digest.update(np.ascontiguousarray(tokens, dtype=tokens.dtype.newbyteorder("<")).data)
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from ..optim import Rates
 from ..optim._numbers import ScalarOrSchedule
 from ..theory import Parameterization
 from ._errors import UsageError
+from ._numbers import SIZES, parse_exponent
 
 PARAMETERIZATIONS = {
     p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
@@ -123,11 +124,14 @@ def parse_exponents(text: str) -> dict[str, Fraction]:
     found: dict[str, Fraction] = {}
     for entry in text.split(","):
         key, _, exponent = entry.partition("=")
+        if key in found:
+            raise UsageError(f"rates {text!r} has {key!r} twice; give it one exponent")
         try:
-            found[key] = Fraction(exponent)
-        except (ValueError, ZeroDivisionError):
+            found[key] = parse_exponent(exponent)
+        except ValueError:
             raise UsageError(
-                f"rates {text!r} has {entry!r}; expected a role and its exponent, as hidden=9/10"
+                f"rates {text!r} has {entry!r}; expected a role and its exponent, {SIZES}, "
+                "as hidden=9/10"
             ) from None
     missing = [role for role in _ROLES if role not in found]
     if missing:

@@ -11,11 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ._errors import UsageError, shown
 from ._fits import RecipeAnalysis, Run, to_json
 from ._html import write_html as write_html
 from ._plot import plot_transfer as plot_transfer
 from ._wording import WIDTH_COLUMNS, conclusions, width_cells
 from ._write import written_whole
+
+REPORT_FILES = ("transfer.png", "results.json", "report.html")
 
 _VERDICT_STYLES = {"transfers": "bold green", "drifts": "bold red", "cannot tell": "bold yellow"}
 
@@ -53,6 +56,16 @@ def _conclusions(analysis: RecipeAnalysis) -> Table:
     for name, value in conclusions(analysis):
         grid.add_row(Text(f" {name}", style="dim"), Text(value))
     return grid
+
+
+def check_report_files(folder: Path) -> None:
+    """Refuses, before hours of training, a folder where a report's file could not be written."""
+    for name in REPORT_FILES:
+        if (folder / name).is_dir():
+            raise UsageError(
+                f"{shown(folder / name)} is a folder, in place of the report's file; move it away, "
+                "or name another folder with --out"
+            )
 
 
 def write_json(

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ._errors import UsageError
+from ._errors import UsageError, shown
 from ._rows import (
     RESULT_VERSION as RESULT_VERSION,
     Row as Row,
@@ -161,19 +161,30 @@ def _reported(path: Path) -> Iterator[None]:
     except (sqlite3.DatabaseError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"results file {path}: {reason}; expected a file that can be written, on a disk "
+            f"results file {shown(path)}: {reason}; expected a file that can be written, on a disk "
             "that has space; make it so, or name another folder with --out"
         ) from error
+
+
+def fold_in(path: Path) -> None:
+    """Moves what stands in the WAL into the file itself, which then is complete without it.
+
+    For a process that is about to end without closing its store.
+    """
+    with closing(
+        sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=1)
+    ) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _check_file(path: Path, *, create: bool) -> None:
     """Refuses a file that another program or version wrote, before anything can change it."""
     if not path.exists():
         if not create:
-            raise UsageError(f"results file {path} does not exist; {_NO_RUN}")
+            raise UsageError(f"results file {shown(path)} does not exist; {_NO_RUN}")
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
-        raise UsageError(f"{path} is not a file; {_REMEDY}")
+        raise UsageError(f"{shown(path)} is not a file; {_REMEDY}")
     # An empty file is what is left of a store whose creation was interrupted.
     elif path.stat().st_size > 0:
         _check_identifiers(path, _REMEDY if create else _NO_RUN)
@@ -186,16 +197,16 @@ def _check_identifiers(path: Path, remedy: str) -> None:
         # It could not be read, which says nothing of what it is.
         raise
     except sqlite3.DatabaseError as error:
-        raise UsageError(f"{path} is not a results file: {error}; {remedy}") from error
+        raise UsageError(f"{shown(path)} is not a results file: {error}; {remedy}") from error
     if application != APPLICATION_ID:
         raise UsageError(
-            f"{path} is a database of another application (identifier {application:#x}, "
+            f"{shown(path)} is a database of another application (identifier {application:#x}, "
             f"expected {APPLICATION_ID:#x}); {remedy}"
         )
     if version != LAYOUT_VERSION:
         raise UsageError(
-            f"results file {path} has layout version {version}, this scalex_eqx reads version "
-            f"{LAYOUT_VERSION}; {remedy}"
+            f"results file {shown(path)} has layout version {version}, this scalex_eqx reads "
+            f"version {LAYOUT_VERSION}; {remedy}"
         )
 
 
@@ -225,7 +236,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> Non
     if create:
         _create_tables(connection)
     elif _is_blank(connection):
-        raise UsageError(f"results file {path} is empty; {_NO_RUN}")
+        raise UsageError(f"results file {shown(path)} is empty; {_NO_RUN}")
     # Fails only while another process does the same, and the mode is the file's for good.
     with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = WAL").fetchone()

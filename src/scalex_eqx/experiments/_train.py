@@ -16,6 +16,7 @@ from .._parameterize import parameterize
 from ..nn import Transformer
 from ._config import Member, Setting
 from ._data import Corpus, held_out_windows
+from ._memory import bytes_of, check_runs
 from ._recipe import Recipe
 
 # Called with the number of steps done and the mean training loss of the runs that are finite.
@@ -65,17 +66,21 @@ def train_group(
     - `members`: the runs.
     - `corpus`: the text.
     - `progress`: called as the training goes on.
+
+    **Raises:** `UsageError` if they need more memory together than there is.
     """
     mesh = Mesh(np.array(jax.devices()), (_AXIS,))
     run = _shared_out(members, mesh)
     trainer = _Trainer(setting, recipe, width, corpus)
     state = jax.jit(_mapped(trainer.start, mesh, in_runs=1))(run)
     tokens = jnp.asarray(corpus.train)
+    stride = _stride(setting.steps)
     advance = jax.jit(
         _mapped(trainer.advance, mesh, in_runs=2, out_runs_axis=(0, 1)), donate_argnums=0
     )
+    advance = advance.lower(state, run, tokens, jnp.arange(stride)).compile()
+    _check_program(advance, len(members), mesh, width)
     losses = []
-    stride = _stride(setting.steps)
     for first in range(0, setting.steps, stride):
         state, chunk = advance(state, run, tokens, jnp.arange(first, first + stride))
         losses.append(np.asarray(chunk)[:, : len(members)])
@@ -89,6 +94,33 @@ def train_group(
         Trained(float(loss), curve)
         for loss, curve in zip(held_out[: len(members)], np.concatenate(losses).T, strict=True)
     ]
+
+
+def check_memory(
+    setting: Setting, recipe: Recipe, width: int, members: Sequence[Member], corpus: Corpus
+) -> None:
+    """Refuses runs whose weights, gradients and optimizer state alone don't fit, from shapes.
+
+    **Raises:** `UsageError` that names what was asked for and the remedy.
+    """
+    devices = jax.devices()
+    run = jax.eval_shape(lambda: _Run(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)))
+    state = jax.eval_shape(_Trainer(setting, recipe, width, corpus).start, run)
+    logits = 4 * setting.batch_size * setting.sequence_length * corpus.vocabulary_size
+    # A gradient is as large as the model.
+    each = bytes_of(state) + bytes_of(state.model) + logits
+    padded = len(devices) * -(-len(members) // len(devices))
+    needed = padded * each + len(devices) * corpus.train.nbytes
+    check_runs(needed, len(members), devices, width=width)
+
+
+def _check_program(program: Any, runs: int, mesh: Mesh, width: int) -> None:
+    """Refuses a compiled program that needs more memory than is left beside its arguments."""
+    found = program.memory_analysis()
+    if found is None:
+        return
+    new = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    check_runs(mesh.size * new, runs, list(mesh.devices.flat), width=width)
 
 
 class _Trainer:

@@ -15,14 +15,16 @@ import numpy as np
 import optax
 from rich.console import Console
 
+from .. import _process
 from ._config import Member, Setting, Sweep
-from ._data import Corpus, check_train, held_out_windows
-from ._errors import UsageError
+from ._data import Corpus, check_parts, held_out_windows
+from ._errors import UsageError, in_shell, shown
 from ._fits import RecipeAnalysis, Run, analyse
-from ._report import plot_transfer, print_table, write_html, write_json
+from ._lock import locked
+from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
 from ._rows import run_key
-from ._store import Row, Store
-from ._train import Trained, train_group
+from ._store import Row, Store, fold_in
+from ._train import Trained, check_memory, train_group
 
 STORE = "runs.sqlite"
 
@@ -73,11 +75,19 @@ def transfer(
 
     **Returns:** the store's path, for [`report`][scalex_eqx.experiments.report].
 
-    **Raises:** `UsageError` if the data is too short or the store can't be used.
+    **Raises:** `UsageError` if the data is too short, the store can't be used, another process
+    trains in the folder, or a run needs more memory than there is.
     """
-    reporter = reporter or _Silent()
+    check_parts(corpus, length=sweep.setting.sequence_length)
+    with locked(folder):
+        return train_missing(sweep, corpus, folder, reporter or _Silent(), at_once=at_once)
+
+
+def train_missing(
+    sweep: Sweep, corpus: Corpus, folder: Path, reporter: Reporter, *, at_once: int | None
+) -> Path:
+    """`transfer` in a folder that is locked already."""
     setting = sweep.setting
-    check_train(corpus, length=setting.sequence_length)
     windows = held_out_windows(
         corpus, count=setting.held_out_windows, length=setting.sequence_length
     )
@@ -89,12 +99,25 @@ def transfer(
         stored = [member for member, key in keys.items() if key not in missing]
         done = sum((work[member] for member in stored), start=0.0)
         reporter.begin(len(keys), len(stored), sum(work.values()), done)
-        for recipe, width, members in sweep.groups():
-            wanted = [member for member in members if keys[member] in missing]
-            for part in _parts(wanted, at_once or len(wanted)):
-                reporter.group(f"{recipe} width {width}", len(part))
+        parts = [
+            part
+            for _, _, members in sweep.groups()
+            for part in _parts([one for one in members if keys[one] in missing], at_once)
+        ]
+        _check_memory(sweep, corpus, parts)
+        kept = f"finished runs are kept in {shown(folder)}; the same command goes on from there"
+        with _process.keeping(kept), _process.if_stopped(lambda: fold_in(folder / STORE)):
+            for part in parts:
+                reporter.group(f"{part[0].recipe} width {part[0].width}", len(part))
                 store.add(_train(sweep, corpus, part, work, reporter))
     return folder / STORE
+
+
+def _check_memory(sweep: Sweep, corpus: Corpus, parts: Sequence[Sequence[Member]]) -> None:
+    """Refuses before all training what could not be held at its end."""
+    largest = {part[0].recipe: part for part in sorted(parts, key=lambda part: part[0].width)}
+    for recipe, part in largest.items():
+        check_memory(sweep.setting, recipe, part[0].width, part, corpus)
 
 
 def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, ...]:
@@ -114,7 +137,9 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
     with Store.open(path, create=False) as store:
         saved = next(iter(store.sweeps()), None)
         if saved is None:
-            raise UsageError(f"{path} holds no sweep; run `scalex transfer --out {path.parent}`")
+            raise UsageError(
+                f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
+            )
         sweep = Sweep.from_json(dict(saved.configuration))
         data = saved.configuration["data"]
         keys = _keys(sweep, data["digest"])
@@ -122,8 +147,8 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
     runs = [_run(member, rows[key]) for member, key in keys.items() if key in rows]
     if not runs:
         raise UsageError(
-            f"{path} holds no finished run of its last sweep; start it again with "
-            f"`scalex transfer --out {path.parent}`"
+            f"{shown(path)} holds no finished run of its last sweep; start it again with "
+            f"`scalex transfer --out {in_shell(path.parent)}`"
         )
     if len(runs) < len(keys):
         console.print(
@@ -135,6 +160,7 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
     analyses = analyse(runs, planned)
     facts = _facts(sweep, data, list(rows.values()))
     folder = path.parent
+    check_report_files(folder)
     plot_transfer(runs, analyses, folder / "transfer.png")
     write_json(facts, runs, analyses, folder / "results.json")
     write_html(
@@ -143,7 +169,7 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
         analyses,
         folder / "transfer.png",
         folder / "report.html",
-        command=f"scalex report {path}",
+        command=f"scalex report {in_shell(path)}",
     )
     print_table(analyses, console)
     return analyses
@@ -166,8 +192,9 @@ def _keys(sweep: Sweep, data: str) -> dict[Member, str]:
     return {member: run_key(sweep.specification(member, data)) for member in sweep.members()}
 
 
-def _parts(members: Sequence[Member], size: int) -> list[Sequence[Member]]:
-    return [members[i : i + size] for i in range(0, len(members), size)] if members else []
+def _parts(members: Sequence[Member], at_once: int | None) -> list[Sequence[Member]]:
+    size = at_once or max(len(members), 1)
+    return [members[i : i + size] for i in range(0, len(members), size)]
 
 
 def _describe(corpus: Corpus, windows: int) -> dict[str, object]:
