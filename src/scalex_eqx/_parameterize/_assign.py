@@ -9,11 +9,11 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from .._pages import Section, see
-from .._spec import WeightSpec
+from .._spec import GROWING, WeightSpec
 from .._weight import is_weight, path_string
 from ..theory import Role
 from ..theory._rational import exact
-from ._growth import role_from_shapes
+from ._growth import Growth, growth
 from ._layouts import PATH, Layout, fan_axes, inferred_layout, known_layout, parse_layout
 from ._nodes import Node, Path
 from ._select import Choices, as_choices, select
@@ -92,7 +92,9 @@ def assign(
     if Role.buffer in (given, declared and declared.role):
         if path in chosen.factors:
             raise ValueError("not trained, so that it has no scaling law, but factors gives it one")
-        return dataclasses.replace(declared or WeightSpec((), ()), role=Role.buffer)
+        return dataclasses.replace(
+            declared or WeightSpec((), ()), role=Role.buffer, width_ratio=ratio
+        )
     if jnp.issubdtype(triple.wanted.array.dtype, jnp.complexfloating):
         raise ValueError(
             "a complex array, for which the update rules are not made; keep real and imaginary "
@@ -109,10 +111,23 @@ def assign(
             f"layouts gives {layout}, but this is a Weight that declares fan_in {declared.fan_in} "
             f"and fan_out {declared.fan_out} itself; drop the entry"
         )
-    role = role_from_shapes(spec, triple.shapes, probe_ratio, ratio)
+    role, rates = growth(spec, triple.shapes, probe_ratio, ratio)
     role = _checked_role(role, given, spec.role, triple, chosen.force)
     factor = chosen.factors.get(path, spec.factor_exponent)
-    return dataclasses.replace(spec, role=role, factor_exponent=factor)
+    spec = dataclasses.replace(spec, role=role, factor_exponent=factor)
+    return _with_sizes(spec, rates, ratio)
+
+
+def _with_sizes(spec: WeightSpec, rates: Growth, ratio: Fraction) -> WeightSpec:
+    """The spec with its own width's ratio, and with its fans that grow at another rate."""
+    assert spec.role is not None
+    growing = GROWING[spec.role]
+    own = rates.fan_in if "fan_in" in growing else rates.fan_out
+    # A role that is forced on axes that stay says that the width is what they grow with.
+    own = ratio if own == 1 or not growing else own
+    other = rates.fan_out if spec.role is Role.hidden else own
+    sizes = (("fan_out", other),) if other != own else ()
+    return dataclasses.replace(spec, width_ratio=own, sizes=sizes)
 
 
 def _declared(leaf: Any) -> WeightSpec | None:
