@@ -24,7 +24,7 @@ from ...theory import (
     full_alignment,
     no_alignment,
 )
-from ._growth import sloped, slopes
+from ._growth import fan_in_slope, sloped, slopes
 from ._run import stacked_paths
 
 
@@ -40,6 +40,7 @@ class Law:
     - `rate_power`: of the learning rate that the optimizer gives it.
     - `slopes`: by size, how fast it grows with the width: 1 unless it is rounded or has a width of
         its own. Exponents are those of the width.
+    - `fan_in_slope`: the same of the fan-in that the shapes show.
     - `family`: of the optimizer's updates.
     - `alignment`: what is assumed of it; that of a weight whose fan-in doesn't grow is 0.
     """
@@ -49,6 +50,7 @@ class Law:
     spec: WeightSpec
     rate_power: Power
     slopes: dict[Size, float]
+    fan_in_slope: float
     family: UpdateFamily
     alignment: Alignment
 
@@ -91,7 +93,7 @@ class Law:
 
     def aligned(self, exponent: Fraction) -> float:
         """What an alignment's exponent, one of the fan-in, is as one of the width."""
-        return float(exponent) * self.slopes["fan_in"]
+        return float(exponent) * self.fan_in_slope
 
     def _of_own_width(self, exponent: Fraction) -> float:
         return sloped(self.spec.own(exponent), self.slopes)
@@ -132,14 +134,16 @@ def laws(
     for name, (path, weight) in by_width[-1].items():
         if not weight.spec.is_trained:
             continue
+        weights = [of_width[name][1] for of_width in by_width]
         rules = [part for part in chain if part.works_on(path)]
         own = as_family(family) if family is not None else _family(path, rules)
         found[name] = Law(
             path,
-            shown_role(by_width[0][name][1], weight),
+            shown_role(weights[0], weight),
             weight.spec,
             _rate(path, weight.spec, rules),
-            slopes(widths, [found_at[name][1].spec for found_at in by_width]),
+            slopes(widths, [one.spec for one in weights]),
+            fan_in_slope(widths, weights),
             own,
             alignment or _assumed(own, rules),
         )
