@@ -173,7 +173,7 @@ class _Walk:
             return True
         return before == after and (
             move.gain(constant.degree, self.gained[path])
-            == constant.exponent(move.new) - constant.exponent(move.old)
+            == (constant.power(move.new) - constant.power(move.old)).total
         )
 
     def finish(self) -> None:

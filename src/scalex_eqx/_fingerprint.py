@@ -62,6 +62,8 @@ def _law(spec: WeightSpec) -> dict[str, Any]:
         law["b"] = str(spec.parameterization.b[spec.role])
         law["logit_exponent"] = str(spec.parameterization.logit_exponent)
         law["parameterization"] = spec.parameterization.name
+    if spec.sizes:
+        law["sizes"] = {size: str(ratio) for size, ratio in spec.sizes}
     if spec.frozen:
         law["frozen"] = True
     return law

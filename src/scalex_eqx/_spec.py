@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -6,11 +7,34 @@ from fractions import Fraction
 from typing import ClassVar
 
 from ._pages import Section, see
-from .theory import Parameterization, Role, gradient_exponents, mean_field, mup, ntk, standard
+from .theory import (
+    SIZES,
+    Parameterization,
+    Power,
+    Role,
+    Size,
+    gradient_power,
+    mean_field,
+    mup,
+    ntk,
+    own_power,
+    standard,
+    total,
+)
 
 _LAWS = (standard, ntk, mup, mean_field)
 # Those that a name is enough for.
 _NAMED = {law.name: law for own in _LAWS for law in (own, own.tied())}
+
+GROWING: dict[Role, tuple[Size, ...]] = {
+    Role.embedding: ("fan_out", "readout"),
+    Role.hidden: ("fan_in", "fan_out", "readout"),
+    Role.readout: ("fan_in",),
+    Role.vector: ("fan_out", "readout"),
+    Role.constant: (),
+    Role.buffer: (),
+}
+"""The sizes of a weight that grow with the width, by its role."""
 
 
 class _Interned(type):
@@ -48,9 +72,12 @@ class WeightSpec(metaclass=_Interned):
     - `role`: how the axes grow with the width. Declared by a layer it is a promise that
         `parameterize` checks; left out it is inferred from the shapes.
     - `parameterization`: whose exponents hold; completed by `parameterize`.
-    - `width_ratio`: $r = n / n_\text{base}$, exact; completed by `parameterize`.
+    - `width_ratio`: $r = n / n_\text{base}$, exact; completed by `parameterize`. It is that of the
+        weight's own width: of its fan-in if that grows, else of its fan-out.
     - `factor_exponent`: $f$ of a further factor $r^{-f}$ in the forward pass, exact. The initial
         value doesn't know of it; see `factors` of `parameterize`.
+    - `sizes`: the exact ratios of sizes that grow at another rate than `width_ratio`, by name;
+        completed by `parameterize`. See [`scalex_eqx.theory.Power`][] and `size_ratio`.
     - `frozen`: whether the weight keeps its law in the forward pass but is not trained.
     """
 
@@ -62,6 +89,7 @@ class WeightSpec(metaclass=_Interned):
     width_ratio: Fraction | None = None
     factor_exponent: Fraction = Fraction(0)
     frozen: bool = False
+    sizes: tuple[tuple[Size, Fraction], ...] = ()
 
     def __post_init__(self):
         self._check_declared()
@@ -125,6 +153,7 @@ class WeightSpec(metaclass=_Interned):
             "incomplete": not self.is_complete,
             f"{self.parameterization and self.parameterization.name}": self.is_complete,
             f"r={self.width_ratio}": self.width_ratio is not None,
+            ", ".join(f"{size}={ratio}" for size, ratio in self.sizes): bool(self.sizes),
             f"std={self.std if self.std is None else number(self.std)}": self.std is not None,
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
             "frozen": self.frozen,
@@ -144,9 +173,13 @@ class WeightSpec(metaclass=_Interned):
     @property
     def multiplier(self) -> float:
         """$r^{-(a + f)}$, the value's factor in the forward pass; 1 until completed."""
-        if self.parameterization is None or self.role is None:
-            return 1.0
-        return self.scale(self.parameterization.a[self.role] + self.factor_exponent)
+        return self.scale(self.multiplier_exponent) if self.is_complete else 1.0
+
+    @property
+    def multiplier_exponent(self) -> Fraction:
+        """$a + f$."""
+        parameterization, role, _ = self._completed()
+        return parameterization.a[role] + self.factor_exponent
 
     @property
     def spread_exponent(self) -> Fraction:
@@ -163,33 +196,42 @@ class WeightSpec(metaclass=_Interned):
     def gradient_exponent(self) -> Fraction:
         """$g + f$: the gradient's entries are $r^{-(g + f)}$ times the base model's at first.
 
-        Zero for a `buffer`, which has no gradient.
+        That is where all sizes grow at one rate; see `gradient_power`. Zero for a `buffer`, which
+        has no gradient.
         """
-        parameterization, role, _ = self._completed()
-        if role is Role.buffer:
-            return Fraction(0)
-        return gradient_exponents(parameterization)[role] + self.factor_exponent
+        return self.gradient_power.total
 
-    def scale(self, exponent: Fraction) -> float:
+    @property
+    def gradient_power(self) -> Power:
+        """How the gradient's entries follow the weight's sizes at first."""
+        parameterization, role, _ = self._completed()
+        return gradient_power(parameterization, role) + self.own(self.factor_exponent)
+
+    def own(self, exponent: Fraction) -> Power:
+        """A power of the weight's own width, $r$."""
+        return own_power(self._completed()[1], exponent)
+
+    def size_ratio(self, size: Size) -> Fraction:
+        """The exact ratio of one of the weight's sizes to the base model's; 1 if it stays."""
+        _, role, ratio = self._completed()
+        return dict(self.sizes).get(size, ratio if size in GROWING[role] else Fraction(1))
+
+    def scale(self, exponent: Fraction | Power) -> float:
         r"""$r^{-\text{exponent}}$, exactly 1 where the exponent is zero.
+
+        A `Power` is taken over the weight's sizes, a number is one of its own width, $r$.
 
         **Raises:** `ValueError` for one that isn't between $2^{-100}$ and $2^{100}$: as a learning
         rate it would stop or blow up the training, and most dtypes have no such number.
         """
-        ratio = self._completed()[2]
-        if not exponent:
-            return 1.0
-        try:
-            factor = float(ratio) ** -float(exponent)
-        except OverflowError:
-            factor = float("inf")
-        if not 2.0**-100 <= factor <= 2.0**100:
-            raise ValueError(
-                f"the factor r^({-exponent}) at the width ratio r = {ratio} is {factor:.3g}; "
-                "expected one between 2^-100 and 2^100. Check the exponents of rates, "
-                f"parameterization, alignment and factors{see(Section.no_factor)}"
-            )
-        return factor
+        if isinstance(exponent, Fraction) or not self.sizes:
+            return _raised(self._completed()[2], total(exponent))
+        # Sizes that grow at one rate make one power: it is the same number where all do.
+        exponents: dict[Fraction, Fraction] = {}
+        for size in SIZES:
+            ratio = self.size_ratio(size)
+            exponents[ratio] = exponents.get(ratio, Fraction(0)) + exponent[size]
+        return math.prod(_raised(ratio, e) for ratio, e in exponents.items())
 
     def stack_axes(self, ndim: int) -> tuple[int, ...]:
         """The leading axes of an array with `ndim` axes that number separate weights."""
@@ -201,3 +243,19 @@ class WeightSpec(metaclass=_Interned):
                 f"{self} is not completed: build the model with parameterize{see(Section.no_law)}"
             )
         return self.parameterization, self.role, self.width_ratio
+
+
+def _raised(ratio: Fraction, exponent: Fraction) -> float:
+    if not exponent:
+        return 1.0
+    try:
+        factor = float(ratio) ** -float(exponent)
+    except OverflowError:
+        factor = float("inf")
+    if not 2.0**-100 <= factor <= 2.0**100:
+        raise ValueError(
+            f"the factor r^({-exponent}) at the width ratio r = {ratio} is {factor:.3g}; "
+            "expected one between 2^-100 and 2^100. Check the exponents of rates, "
+            f"parameterization, alignment and factors{see(Section.no_factor)}"
+        )
+    return factor

@@ -38,7 +38,8 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
     )
     family, alignment = sx.theory.as_family("adam"), sx.full_alignment
     path = name.removesuffix("/0").removesuffix("/1")
-    exact = Law(path, sx.Role(role), spec, Fraction(0), family, alignment)
+    slopes = dict.fromkeys(sx.theory.SIZES, 1.0)
+    exact = Law(path, sx.Role(role), spec, sx.theory.Power(), slopes, 1.0, family, alignment)
     alpha, omega, u = alignments
     return CoordinateRow(
         name=name,

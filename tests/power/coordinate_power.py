@@ -146,7 +146,7 @@ def of_seeds(found: Measurements, start: int) -> Measurements:
 def checks(case: Case, count: int, first: int) -> list[Any]:
     seeds = range(first, first + count * SEEDS)
     models = shapes(case.build, WIDTHS)
-    law = laws(models, optimizer_parts(models[-1], case.tx), None, None)
+    law = laws(WIDTHS, models, optimizer_parts(models[-1], case.tx), None, None)
     found = measure(
         case.build,
         loss,

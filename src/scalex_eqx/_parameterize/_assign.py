@@ -9,11 +9,11 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from .._pages import Section, extended, see
-from .._spec import WeightSpec
+from .._spec import GROWING, WeightSpec
 from .._weight import is_weight, path_string
 from ..theory import Role
 from ..theory._rational import exact
-from ._growth import role_from_shapes
+from ._growth import Growth, growth
 from ._layouts import inferred_layout, known_layout, parse_layout
 from ._nodes import Node, Path
 from ._readings import Layout, fan_axes
@@ -92,7 +92,7 @@ def assign(
     if is_buffer or (frozen and _normaliser(triple.wanted)):
         if path in chosen.factors:
             raise ValueError("not trained, so that it has no scaling law, but factors gives it one")
-        return _buffer(declared)
+        return _buffer(declared, ratio)
     try:
         spec = _with_role(path, triple, declared, chosen, (probe_ratio, ratio))
     except ValueError as error:
@@ -100,14 +100,16 @@ def assign(
             raise
         if declared is None and not chosen.speaks_of(path):
             # Nobody says what its axes are, and it is to be left alone.
-            return _buffer(None)
+            return _buffer(None, ratio)
         remedy = '; or give it the role "buffer", which leaves it as it is, without a law'
         raise ValueError(extended(str(error), remedy)) from None
     return dataclasses.replace(spec, frozen=spec.frozen or frozen)
 
 
-def _buffer(declared: WeightSpec | None) -> WeightSpec:
-    return dataclasses.replace(declared or WeightSpec((), ()), role=Role.buffer, frozen=False)
+def _buffer(declared: WeightSpec | None, ratio: Fraction) -> WeightSpec:
+    return dataclasses.replace(
+        declared or WeightSpec((), ()), role=Role.buffer, width_ratio=ratio, frozen=False
+    )
 
 
 def _with_role(
@@ -138,10 +140,23 @@ def _with_role(
             f"layouts gives {layout}, but this is a Weight that declares fan_in {declared.fan_in} "
             f"and fan_out {declared.fan_out} itself; drop the entry"
         )
-    role = role_from_shapes(spec, triple.shapes, *ratios)
+    role, rates = growth(spec, triple.shapes, *ratios)
     role = _checked_role(role, given, spec.role, triple, chosen.force)
     factor = chosen.factors.get(path, spec.factor_exponent)
-    return dataclasses.replace(spec, role=role, factor_exponent=factor)
+    spec = dataclasses.replace(spec, role=role, factor_exponent=factor)
+    return _with_sizes(spec, rates, ratios[1])
+
+
+def _with_sizes(spec: WeightSpec, rates: Growth, ratio: Fraction) -> WeightSpec:
+    """The spec with its own width's ratio, and with its fans that grow at another rate."""
+    assert spec.role is not None
+    growing = GROWING[spec.role]
+    own = rates.fan_in if "fan_in" in growing else rates.fan_out
+    # A role that is forced on axes that stay says that the width is what they grow with.
+    own = ratio if own == 1 or not growing else own
+    other = rates.fan_out if spec.role is Role.hidden else own
+    sizes = (("fan_out", other),) if other != own else ()
+    return dataclasses.replace(spec, width_ratio=own, sizes=sizes)
 
 
 def _declared(leaf: Any) -> WeightSpec | None:

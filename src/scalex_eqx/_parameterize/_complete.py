@@ -19,23 +19,18 @@ from ._spread import resized, respread, size, spread
 
 
 def complete(
-    triple: Triple,
-    spec: WeightSpec,
-    parameterization: Parameterization,
-    ratio: Fraction,
-    *,
-    keep: bool,
+    triple: Triple, spec: WeightSpec, parameterization: Parameterization, *, keep: bool
 ) -> Weight:
     """The weight with its law.
 
     **Arguments:**
 
     - `triple`: what `make` returned for it.
-    - `spec`: its axes and its role.
-    - `parameterization`, `ratio`: whose exponents hold, and the width ratio $r$.
+    - `spec`: its axes, its role and its sizes.
+    - `parameterization`: whose exponents hold.
     - `keep`: whether the effective weight is to be what the array is now.
     """
-    spec = dataclasses.replace(spec, parameterization=parameterization, width_ratio=ratio)
+    spec = dataclasses.replace(spec, parameterization=parameterization)
     if spec.role is Role.buffer:
         return Weight(triple.wanted.array, spec)
     if keep:
@@ -75,7 +70,7 @@ def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
     value, base = jnp.asarray(triple.wanted.array), triple.base.array
     if isinstance(base, jax.ShapeDtypeStruct):
         # Only shapes are known of the base model: the usual spread is taken for granted.
-        usual = spec.scale(Fraction(1, 2)) if _fan_in_grows(spec, triple) else 1.0
+        usual = _usual_spread(spec, triple)
         factor = spec.scale(spec.spread_exponent) / usual
         return value if factor == 1.0 else resized(value, factor)
     if base.size == 1 < value.size:
@@ -111,6 +106,10 @@ def _anywhere(number: Array) -> Any:
     return number if isinstance(number, Tracer) else jax.device_get(number)
 
 
-def _fan_in_grows(spec: WeightSpec, triple: Triple) -> bool:
+def _usual_spread(spec: WeightSpec, triple: Triple) -> float:
+    r"""$1 / \sqrt{\text{fan-in}}$, relative to the base model's."""
     base, _, wanted = triple.shapes
-    return any(base[axis] != wanted[axis] for axis in spec.fan_in)
+    rate = math.prod(
+        (Fraction(wanted[axis], base[axis]) for axis in spec.fan_in), start=Fraction(1)
+    )
+    return float(rate) ** -0.5

@@ -1,6 +1,8 @@
 """How a weight's axes grow with the width, hence its role."""
 
+import math
 from fractions import Fraction
+from typing import NamedTuple
 
 from .._pages import Section, see
 from .._spec import WeightSpec
@@ -16,30 +18,38 @@ _ROLES = {
 }
 
 
-def role_from_shapes(
+class Growth(NamedTuple):
+    """The exact rates at which a weight's fan-in and fan-out grow from the base width."""
+
+    fan_in: Fraction
+    fan_out: Fraction
+
+
+def growth(
     spec: WeightSpec,
     shapes: tuple[Shape, Shape, Shape],
     probe_ratio: Fraction,
     ratio: Fraction,
-) -> Role:
-    """The role that a weight's shapes at the base, the probe and the wanted width show.
+) -> tuple[Role, Growth]:
+    """The role that a weight's shapes show, and its rates of growth to the wanted width.
 
-    **Raises:** `ValueError` if an axis grows at another rate than the width, a stack axis grows,
-    or the shape at the wanted width doesn't continue what base and probe show.
+    **Arguments:**
+
+    - `spec`: its axes.
+    - `shapes`: at the base, the probe and the wanted width.
+    - `probe_ratio`, `ratio`: of the probe and the wanted width to the base width.
+
+    **Raises:** `ValueError` if an axis grows at a rate that nothing explains, or a stack axis
+    grows.
     """
     _check_stack(spec, *shapes)
-    base, probe, wanted = shapes
-    grows_in = _grows(base, probe, spec.fan_in, probe_ratio)
-    grows_out = _grows(base, probe, spec.fan_out, probe_ratio)
-    role = role_from_growth(spec, grows_in, grows_out)
-    for axes, grows in ((spec.fan_in, grows_in), (spec.fan_out, grows_out)):
-        growth = ratio if grows else Fraction(1)
-        if _grows(base, wanted, axes, ratio) != (growth != 1):
-            raise ValueError(
-                f"axes {axes} have grown from shape {base} to {wanted}, but as {role} they should "
-                f"have grown by {growth}{see(Section.growth)}"
-            )
-    return role
+    fans = (spec.fan_in, spec.fan_out)
+    probe, wanted = (_growth(spec, shapes[0], other) for other in shapes[1:])
+    for axes, first, last in zip(fans, probe, wanted, strict=True):
+        wrong = _unexplained(shapes, (first, last), (probe_ratio, ratio))
+        if wrong is not None:
+            raise ValueError(f"axes {axes} {wrong}")
+    return role_from_growth(spec, probe.fan_in != 1, probe.fan_out != 1), wanted
 
 
 def role_from_growth(spec: WeightSpec, grows_in: bool, grows_out: bool) -> Role:
@@ -61,17 +71,46 @@ def _check_stack(spec: WeightSpec, *shapes: Shape) -> None:
         )
 
 
-def _grows(base: Shape, other: Shape, axes: tuple[int, ...], ratio: Fraction) -> bool:
-    """Whether the product of `axes` grows; by `ratio` if it does, as the width itself."""
-    growth = Fraction(1)
-    for axis in axes:
-        if not (base[axis] and other[axis]):
-            raise ValueError(f"shapes {base} and {other}: an axis of size 0 has no rate of growth")
-        if other[axis] != base[axis]:
-            growth *= Fraction(other[axis], base[axis])
-    if growth not in (1, ratio):
-        raise ValueError(
-            f"axes {axes} grow by {growth} from shape {base} to {other} where the width grows by "
-            f"{ratio}; every axis must grow as the width does or stay as it is{see(Section.growth)}"
+def _growth(spec: WeightSpec, base: Shape, other: Shape) -> Growth:
+    return Growth(_rate(base, other, spec.fan_in), _rate(base, other, spec.fan_out))
+
+
+def _rate(base: Shape, other: Shape, axes: tuple[int, ...]) -> Fraction:
+    """The rate at which the product of `axes` grows."""
+    if not all(base[axis] and other[axis] for axis in axes):
+        raise ValueError(f"shapes {base} and {other}: an axis of size 0 has no rate of growth")
+    return math.prod((Fraction(other[axis], base[axis]) for axis in axes), start=Fraction(1))
+
+
+# A fan of n that is rounded up to a multiple of m grows, relative to the width's ratio r, by more
+# than n / (n + m) and by less than 1 + m / (n r); n is at least m, and r at least 2 in practice.
+_LEAST, _MOST = Fraction(1, 2), Fraction(3, 2)
+
+
+def _follows(rate: Fraction, ratio: Fraction) -> bool:
+    """Whether a fan grows with the width, up to rounding."""
+    if ratio == 1:
+        return False
+    if ratio < 1:
+        rate, ratio = 1 / rate, 1 / ratio
+    return rate > 1 and _LEAST < rate / ratio <= _MOST
+
+
+def _unexplained(
+    shapes: tuple[Shape, Shape, Shape],
+    rates: tuple[Fraction, Fraction],
+    widths: tuple[Fraction, Fraction],
+) -> str | None:
+    """What is wrong with the rates of a fan that stays or follows at one of two widths only."""
+    base, *others = shapes
+    for shape, rate, width in zip(others, rates, widths, strict=True):
+        stays = rate == 1 and (width == 1 or rates[0] == 1)
+        if stays or (rates[0] != 1 and _follows(rate, width)):
+            continue
+        grown = f"grow by {rate} from shape {base} to {shape}, where the width grows by {width}"
+        at_probe = "" if rates[0] != 1 else f", but stay as they are in {others[0]}"
+        return (
+            f"{grown}{at_probe}; they must grow as the width does, up to rounding, or stay at "
+            f"every width{see(Section.growth)}"
         )
-    return growth != 1
+    return None

@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from .._meant import meant
 from .._pages import listed
+from .._spec import GROWING, WeightSpec
 from .._weight import Tie, path_string
 from ..theory import (
     Parameterization,
@@ -65,16 +66,18 @@ def give_law(
         errors += _other_readouts(path for path in nodes if roles.get(path) is Role.readout)
         parameterization = parameterization.tied()
 
+    back, readout_errors = _readout_ratio(specs, ratios[1], tied=bool(ties or tied))
+    errors += readout_errors
     completed: dict[Path, Any] = _each(
         lambda path, triple: complete(
-            triple, specs[path], parameterization, ratios[1], keep=options.keep_values
+            triple, _behind(specs[path], back), parameterization, keep=options.keep_values
         ),
         {path: triple for path, triple in nodes.items() if path in specs},
         errors,
     )
     if errors:
         raise ValueError(listed("parameterize cannot give every weight a law:", errors))
-    factor = 1.0 if options.keep_values else _tie_factor(parameterization, ratios[1])
+    factor = 1.0 if options.keep_values else _tie_factor(parameterization, back)
     for path, tie in ties.items():
         own = tie.wanted if options.keep_values else tie.base
         completed[path] = Tie(own.leaf.factor * factor)
@@ -153,6 +156,39 @@ def _other_readouts(paths: Iterable[Path]) -> list[str]:
         f"the model has a tied readout and readouts of its own: {readouts}. A scaling law for both "
         "is not available; keep one"
     ]
+
+
+def _readout_ratio(
+    specs: Mapping[Path, WeightSpec], ratio: Fraction, *, tied: bool
+) -> tuple[Fraction, list[str]]:
+    """The rate at which the fan-in grows of the readout that all gradients come through.
+
+    `ratio`, the width's, if the model has no readout.
+
+    **Returns:** the rate, and an error if the readouts have several.
+    """
+    role = Role.embedding if tied else Role.readout
+    rates = {
+        path: spec.width_ratio
+        for path, spec in specs.items()
+        if spec.role is role and spec.width_ratio is not None
+    }
+    distinct = set(rates.values())
+    if len(distinct) < 2:
+        return next(iter(distinct), ratio), []
+    listing = ", ".join(f"{path_string(path)} by {rate}" for path, rate in rates.items())
+    what = "embeddings of a model with a tied readout" if tied else "readouts"
+    return ratio, [
+        f"the {what} grow at different rates: {listing}. Gradients come through one readout; a "
+        'matrix inside the model that only looks like one is roles={path: "hidden"} with force=True'
+    ]
+
+
+def _behind(spec: WeightSpec, readout: Fraction) -> WeightSpec:
+    """The spec of a weight whose gradient comes through a readout of that rate."""
+    if spec.role is None or "readout" not in GROWING[spec.role] or spec.width_ratio == readout:
+        return spec
+    return dataclasses.replace(spec, sizes=(*spec.sizes, ("readout", readout)))
 
 
 def _tie_factor(parameterization: Parameterization, ratio: Fraction) -> float:

@@ -14,10 +14,11 @@ from ._nodes import Path
 def infer_ratios(triples: Mapping[Path, Triple], chosen: Chosen) -> tuple[Fraction, Fraction]:
     """The ratios of the probe and of the wanted width to the base width.
 
-    A frozen array may have none, and is asked only if no other array grows.
+    The width's is the one at which most axes grow. A frozen array may have none, and is asked only
+    if no other array grows.
 
-    **Raises:** `ValueError` if axes grow at different rates, or if nothing grows from the base to
-    the probe width.
+    **Raises:** `ValueError` if two rates are as frequent, or if nothing grows from the base to the
+    probe width.
     """
     lawful = {
         path: triple
@@ -47,11 +48,16 @@ def _ratio(name: str, shapes: dict[str, tuple[Shape, Shape]]) -> Fraction:
         for axis, (size, grown) in enumerate(zip(base, other, strict=True)):
             if grown != size:
                 rates.setdefault(Fraction(grown, size), []).append(f"{path} axis {axis}")
-    if len(rates) > 1:
+    if not rates:
+        return Fraction(1)
+    # Fans that are rounded, or that have a width of their own, are fewer than those that don't.
+    most = max(map(len, rates.values()))
+    width = [rate for rate, axes in rates.items() if len(axes) == most]
+    if len(width) > 1:
         heading = (
-            f"from base to {name} axes grow at different rates; every axis must grow as the width "
-            "does or stay as it is:"
+            f"from base to {name} axes grow at different rates, and as many at each; which one is "
+            "the model's width cannot be told:"
         )
         lines = [f"by {rate}: {', '.join(axes)}" for rate, axes in rates.items()]
         raise ValueError(listed(heading, lines) + see(Section.growth))
-    return next(iter(rates), Fraction(1))
+    return width[0]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .._pages import Section, see
 from .._spec import WeightSpec
 from ..theory import Role
-from ._growth import Shape, role_from_shapes
+from ._growth import Shape, growth
 
 Layout = tuple[str, ...]
 Shapes = tuple[Shape, Shape, Shape]
@@ -121,9 +121,7 @@ def ambiguous(
 
 def _is_accepted(reading: Reading, shapes: Shapes, ratios: tuple[Fraction, Fraction]) -> bool:
     try:
-        return role_from_shapes(WeightSpec(*fan_axes(reading.layout)), shapes, *ratios) is (
-            reading.role
-        )
+        return growth(WeightSpec(*fan_axes(reading.layout)), shapes, *ratios)[0] is (reading.role)
     except ValueError:
         return False
 

@@ -21,7 +21,7 @@ from .._weight import (
 )
 from ..optim import Rule
 from ..optim._decay import DECAYED
-from ..optim._rates import GlobalRate, rate_exponent
+from ..optim._rates import GlobalRate, rate_power
 from ..theory import Alignment, Role
 from ._data import Plan, PlanRow
 from ._text import short
@@ -144,7 +144,7 @@ def _step(path: str, spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> 
         scale: float | None = 1.0
         if rule.family is not None:
             gamma = settings.get("role_multipliers", {}).get(spec.role, 1.0)
-            scale = gamma and gamma * spec.scale(rate_exponent(path, spec, rule.family, rule.rates))
+            scale = gamma and gamma * spec.scale(rate_power(path, spec, rule.family, rule.rates))
             factor = factor and scale and factor * scale
         if "learning_rate" in settings:
             rate = scale = settings["learning_rate"]

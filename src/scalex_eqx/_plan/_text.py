@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ _COLUMNS = (
 _TEXT_COLUMNS = 3
 _UNKNOWN = "?"
 _NONE = "-"
+# As many weights of a ratio of their own are named.
+_NAMED = 3
 
 
 def as_text(plan: "Plan", width: int | None = None) -> str:
@@ -42,13 +45,24 @@ def _columns(plan: "Plan") -> list[tuple[str, ...]]:
 
 
 def _notes(plan: "Plan") -> list[str]:
-    ratios = dict.fromkeys(str(row.width_ratio) for row in plan.rows)
     return [
-        f"width ratio {', '.join(ratios)}",
+        f"width ratio {'; '.join(_ratios(plan))}",
         *plan.optimizer,
         *(f"warning: {warning}" for warning in plan.warnings),
         f"fingerprint {plan.fingerprint}",
     ]
+
+
+def _ratios(plan: "Plan") -> Iterator[str]:
+    """The width ratio of most weights, and others with the weights that have them."""
+    found: dict[str, list[str]] = {}
+    for row in plan.rows:
+        found.setdefault(str(row.width_ratio), []).append(row.path)
+    most, *others = sorted(found, key=lambda ratio: -len(found[ratio]))
+    yield most
+    for ratio in others:
+        named, more = found[ratio][:_NAMED], len(found[ratio]) - _NAMED
+        yield f"{ratio} of {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
 
 
 def _cells(row: "PlanRow") -> tuple[str, ...]:

@@ -128,7 +128,7 @@ def _constant_eps(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str
         if constant.scaling != (0, 0) or callable(constant.value):
             continue
         weighs = {
-            path: 1 / weight.spec.scale(constant.degree.update * weight.spec.gradient_exponent)
+            path: 1 / weight.spec.scale(constant.degree.update * weight.spec.gradient_power)
             for path, weight in trained.items()
             if part.works_on(path) and constant.value != 0
         }

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
@@ -16,6 +15,7 @@ from .._spec import WeightSpec
 from .._weight import require_complete
 from ..theory import Role
 from ._columns import columns
+from ._coordinates._growth import sloped, slopes
 from ._coordinates._run import (
     by_layer,
     by_seed,
@@ -49,7 +49,7 @@ class GradientExponent:
     size: float
     measured: Exponent | None
     relative: Exponent | None
-    expected: Fraction
+    expected: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ class GradientExponents:
                 "size": weight.size,
                 "gradient": None if weight.measured is None else weight.measured.value,
                 "relative": None if weight.relative is None else weight.relative.value,
-                "theory": float(weight.expected),
+                "theory": weight.expected,
             }
             for name, weight in self.weights.items()
         ]
@@ -139,8 +139,8 @@ def gradient_exponents(
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     with traced("build, apply or objective"):
         found = [_at_width(build, apply, objective, batch, width, keys) for width in ordered]
-    model = eqx.filter_eval_shape(build, ordered[0], jax.random.key(0))
-    require_complete(model)
+        models = [eqx.filter_eval_shape(build, width, jax.random.key(0)) for width in ordered]
+    require_complete(models[0])
     cotangent = fit_exponent(ordered, [[size for _, size in row] for row in found])
     if cotangent is None:
         raise ValueError(
@@ -148,13 +148,17 @@ def gradient_exponents(
             "the exponents of weights' gradients can't be told from it"
         )
     idle = without_gradient([[gradients for gradients, _ in row] for row in found])
-    weights = {
-        name: _without_exponent(name, weight.spec)
-        if name in idle
-        else _exponent(name, weight.spec, ordered, found, cotangent)
-        for name, (_, weight) in stacked_paths(model).items()
-        if weight.spec.is_trained
-    }
+    by_width = [stacked_paths(model) for model in models]
+    weights = {}
+    for name, (_, weight) in by_width[0].items():
+        role = weight.spec.role
+        if weight.spec.is_trained and role is not None:
+            expected = _expected(ordered, [one[name][1].spec for one in by_width])
+            weights[name] = (
+                GradientExponent(name, role, 0.0, None, None, expected)
+                if name in idle
+                else _exponent(name, weight.spec, ordered, found, expected)
+            )
     return GradientExponents(weights, cotangent, ordered, tuple(seeds))
 
 
@@ -187,7 +191,7 @@ def _first(objective, inputs, output):
 
 
 def _exponent(
-    name: str, spec: WeightSpec, widths: Sequence[int], found: _Found, cotangent: Exponent
+    name: str, spec: WeightSpec, widths: Sequence[int], found: _Found, expected: float
 ) -> GradientExponent:
     sizes = np.array([[gradients[name] for gradients, _ in row] for row in found])
     relative = sizes / np.array([[size for _, size in row] for row in found])
@@ -199,15 +203,14 @@ def _exponent(
         float(np.exp(np.mean(np.log(sizes[0])))) if measured is not None else 0.0,
         measured,
         fit_exponent(widths, relative.tolist()),
-        -spec.gradient_exponent,
+        expected,
     )
 
 
-def _without_exponent(name: str, spec: WeightSpec) -> GradientExponent:
-    assert spec.role is not None
-    return GradientExponent(name, spec.role, 0.0, None, None, -spec.gradient_exponent)
+def _expected(widths: Sequence[int], specs: Sequence[WeightSpec]) -> float:
+    return -sloped(specs[-1].gradient_power, slopes(widths, specs))
 
 
 def _cells(weight: GradientExponent) -> list[str]:
     shown = ["-" if one is None else str(one) for one in (weight.measured, weight.relative)]
-    return [f"{weight.size:.2g}", *shown, f"{float(weight.expected):+.2f}"]
+    return [f"{weight.size:.2g}", *shown, f"{weight.expected:+.2f}"]

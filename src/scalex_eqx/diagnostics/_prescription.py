@@ -166,7 +166,8 @@ def prescribe(check: CoordinateCheck) -> Prescription:
 def _solve(
     chain: Sequence[CoordinateRow], family: UpdateFamily, alignments: Sequence[Alignment]
 ) -> Solution:
-    pairs = [(row.law.multiplier, row.law.spec.spread_exponent) for row in chain]
+    specs = [row.law.spec for row in chain]
+    pairs = [(spec.multiplier_exponent, spec.spread_exponent) for spec in specs]
     return solve(pairs, family, alignments)
 
 
@@ -175,8 +176,9 @@ def _used(row: CoordinateRow, fields: Sequence[str]) -> Alignment:
     values = {name: getattr(assumed, name) for name in _FIELDS}
     for name in fields:
         measured: Exponent | None = getattr(row, name)
-        if measured is not None and not _contains(measured, float(values[name])):
-            values[name] = round(min(max(measured.value, 0.0), 1.0), 2)
+        if measured is not None and not _contains(measured, row.law.aligned(values[name])):
+            found = measured.value / row.law.aligned(Fraction(1))
+            values[name] = round(min(max(found, 0.0), 1.0), 2)
     return Alignment("measured", **values)
 
 

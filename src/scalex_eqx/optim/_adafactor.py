@@ -97,7 +97,7 @@ def scale_by_factored_rms(
 
     def root_eps(spec: WeightSpec, dtype) -> Array:
         root = jnp.sqrt(eps) if isinstance(eps, jax.Array) else math.sqrt(eps)
-        scale = spec.scale(spec.gradient_exponent) if eps_scaling == "gradient" else 1.0
+        scale = spec.scale(spec.gradient_power) if eps_scaling == "gradient" else 1.0
         return jnp.asarray(root * scale, dtype)
 
     def update(updates, state, params=None):

@@ -166,7 +166,7 @@ def effective_eps(
     """
     wanted = eps(spec) if callable(eps) else eps
     if eps_scaling == "gradient":
-        wanted = wanted * spec.scale(spec.gradient_exponent)
+        wanted = wanted * spec.scale(spec.gradient_power)
     if isinstance(b2, jax.Array) or isinstance(wanted, jax.Array):
         least = jnp.sqrt(float(jnp.finfo(dtype).tiny) / (1 - jnp.asarray(b2, dtype)))
         return jnp.maximum(jnp.asarray(wanted, dtype), least)

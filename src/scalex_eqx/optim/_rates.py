@@ -16,6 +16,7 @@ from .._spec import WeightSpec
 from .._weight import Weight, is_trainable, is_weight, path_string, weights_with_paths
 from ..theory import (
     Alignment,
+    Power,
     Role,
     UpdateFamily,
     as_family,
@@ -102,9 +103,9 @@ def scale_by_width(
     )
 
     def factor(path: str, spec: WeightSpec) -> Scalar:
-        exponent = rate_exponent(path, spec, family, rates)
+        power = rate_power(path, spec, family, rates)
         try:
-            width_factor = spec.scale(exponent)
+            width_factor = spec.scale(power)
         except ValueError as error:
             raise ValueError(f"the learning rate of {path}: {error}") from None
         gamma = None if spec.role is None else multipliers.get(spec.role)
@@ -147,6 +148,23 @@ def _map_with_path(f: Callable[[str, WeightSpec, Array], Array], tree: PyTree) -
         return Weight(f(path_string(path), leaf.spec, leaf.value), leaf.spec)
 
     return jtu.tree_map_with_path(on_leaf, tree, is_leaf=is_weight)
+
+
+def rate_power(path: str, spec: WeightSpec, family: UpdateFamily, rates: Any) -> Power:
+    """How a completed weight's learning rate follows its sizes.
+
+    A prescription of a family that follows the gradient makes up for how the gradient follows each
+    size: what the exponent $c$ of equal growth has of it, $p g$, is taken off the weight's own
+    width and given to the sizes that it comes from. Exponents that are given are those of the
+    weight's own width.
+
+    **Arguments:** those of `rate_exponent`.
+    """
+    power = spec.own(rate_exponent(path, spec, family, rates))
+    if not isinstance(rates, Alignment):
+        return power
+    gradient = spec.gradient_power
+    return power + family.gradient_degree * (spec.own(gradient.total) - gradient)
 
 
 def rate_exponent(path: str, spec: WeightSpec, family: UpdateFamily, rates: Any) -> Fraction:

@@ -1,12 +1,11 @@
 import dataclasses
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
 
 from .._spec import WeightSpec
-from ..theory import UpdateFamily
+from ..theory import Power, UpdateFamily
 
 
 class Degree(NamedTuple):
@@ -49,17 +48,17 @@ class Constant(NamedTuple):
     def at(self, spec: WeightSpec) -> float | None:
         """Its value for a weight; `None` if it is traced."""
         base = self.base(spec)
-        return None if base is None else base * spec.scale(self.exponent(spec))
+        return None if base is None else base * spec.scale(self.power(spec))
 
     def used(self, spec: WeightSpec, dtype: Any) -> float | None:
         """The same, not below the least that the rule uses for a weight of dtype `dtype`."""
         value = self.at(spec)
         return value if value is None or self.least is None else max(value, self.least(dtype))
 
-    def exponent(self, spec: WeightSpec) -> Fraction:
-        """That of its scaling law for a weight."""
+    def power(self, spec: WeightSpec) -> Power:
+        """Its scaling law for a weight."""
         of_gradient, of_weight = self.scaling
-        return of_gradient * spec.gradient_exponent + of_weight * spec.spread_exponent
+        return of_gradient * spec.gradient_power + of_weight * spec.own(spec.spread_exponent)
 
     @property
     def law(self) -> str:

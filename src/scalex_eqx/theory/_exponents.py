@@ -1,9 +1,11 @@
+import functools
 from fractions import Fraction
 
 from ._alignment import Alignments
 from ._family import UpdateFamily
 from ._layers import check_initialisation
 from ._parameterization import Parameterization
+from ._power import Power
 from ._role import Role
 from ._solve import solve
 
@@ -41,6 +43,40 @@ def gradient_exponents(parameterization: Parameterization) -> dict[Role, Fractio
         Role.vector: before_readout,
         Role.constant: Fraction(0),
     }
+
+
+@functools.cache
+def gradient_power(parameterization: Parameterization, role: Role) -> Power:
+    r"""How the gradient's entries follow a weight's sizes at initialisation.
+
+    $$|g| \sim r_R^{-(A - 1/2)}\; r_\text{out}^{-1/2}\; r^{-a}$$
+
+    for every weight before the readout, with $r_R$ the ratio of the readout's fan-in,
+    $r_\text{out}$ that of the weight's own fan-out and $r$ that of its own width: the fan-in of a
+    hidden weight, the fan-out of an embedding or a vector. The readout's own is $r^{-a}$. Where
+    all ratios are equal it is $r^{-g}$ of [`scalex_eqx.theory.gradient_exponents`][].
+
+    The back-propagated signal is a sum over the readout's outputs, of entries of size
+    $r_R^{-A}$, spread over the neurons of a layer: its norm over a layer of any width is the
+    one that it has over the readout's inputs, $r_R^{1/2 - A}$.
+
+    **Arguments:**
+
+    - `parameterization`: the exponents $a$ and $b$.
+    - `role`: of the weight.
+    """
+    gradient_exponents(parameterization)  # Refuses one that is not stable at initialisation.
+    own = own_power(role, parameterization.a[role])
+    if role not in (Role.embedding, Role.hidden, Role.vector):
+        return own
+    half = Fraction(1, 2)
+    return own + Power(fan_out=half, readout=parameterization.logit_exponent - half)
+
+
+def own_power(role: Role, exponent: Fraction) -> Power:
+    """A power of a weight's own width: its fan-in, or its fan-out if only that grows."""
+    grows_in = role in (Role.hidden, Role.readout)
+    return Power(fan_in=exponent) if grows_in else Power(fan_out=exponent)
 
 
 def learning_rate_exponents(

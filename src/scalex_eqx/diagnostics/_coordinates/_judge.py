@@ -96,10 +96,10 @@ def _role(row: CoordinateRow) -> Iterator[CoordinateFinding]:
 def _initial(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     if row.initial is None or "#" in row.name:
         return
-    expected, measured = -float(row.law.size), row.initial.value
+    expected, measured = -row.law.size, row.initial.value
     if abs(measured - expected) <= SHARP + SAMPLING_ERRORS * row.sampling:
         return
-    a = float(row.law.multiplier)
+    a = row.law.multiplier
     missing = bool(a) and abs(measured - expected - a) <= SHARP + SAMPLING_ERRORS * row.sampling
     by = ": its multiplier doesn't reach it" if missing else ""
     yield CoordinateFinding(
@@ -130,12 +130,16 @@ def _update(row: CoordinateRow) -> Iterator[CoordinateFinding]:
 def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     if "#" in row.name:
         return
-    update, largest = float(row.law.update), float(row.law.largest_update)
+    update, largest = row.law.update, row.law.largest_update
     if abs(update - largest) <= _SAME_RATE:
         return
-    rate = float(row.law.rate)
+    rate = row.law.rate
     wanted = rate + largest - update
-    alpha = float(row.law.alignment.alpha) if row.law.role in (Role.hidden, Role.readout) else 0.0
+    alpha = (
+        row.law.aligned(row.law.alignment.alpha)
+        if row.law.role in (Role.hidden, Role.readout)
+        else 0.0
+    )
     if update < alpha - _SAME_RATE:
         consequence = f"what comes out of it changes by more and more, {_power(alpha - update)}"
     elif update < largest:
@@ -156,7 +160,7 @@ def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     matrix = row.law.role in (Role.embedding, Role.hidden, Role.readout)
     if not row.law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
         return
-    measured, expected = row.gradient.value, -float(row.law.gradient)
+    measured, expected = row.gradient.value, -row.law.gradient
     if abs(measured - expected) > LOOSE:
         yield CoordinateFinding(
             "gradient",
@@ -220,7 +224,10 @@ def broken_assumptions(rows: Sequence[CoordinateRow]) -> list[str]:
     told = []
     for row in rows:
         for name in ("alpha", "omega", "u"):
-            measured, assumed = getattr(row, name), float(getattr(row.law.alignment, name))
+            measured, assumed = (
+                getattr(row, name),
+                row.law.aligned(getattr(row.law.alignment, name)),
+            )
             if row.law.role not in (Role.hidden, Role.readout) or measured is None:
                 continue
             low = measured.value if measured.interval is None else measured.interval[0]

@@ -13,8 +13,18 @@ from ..._parameterize._growth import role_from_growth
 from ..._parts import Part, blank_state, degree_at_scaling, parts
 from ..._spec import WeightSpec
 from ..._weight import Weight, is_trainable
-from ...optim._rates import rate_exponent
-from ...theory import Alignment, Role, UpdateFamily, as_family, full_alignment, no_alignment
+from ...optim._rates import rate_power
+from ...theory import (
+    Alignment,
+    Power,
+    Role,
+    Size,
+    UpdateFamily,
+    as_family,
+    full_alignment,
+    no_alignment,
+)
+from ._growth import fan_in_slope, sloped, slopes
 from ._run import stacked_paths
 
 
@@ -27,7 +37,10 @@ class Law:
     - `path`: of the weight; layers of a stack share one.
     - `role`: as the shapes show it at the widths that were built.
     - `spec`: as it is declared.
-    - `rate`: $c$, of the learning rate that the optimizer gives it.
+    - `rate_power`: of the learning rate that the optimizer gives it.
+    - `slopes`: by size, how fast it grows with the width: 1 unless it is rounded or has a width of
+        its own. Exponents are those of the width.
+    - `fan_in_slope`: the same of the fan-in that the shapes show.
     - `family`: of the optimizer's updates.
     - `alignment`: what is assumed of it; that of a weight whose fan-in doesn't grow is 0.
     """
@@ -35,49 +48,65 @@ class Law:
     path: str
     role: Role
     spec: WeightSpec
-    rate: Fraction
+    rate_power: Power
+    slopes: dict[Size, float]
+    fan_in_slope: float
     family: UpdateFamily
     alignment: Alignment
 
     @property
-    def multiplier(self) -> Fraction:
+    def multiplier(self) -> float:
         """$a$, further factors included."""
-        spec = self.spec
-        assert spec.parameterization is not None and spec.role is not None
-        return spec.parameterization.a[spec.role] + spec.factor_exponent
+        return self._of_own_width(self.spec.multiplier_exponent)
 
     @property
-    def size(self) -> Fraction:
+    def spread(self) -> float:
+        """$b$, of the initial weight."""
+        return self._of_own_width(self.spec.spread_exponent)
+
+    @property
+    def size(self) -> float:
         """$a + b$, of the initial effective weight."""
-        return self.multiplier + self.spec.spread_exponent
+        return self.multiplier + self.spread
 
     @property
-    def gradient(self) -> Fraction:
+    def gradient(self) -> float:
         """$g$, at initialisation."""
-        return self.spec.gradient_exponent
+        return sloped(self.spec.gradient_power, self.slopes)
 
     @property
-    def update(self) -> Fraction:
+    def rate(self) -> float:
+        """$c$, of the learning rate that the optimizer gives it."""
+        return sloped(self.rate_power, self.slopes)
+
+    @property
+    def update(self) -> float:
         """$a + c + p g + q b + o$, of the effective update."""
-        p, q = self.family.gradient_degree, self.family.weight_degree
-        natural = p * self.gradient + q * self.spec.spread_exponent + self.offset
-        return self.multiplier + self.rate + natural
+        p, q = float(self.family.gradient_degree), float(self.family.weight_degree)
+        return self.multiplier + self.rate + p * self.gradient + q * self.spread + self.offset
 
     @property
-    def offset(self) -> Fraction:
+    def offset(self) -> float:
         """$o$, of the family's updates."""
         assert self.spec.role is not None
-        return self.family.offset[self.spec.role]
+        return self._of_own_width(self.family.offset[self.spec.role])
+
+    def aligned(self, exponent: Fraction) -> float:
+        """What an alignment's exponent, one of the fan-in, is as one of the width."""
+        return float(exponent) * self.fan_in_slope
+
+    def _of_own_width(self, exponent: Fraction) -> float:
+        return sloped(self.spec.own(exponent), self.slopes)
 
     @property
-    def largest_update(self) -> Fraction:
+    def largest_update(self) -> float:
         r"""That of the largest stable learning rate, where nothing in front of it grows.
 
         $\alpha$ keeps the change of the output at order one. Updates that are relative to the
         weight, and the readout's under SGD, may not outgrow it either.
         """
         grows_in = self.role in (Role.hidden, Role.readout)
-        alpha = self.alignment.alpha if grows_in else Fraction(0)
+        alpha = self.aligned(self.alignment.alpha) if grows_in else 0.0
         kept = self.family.weight_degree or (
             self.role is Role.readout and self.family.gradient_degree
         )
@@ -85,6 +114,7 @@ class Law:
 
 
 def laws(
+    widths: Sequence[int],
     models: Sequence[PyTree],
     chain: Sequence[Part],
     family: str | UpdateFamily | None,
@@ -94,23 +124,26 @@ def laws(
 
     **Arguments:**
 
-    - `models`: the shapes of a model at each width, the smallest first.
+    - `widths`, `models`: the shapes of a model at each width, the smallest first.
     - `chain`: the parts of the optimizer.
     - `family`: of its updates; asked of the optimizer if `None`.
     - `alignment`: assumed; asked of the optimizer if `None`.
     """
-    first, last = (stacked_paths(models[i]) for i in (0, -1))
+    by_width = [stacked_paths(model) for model in models]
     found = {}
-    for name, (path, weight) in last.items():
+    for name, (path, weight) in by_width[-1].items():
         if not weight.spec.is_trained:
             continue
+        weights = [of_width[name][1] for of_width in by_width]
         rules = [part for part in chain if part.works_on(path)]
         own = as_family(family) if family is not None else _family(path, rules)
         found[name] = Law(
             path,
-            shown_role(first[name][1], weight),
+            shown_role(weights[0], weight),
             weight.spec,
             _rate(path, weight.spec, rules),
+            slopes(widths, [one.spec for one in weights]),
+            fan_in_slope(widths, weights),
             own,
             alignment or _assumed(own, rules),
         )
@@ -160,12 +193,12 @@ def _unknown(path: str) -> Any:
     )
 
 
-def _rate(path: str, spec: WeightSpec, chain: Sequence[Part]) -> Fraction:
-    exponent = Fraction(0)
+def _rate(path: str, spec: WeightSpec, chain: Sequence[Part]) -> Power:
+    power = Power()
     for part in chain:
         if part.rule is not None and part.rule.family is not None:
-            exponent += rate_exponent(path, spec, part.rule.family, part.rule.rates)
-    return exponent
+            power += rate_power(path, spec, part.rule.family, part.rule.rates)
+    return power
 
 
 def _assumed(family: UpdateFamily, rules: Sequence[Part]) -> Alignment:

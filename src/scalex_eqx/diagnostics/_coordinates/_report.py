@@ -112,12 +112,12 @@ def _value(exponent: Exponent | None) -> float | None:
 
 _COLUMNS: tuple[tuple[str, Callable[[CoordinateRow], float | None]], ...] = (
     ("initial", lambda row: _value(row.initial)),
-    ("initial_expected", lambda row: -float(row.law.size)),
+    ("initial_expected", lambda row: -row.law.size),
     ("gradient", lambda row: _value(row.gradient)),
-    ("gradient_expected", lambda row: -float(row.law.gradient)),
+    ("gradient_expected", lambda row: -row.law.gradient),
     ("update", lambda row: _value(row.update)),
     ("update_expected", lambda row: row.update_expected),
-    ("update_largest", lambda row: -float(row.law.largest_update)),
+    ("update_largest", lambda row: -row.law.largest_update),
     ("alpha", lambda row: _value(row.alpha)),
     ("omega", lambda row: _value(row.omega)),
     ("u", lambda row: _value(row.u)),
@@ -218,7 +218,7 @@ def coordinate_check(
     looked = dict.fromkeys((1, steps))
     models = shapes(build, ordered)
     chain = optimizer_parts(models[-1], tx)
-    law = laws(models, chain, family, alignment)
+    law = laws(ordered, models, chain, family, alignment)
     found = measure(
         build,
         loss,

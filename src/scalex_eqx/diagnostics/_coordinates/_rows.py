@@ -186,15 +186,15 @@ def _updates(found: Measurements, name: str) -> list[list[float]]:
 def _expected(law: Law, initial: Exponent | None, gradient: Exponent | None) -> float | None:
     r"""$-(a + c + o) - p g - q b$ with $g$ and $b$ as measured: their sampling errors cancel."""
     p, q = law.family.gradient_degree, law.family.weight_degree
-    exponent = -float(law.multiplier + law.rate + law.offset)
+    exponent = -(law.multiplier + law.rate + law.offset)
     if p:
         if gradient is None:
             return None
         exponent += float(p) * gradient.value
     if q:
-        spread = -float(law.spec.spread_exponent)
+        spread = -law.spread
         if initial is not None:
-            spread = initial.value + float(law.multiplier)
+            spread = initial.value + law.multiplier
         exponent += float(q) * spread
     return exponent
 
@@ -202,10 +202,10 @@ def _expected(law: Law, initial: Exponent | None, gradient: Exponent | None) -> 
 def _assumed(law: Law) -> float:
     """The change of the output, if nothing in front of the weight grows or vanishes."""
     if law.role not in (Role.hidden, Role.readout):
-        return -float(law.update)
+        return -law.update
     s = law.alignment
-    terms = (law.update - s.alpha, law.update - s.u, law.size - s.omega)
-    return -float(min(terms))
+    alpha, omega, u = (law.aligned(x) for x in (s.alpha, s.omega, s.u))
+    return -min(law.update - alpha, law.update - u, law.size - omega)
 
 
 def _explained(
@@ -217,7 +217,7 @@ def _explained(
     into_change: Exponent | None,
 ) -> float | None:
     """The same with alignment, input and its change as measured."""
-    update, size = -float(law.update), -float(law.size)
+    update, size = -law.update, -law.size
     if law.role in (Role.hidden, Role.readout):
         terms = [_sum(update, alpha, into)]
         if into_change is not None:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..._pages import Section, see
 from ..._weight import Weight, require_complete, weights_with_paths
+from ...theory import Role
 from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
 from .._capture import NotFollowed
 from .._traced import traced
@@ -68,18 +70,37 @@ def shapes(build: Build, widths: Sequence[int]) -> list[PyTree]:
     """
     with traced("build"):
         models = [eqx.filter_eval_shape(build, width, jax.random.key(0)) for width in widths]
-    bases = set()
-    for width, model in zip(widths, models, strict=True):
+    for model in models:
         require_complete(eqx.filter(model, lambda x: isinstance(x, jax.ShapeDtypeStruct)))
-        ratios = {w.spec.width_ratio for w in weights_with_paths(model).values()}
-        bases |= {width / ratio for ratio in ratios if ratio is not None}
-    if len(bases) > 1:
-        raise ValueError(
-            f"the models at widths {', '.join(map(str, widths))} have different base widths, "
-            f"{', '.join(map(str, sorted(bases)))}; give parameterize the same base_width at every "
-            f"width{see(Section.base_widths)}"
-        )
+    _check_bases(widths, models)
     return models
+
+
+def _check_bases(widths: Sequence[int], models: Sequence[PyTree]) -> None:
+    """Holds every fan to be its ratio times one size at the base width, the same in all models."""
+    by_path: dict[str, list[Weight]] = {}
+    for model in models:
+        for path, weight in weights_with_paths(model).items():
+            by_path.setdefault(path, []).append(weight)
+    for weights in by_path.values():
+        ratios = [weight.spec.width_ratio for weight in weights]
+        fans = [_own_fan(weight) for weight in weights]
+        # A role that is forced on axes that stay has the width's ratio.
+        sizes = fans if len(set(fans)) > 1 else widths
+        bases = {size / ratio for size, ratio in zip(sizes, ratios, strict=True) if ratio}
+        if len(bases) > 1:
+            shown = sorted({w / ratio for w, ratio in zip(widths, ratios, strict=True) if ratio})
+            raise ValueError(
+                f"the models at widths {', '.join(map(str, widths))} have different base widths, "
+                f"{', '.join(map(str, shown))}; give parameterize the same base_width at every "
+                f"width{see(Section.base_widths)}"
+            )
+
+
+def _own_fan(weight: Weight) -> int:
+    spec, shape = weight.spec, weight.value.shape
+    axes = spec.fan_in if spec.role in (Role.hidden, Role.readout) else spec.fan_out
+    return math.prod(shape[axis] for axis in axes)
 
 
 def measure(
