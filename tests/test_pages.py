@@ -146,6 +146,20 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
     Section.decay_schedule: [
         lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01, decay_mode="independent")
     ],
+    Section.mismatch: [
+        lambda _: sx.adam(0.1).update(scaled(good), sx.adam(0.1).init(scaled(good, width=64))),
+        lambda _: sx.adam(0.1).update(scaled(good), sx.lion(0.1).init(scaled(good))),
+        lambda _: sx.adam(0.1).update(scaled(good), sx.adam(0.1).init({})),
+        lambda _: sx.adam(0.1).update(scaled(good), ()),
+    ],
+    Section.decay_mode: [
+        lambda _: sx.adamw(0.1, 0.01),
+        lambda _: sx.lion(optax.constant_schedule(0.1), weight_decay=0.01),
+    ],
+    Section.no_factor: [
+        lambda _: sx.adam(0.1, {"hidden": 9999}).init(scaled(good)),
+        lambda _: sx.adam(0.1, role_multipliers={"hidden": 1e-60}).init(scaled(good)),
+    ],
     Section.no_match: [
         lambda _: scaled(good, roles={"wieght": "hidden"}),
         lambda _: scaled(good, frozen=[sx.nn.Readout]),

@@ -8,6 +8,7 @@ from jaxtyping import PyTree
 from .._parts import Part, degree_at_scaling
 from .._weight import Weight, weights_with_paths
 from ..optim import Constant, Rule
+from ..optim._numbers import lost, vanishes
 from ..optim._rates import GlobalRate, rate_exponent
 from ..theory import Role
 from ._data import PlanRow
@@ -39,6 +40,7 @@ def warnings(
         *_clips(chain, names),
         *_frozen(rows, chain, names),
         *_rates(trained, chain),
+        *_vanishing(rows, chain),
         *_constant_eps(trained, chain),
         *_decay(trained, chain),
         *(() if gradients is None else _eps_above_gradient(trained, chain, gradients)),
@@ -106,6 +108,18 @@ def _rate_problems(rules: list[Rule | None]) -> Iterator[str]:
             f"have degrees {tuple(degree)} in gradient and weight, not "
             f"({', '.join(map(str, expected))})"
         )
+
+
+def _vanishing(rows: tuple[PlanRow, ...], chain: list[Part]) -> Iterator[str]:
+    # That keeps updates in float32 up to the end.
+    keeps = any(part.rule is not None and part.rule.name == "low_precision" for part in chain)
+    for row in rows:
+        dtype = "float32" if keeps and jnp.finfo(row.dtype).bits < 32 else row.dtype
+        if row.learning_rate and vanishes(row.learning_rate, dtype):
+            yield (
+                f"{row.path}: the learning rate {short(row.learning_rate)} is "
+                f"{lost(row.learning_rate, dtype)}"
+            )
 
 
 def _growth(trained: dict[str, Weight]) -> Iterator[str]:

@@ -1,12 +1,16 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax.numpy as jnp
 import jax.tree_util as jtu
 import optax
 from jaxtyping import PyTree
 
 from .._pages import Section, listed, see
+from .._spec import WeightSpec
 from .._weight import is_trainable, is_weight, path_string, require_complete
+from ..ops._wide import wide_dtype
+from ._numbers import lost, vanishes
 from ._places import GRADIENTS, WEIGHTS, Place, dtype_problem, is_place, replaced
 from ._rule import Rule
 
@@ -76,14 +80,38 @@ def _require_complete(tree: PyTree, leaves: list[Any]) -> None:
 
 
 def _check_dtypes(rule: Rule, params: PyTree, takes_complex: bool) -> None:
-    """Refuses trained weights of a dtype that the rule can't move."""
-    problems = []
+    """Refuses trained weights of a dtype that the rule can't move, or that lacks its numbers."""
+    problems, seen = [], {}
     for i, leaf in enumerate(jtu.tree_leaves(params, is_leaf=is_place)):
         if is_weight(leaf) and leaf.spec.is_trained and is_trainable(leaf.value):
-            problem = dtype_problem(leaf.value.dtype, takes_complex)
-            if problem is not None:
-                problems.append((i, f"the weight {problem}"))
-    _raise_at(rule, params, problems)
+            kind = leaf.spec, leaf.value.dtype
+            if kind not in seen:
+                problem = dtype_problem(kind[1], takes_complex)
+                seen[kind] = (problem and f"the weight {problem}") or _number_problem(rule, *kind)
+            if seen[kind] is not None:
+                problems.append((i, seen[kind]))
+    _raise_at(rule, params, problems, f"{rule.name} can't move these weights:")
+
+
+def _number_problem(rule: Rule, spec: WeightSpec, dtype: Any) -> str | None:
+    """Which number of the weight's law or the rule its dtype has no place for."""
+    try:
+        multiplier = spec.multiplier
+        constants = {constant.name: constant.at(spec) for constant in rule.constants}
+    except ValueError as error:
+        return str(error)
+    if vanishes(multiplier, dtype):
+        return f"its multiplier is {multiplier:g}, and {lost(multiplier, dtype)}"
+    for constant in rule.constants:
+        value, power = constants[constant.name], max(constant.degree.update, 1)
+        # A threshold may be meant never to be reached, and zero is a number like another.
+        if (
+            constant.name in ("eps", "floor")
+            and value is not None
+            and value ** (1 / power) > float(jnp.finfo(wide_dtype(dtype)).max)
+        ):
+            return f"{constant.name} is {value:g}, which is infinite in {wide_dtype(dtype)}"
+    return None
 
 
 def check_state(rule: Rule, state_type: type, state: Any) -> None:
@@ -137,18 +165,22 @@ def _structures(gradients: PyTree, name: str, tree: PyTree) -> Iterator[str]:
         )
 
 
-def _raise_at(rule: Rule, tree: PyTree, problems: list[tuple[int, str]]) -> None:
+def _raise_at(
+    rule: Rule, tree: PyTree, problems: list[tuple[int, str]], heading: str | None = None
+) -> None:
     if problems:
         paths = [path for path, _ in jtu.tree_leaves_with_path(tree, is_leaf=is_place)]
-        _raise(rule, [f"{_named(paths[i])}: {problem}" for i, problem in problems])
+        _raise(rule, [f"{_named(paths[i])}: {problem}" for i, problem in problems], heading)
 
 
-def _raise(rule: Rule, problems: list[str]) -> None:
+def _raise(rule: Rule, problems: list[str], heading: str | None = None) -> None:
     if not problems:
         return
     shown = problems[:_MOST_LINES]
     if len(problems) > len(shown):
         shown.append(f"and {len(problems) - len(shown)} more")
+    if heading is not None:
+        raise ValueError(listed(heading, shown))
     heading = f"{rule.name}: gradients, state and weights are not those of one training:"
     raise ValueError(listed(heading, shown) + see(Section.mismatch))
 

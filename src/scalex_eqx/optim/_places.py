@@ -66,22 +66,34 @@ class Place(NamedTuple):
         found = [_value(self.nodes[-1])] if self.has_weights else []
         return next(filter(is_array, [*found, *self.state]), None)
 
+    @property
+    def expected(self) -> str:
+        """The dtype and shape of the array to be moved, as far as they are known."""
+        w = self.weight
+        if w is None or (self.has_weights and w is _value(self.nodes[-1])):
+            return described(w)
+        return f"{_name(w.dtype)}[{','.join(map(str, _joined_shape(self.state) or ()))}]"
+
     def usable_gradient(self) -> Any:
         """The gradient, not narrower than the weight, and zero for whole numbers."""
         node, g, w = self.nodes[0], self.gradient, self.weight
-        if not is_array(g) or not is_array(w) or g.dtype == w.dtype:
-            return node
-        if not is_trainable(w) or not is_trainable(g):
-            new = jnp.zeros_like(w)
-        elif self.has_weights and joined_dtype(g.dtype, w.dtype) != g.dtype:
-            new = g.astype(joined_dtype(g.dtype, w.dtype))
-        else:
+        if not is_array(g):
+            # A state has such an array in its place, and no gradient would be another structure.
+            absent = node is None and bool(self.state) and is_array(w) and is_whole(w)
+            return jnp.zeros_like(w) if absent else node
+        new = jnp.asarray(g) if isinstance(g, np.ndarray) and is_trainable(g) else g
+        if w is not None and not (is_trainable(w) and is_trainable(g)):
+            new = jnp.zeros_like(w) if is_whole(w) else g
+        elif self.has_weights and w is not None:
+            new = new.astype(joined_dtype(new.dtype, w.dtype))
+        if new is g:
             return node
         return Weight(new, node.spec) if is_weight(node) else new
 
     def moved_weight(self) -> Any:
         """The weight, or what stands in the gradients' place where there is no gradient."""
-        return self.nodes[0] if is_absent(self.nodes[0]) else self.nodes[-1]
+        absent = is_absent(self.nodes[0]) and is_absent(self.usable_gradient())
+        return self.nodes[0] if absent else self.nodes[-1]
 
     def problem(self, keeps_all: bool, takes_complex: bool) -> str | None:
         """What is wrong here, if anything is."""
@@ -118,7 +130,7 @@ class Place(NamedTuple):
         if not is_array(g):
             if is_absent(g) and w is None:
                 return None
-            expected = "an array" if w is None else described(w)
+            expected = "an array" if w is None else self.expected
             return f"the gradient is {described(g)}; expected {expected}"
         if self.state and keeps_all and not any(map(is_array, self.state)):
             return f"{self.names[1]} has no array for it; expected the state of tx.init(params)"
@@ -142,7 +154,7 @@ class Place(NamedTuple):
         else:
             fits = _joined_shape(known) == g.shape
         if not fits:
-            return f"the gradient is {described(g)}; expected {described(w)}"
+            return f"the gradient is {described(g)}; expected {self.expected}"
         if _is_complex(g) != any(map(_is_complex, known)):
             return f"the gradient is {described(g)}; expected {described(w)}: both real or complex"
         return None
