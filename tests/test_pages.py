@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -106,9 +107,9 @@ def convert_with_another_transformation() -> Any:
     return sx.convert(model, tx.init(model), to=sx.ntk, tx=tx)
 
 
-def parameterize_model(base: int, probe: int, make: Any = good) -> Any:
+def parameterize_model(base: int, probe: int, make: Any = good, values: Any = "keep") -> Any:
     shapes = (jax.eval_shape(lambda width=width: make(width)) for width in (base, probe))
-    return sx.parameterize_model(make(16), *shapes, parameterization=sx.mup)
+    return sx.parameterize_model(make(16), *shapes, parameterization=sx.mup, values=values)
 
 
 def readout(width: int) -> sx.nn.Readout:
@@ -150,6 +151,8 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
     ],
     Section.base_widths: [lambda _: check_coordinates()],
     Section.decay_schedule: [lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01)],
+    Section.values: [lambda _: parameterize_model(4, 8, values=None)],
+    Section.make: [lambda _: scaled(lambda width: {"w": np.tanh(jnp.ones((width, width)))})],
     Section.no_match: [
         lambda _: scaled(good, roles={"wieght": "hidden"}),
         lambda _: scaled(good, frozen=[sx.nn.Readout]),
