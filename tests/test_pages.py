@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -100,9 +101,9 @@ def convert_with_another_transformation() -> Any:
     return sx.convert(model, tx.init(model), to=sx.ntk, tx=tx)
 
 
-def parameterize_model(base: int, probe: int, make: Any = good) -> Any:
+def parameterize_model(base: int, probe: int, make: Any = good, values: Any = "keep") -> Any:
     shapes = (jax.eval_shape(lambda width=width: make(width)) for width in (base, probe))
-    return sx.parameterize_model(make(16), *shapes, parameterization=sx.mup)
+    return sx.parameterize_model(make(16), *shapes, parameterization=sx.mup, values=values)
 
 
 def readout(width: int) -> sx.nn.Readout:
@@ -143,6 +144,8 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
         lambda _: sx.nn.CausalSelfAttention(20, head_dimension=16, key=KEY),
     ],
     Section.base_widths: [lambda _: check_coordinates()],
+    Section.values: [lambda _: parameterize_model(4, 8, values=None)],
+    Section.make: [lambda _: scaled(lambda width: {"w": np.tanh(jnp.ones((width, width)))})],
     Section.decay_schedule: [
         lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01, decay_mode="independent")
     ],

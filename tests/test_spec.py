@@ -5,6 +5,9 @@ import pickle
 import threading
 from fractions import Fraction
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import pytest
 from jaxtyping import TypeCheckError
 
@@ -172,3 +175,28 @@ def test_a_factor_that_is_not_exact(exponent):
 def test_a_buffer_has_no_factor():
     with pytest.raises(ValueError, match="factor_exponent is 1 of a buffer"):
         WeightSpec((), (), role=Role.buffer, factor_exponent=Fraction(1))
+
+
+def test_it_prints_in_a_few_words_what_is_known():
+    assert repr(COMPLETE) == "WeightSpec((out, in), hidden, ntk, r=4, std=0.25)"
+    incomplete = WeightSpec((), (-1,), role=Role.vector, factor_exponent=Fraction(1, 2))
+    assert repr(incomplete) == "WeightSpec((out,), vector, incomplete, factor=1/2)"
+    frozen = dataclasses.replace(COMPLETE, std=3**-0.5, frozen=True)
+    assert repr(frozen) == f"WeightSpec((out, in), hidden, ntk, r=4, std={3**-0.5}, frozen)"
+    # A name is not enough where another law has it.
+    other = dataclasses.replace(COMPLETE, parameterization=dataclasses.replace(sx.mup, name="ntk"))
+    assert repr(other) != repr(COMPLETE) and "LayerExponents" in repr(other)
+
+
+def test_a_model_prints_in_a_line_a_weight():
+    weight = sx.Weight(jnp.ones((64, 8)), dataclasses.replace(COMPLETE, std=3**-0.5))
+    line = "Weight(f32[64,8], (out, in), hidden, ntk, r=4, std=0.5774)"
+    assert repr(weight) == line
+    assert eqx.tree_pformat({"w": weight}) == "{'w': " + line + "}"
+    assert repr(sx.Weight(None, COMPLETE)).startswith("Weight(None, (out, in), hidden")
+
+    def make(width: int):
+        return eqx.nn.MLP(8, 4, width, 1, key=jax.random.key(0))
+
+    model = sx.parameterize(make, width=64, base_width=16, parameterization=sx.mup)
+    assert len(repr(model)) < len(repr(make(64))) + 4 * 40

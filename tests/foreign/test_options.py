@@ -1,5 +1,7 @@
 """roles, layouts, factors and frozen: what they choose, and what is refused."""
 
+import dataclasses
+import itertools
 import re
 from fractions import Fraction
 
@@ -145,6 +147,8 @@ def test_everything_wrong_is_listed_at_once():
         "factors['x'] matches no",
         "ambiguous: shape (3, 8) at the base width and (3, 16) at the probe width; its role",
         'layouts={"ambiguous": ("in", "out")}, or a readout with',
+        '("out", "out")}, where',
+        'frozen=["ambiguous"] leaves it as it is',
         "cube: shape (2, 8, 8)",
         "axis -2, axis -1 alone",
         'layouts={"cube": ("out", "in")}',
@@ -323,7 +327,8 @@ def test_frozen_arrays_stay_and_have_no_gradient(frozen):
 
 def test_a_type_may_be_frozen():
     model = scaled(lambda n: eqx.nn.MLP(3, 2, n, 1, key=KEY), frozen=[eqx.nn.Linear])
-    assert {spec.role for spec in specs(model).values()} == {Role.buffer}
+    assert not any(spec.is_trained for spec in specs(model).values())
+    assert Role.buffer not in {spec.role for spec in specs(model).values()}
 
 
 def test_a_weight_may_declare_that_it_is_not_trained():
@@ -337,19 +342,67 @@ def test_a_weight_may_declare_that_it_is_not_trained():
     assert jax.grad(lambda w: jnp.sum(sx.effective(w)))(model["mask"]).value.any() == np.False_
 
 
-def test_a_frozen_array_has_no_law_beside():
-    with expect_error(
-        "first/kernel: frozen, so that it has no scaling law, but roles says embedding",
-        "first/position: not trained, so that it has no scaling law, but factors gives",
-        "second/kernel: not trained",
-    ):
+def test_a_buffer_has_no_law_beside():
+    with expect_error("second/kernel: not trained, so that it has no scaling law, but factors"):
         scaled(
             make,
             layouts=LAYOUTS,
-            roles={"first/kernel": "embedding", "second/kernel": "buffer"},
-            factors={"first/position": 1, "second/kernel": 1},
+            roles={"second/kernel": "buffer"},
+            factors={"second/kernel": 1},
             frozen={"first/*"},
         )
+
+
+PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
+
+
+@pytest.mark.parametrize("width", [BASE, 3 * BASE])
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=lambda p: p.name)
+def test_a_frozen_weight_is_the_trained_one_without_its_training(parameterization, width: int):
+    options = {"layouts": LAYOUTS, "factors": {"first/kernel": "1/2"}}
+    plain = scaled(make, parameterization, width, **options)
+    model = scaled(make, parameterization, width, frozen=["first/*"], **options)
+    for path, weight in sx.weights_with_paths(model).items():
+        other = sx.weights_with_paths(plain)[path]
+        assert np.array_equal(weight.value, other.value)
+        assert np.array_equal(sx.effective(weight), sx.effective(other))
+        assert weight.spec == dataclasses.replace(other.spec, frozen=path.startswith("first"))
+    gradient = jax.grad(lambda w: jnp.sum(sx.effective(w)))(model["first"].kernel)
+    assert not np.any(gradient.value)
+    state = sx.adam(1e-2).init(eqx.filter(model, eqx.is_inexact_array))
+    moments = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, Weight))
+    frozen = [w for w in moments if isinstance(w, Weight) and w.spec.frozen]
+    assert frozen and all(w.value is None for w in frozen)
+    assert sx.fingerprint(model) != sx.fingerprint(plain)
+
+
+def test_a_frozen_array_that_an_option_speaks_of_must_have_that_law():
+    with expect_error("table: shape", 'or give it the role "buffer"'):
+        scaled(frozen_model, frozen=["encoder/*", "table"], roles={"table": "embedding"})
+
+
+def test_freezing_and_unfreezing():
+    model = scaled(make, layouts=LAYOUTS)
+    frozen = sx.freeze(model, lambda path, _: "linear" not in path)
+    trained = {path for path, spec in specs(frozen).items() if spec.is_trained}
+    assert trained == {path for path in specs(model) if "linear" in path}
+    for one, other in zip(jax.tree.leaves(frozen), jax.tree.leaves(model), strict=True):
+        assert one is other
+    assert jax.tree.structure(sx.unfreeze(frozen, ["*"])) == jax.tree.structure(model)
+    assert sx.freeze(model, [Wide])["second"].kernel.spec.frozen
+    with expect_error("freeze['first/kernal'] matches no array of the model; there are first/ker"):
+        sx.freeze(model, ["first/kernal"])
+    with expect_error("unfreeze is given no weight of the model"):
+        sx.unfreeze(model, lambda path, _: False)
+    with expect_error("weights whose spec is not completed"):
+        sx.freeze(sx.nn.Linear(4, 4, key=KEY), ["*"])
+
+
+def test_a_buffer_stays_one():
+    model = scaled(make, layouts=LAYOUTS, roles={"first/kernel": "buffer"})
+    assert specs(sx.freeze(model, ["first/*"]))["first/kernel"] == specs(model)["first/kernel"]
+    with expect_error("unfreeze['first/kernel'] matches no array"):
+        sx.unfreeze(model, ["first/kernel"])
 
 
 def test_a_layer_that_normalises_its_weight_may_be_frozen():
@@ -373,3 +426,60 @@ def test_spectral_norm_is_refused():
 
     with expect_error("0/layer/weight: in an equinox.nn.SpectralNorm, which normalises"):
         scaled(make)
+
+
+# What an error suggests
+
+
+def shapes_to_read():
+    """Every shape of up to four axes and every set of them that grows, where a choice is left."""
+    for axes in (2, 3, 4):
+        for grows in itertools.product((False, True), repeat=axes):
+            if any(grows) and not (axes == 2 and all(grows)):
+                yield grows
+
+
+@pytest.mark.parametrize("grows", shapes_to_read(), ids=str)
+def test_every_suggestion_is_accepted_and_is_what_it_says(grows):
+    """It is pasted as it stands in the error."""
+
+    def make(width: int):
+        shape = tuple(width if axis else 3 + i for i, axis in enumerate(grows))
+        return {"a[0]*": jax.ShapeDtypeStruct(shape, jnp.float32), "v": jnp.ones(width)}
+
+    def built(**options):
+        shapes = (make(32), make(8), make(16))
+        return sx.parameterize_model(
+            *shapes, parameterization=sx.standard, values="keep", **options
+        )["a[0]*"].spec
+
+    with pytest.raises(ValueError) as caught:
+        built()
+    message = str(caught.value)
+    found = re.findall(r"(?:it is|or) ([^{]*?) with layouts=(\{.*?\})", message)
+    roles = set()
+    for said, layouts in found:
+        (role,) = [role for role in Role if role in said]
+        assert built(layouts=eval(layouts)).role is role
+        roles.add(role)
+    expected = {1: {Role.embedding, Role.readout, Role.vector}, 2: {Role.hidden}}
+    assert roles == expected.get(sum(grows), set())
+    if sum(grows) == 1:
+        vector = ", ".join(['"out"'] * len(grows))
+        assert 'layouts={"a[[]0][*]": (' + vector + ")}" in message
+    (frozen,) = re.findall(r"frozen=(\[.*?\"\])", message)
+    assert built(frozen=eval(frozen)).role is Role.buffer
+
+
+def test_flax_attention_and_conv_layouts_are_among_them():
+    for shape, layout in {
+        (-1, 1, 1): ("out", "out", "out"),
+        (-1, 4): ("out", "out"),
+        (3, -1, -1): ("out", "out", "in"),
+        (-1, -1, 4): ("in", "out", "out"),
+        (-1, 4, -1): ("in", "in", "out"),
+        (3, 3, -1, -1): ("in", "in", "in", "out"),
+        (3, 3, 1, -1): ("in", "in", "in", "out"),
+    }.items():
+        with expect_error(f'layouts={{"w": {layout}}}'.replace("'", '"')):
+            scaled(lambda n, shape=shape: {"w": jnp.ones([n if s < 0 else s for s in shape])})

@@ -32,6 +32,7 @@ def shapes(width: int, make=make):
 
 
 def scaled(model, base, probe, parameterization=sx.mup, **options):
+    options = {"values": "rescale", **options}
     return sx.parameterize_model(model, base, probe, parameterization=parameterization, **options)
 
 
@@ -134,3 +135,81 @@ def test_trees_that_differ():
     weight = Weight(jnp.ones(8), WeightSpec((), (-1,)))
     with expect_error("w: a Weight in one of the models and an array in another"):
         scaled({"w": weight}, {"w": jnp.ones(4)}, {"w": jnp.ones(8)})
+
+
+# Values that are kept
+
+
+def relative_change(model, kept, x) -> float:
+    """Of the outputs."""
+    before, after = (np.asarray(jax.vmap(m)(x), np.float64) for m in (model, sx.resolve(kept)))
+    return float(np.linalg.norm(after - before) / np.linalg.norm(before))
+
+
+def trained(width: int):
+    """Of another spread than any law would give it."""
+    model = eqx.nn.MLP(6, 3, width, 2, key=jax.random.key(9))
+    return jtu.tree_map(lambda a: 2.5 * a + 0.01 if eqx.is_inexact_array(a) else a, model)
+
+
+@pytest.mark.parametrize("base", ["shapes", "arrays"])
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=lambda p: p.name)
+def test_kept_values_compute_what_they_did(parameterization, base: str):
+    """At r = 3, where multipliers are no powers of two, and with a factor.
+
+    Two roundings of 2^-24 each in every weight, over three layers.
+    """
+    model, options = trained(48), {"factors": {"layers/1/weight": "1/2"}}
+    narrow = shapes(16, trained) if base == "shapes" else trained(16)
+    x = jax.random.normal(KEY, (32, 6))
+    kept = scaled(model, narrow, shapes(32, trained), parameterization, values="keep", **options)
+    assert relative_change(model, kept, x) < 3 * 2 * 2**-24 * 4
+    for path, weight in sx.weights_with_paths(kept).items():
+        spec = weight.spec
+        power = float(parameterization.a[spec.role] + spec.factor_exponent)
+        plain = np.asarray(dict(zip(sx.weights_with_paths(kept), arrays(model), strict=True))[path])
+        np.testing.assert_allclose(weight.value, plain * 3.0**power, rtol=1e-6)
+    # The control: a fresh draw is what it is taken for.
+    fresh = scaled(model, narrow, shapes(32, trained), parameterization, **options)
+    assert relative_change(model, fresh, x) > 0.1
+
+
+def arrays(model):
+    return jtu.tree_leaves(eqx.filter(model, eqx.is_array))
+
+
+def test_kept_bfloat16_values():
+    """Powers of two are exact."""
+    model = jtu.tree_map(
+        lambda a: a.astype(jnp.bfloat16) if eqx.is_inexact_array(a) else a, trained(64)
+    )
+    kept = scaled(model, shapes(16, trained), shapes(32, trained), sx.mup, values="keep")
+    for a, b in zip(arrays(model), arrays(sx.resolve(kept)), strict=True):
+        assert a.dtype == b.dtype and np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=lambda p: p.name)
+def test_kept_ties_and_declared_spreads(parameterization):
+    class Tied(eqx.Module):
+        embedding: sx.nn.Embedding
+        readout: sx.nn.TiedReadout
+
+        def __init__(self, width: int):
+            self.embedding = sx.nn.Embedding(7, width, key=KEY)
+            self.readout = sx.nn.TiedReadout(width)
+
+        def __call__(self, token):
+            return self.readout(self.embedding(token), self.embedding)
+
+    model = Tied(48)
+    kept = scaled(model, shapes(16, Tied), shapes(32, Tied), parameterization, values="keep")
+    token = jnp.asarray(3)
+    np.testing.assert_allclose(kept(token), model(token), rtol=1e-5)
+    assert kept.embedding.weight.spec.std is None
+    assert kept.embedding.weight.spec.parameterization == parameterization.tied()
+
+
+def test_values_have_to_be_said():
+    for values in (None, "rescaled"):
+        with expect_error(f"values is {values!r}", '"keep" leaves what', '"rescale" takes them'):
+            scaled(make(48), shapes(16), shapes(32), layouts=LAYOUTS, values=values)

@@ -196,6 +196,19 @@ def test_a_readout_of_its_own_beside_a_tied_one_is_refused():
         scaled(128, make=make)
 
 
-def test_a_frozen_embedding_has_no_law_as_readout():
-    with expect_error("shared/pytree/1/weight: used as readout", "(buffer)"):
-        scaled(128, frozen=["shared/pytree/0/weight"])
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=lambda p: p.name)
+def test_a_frozen_embedding_keeps_both_uses(parameterization):
+    plain = scaled(128, parameterization)
+    frozen = scaled(128, parameterization, frozen=["shared/pytree/0/weight"])
+    assert np.array_equal(logits(sx.resolve(frozen)), logits(sx.resolve(plain)))
+    assert not frozen.shared.pytree[0].weight.spec.is_trained
+
+
+def test_a_second_use_is_not_frozen_alone():
+    with expect_error("shared/pytree/1/weight: frozen or unfrozen, but", "shared/pytree/0/weight"):
+        scaled(128, frozen=[eqx.nn.Linear])
+    model = scaled(128)
+    with expect_error("shared/pytree/1/weight: frozen or unfrozen, but", "shared/pytree/0/weight"):
+        sx.freeze(model, [eqx.nn.Linear])
+    both = sx.freeze(model, [eqx.nn.Linear, "shared/pytree/0/*"])
+    assert not any(w.spec.is_trained for w in sx.weights_with_paths(both).values())
