@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._spec import WeightSpec
@@ -33,7 +34,7 @@ def zeros_of(
 
 def _zeros_like(w: Float[Array, "*shape"], dtype: jnp.dtype) -> Float[Array, "*shape"]:
     """`jnp.zeros_like`, at a fraction of its price for an array that nobody has placed."""
-    if isinstance(w, jax.core.Tracer) or not isinstance(w, jax.Array) or w.committed:
+    if isinstance(w, Tracer) or not isinstance(w, jax.Array) or w.committed:
         return jnp.zeros_like(w, dtype=dtype)
     if not jax.sharding.get_abstract_mesh().empty:
         return jnp.zeros_like(w, dtype=dtype)
