@@ -100,7 +100,7 @@ def test_formulas_of_equal_shapes_keep_their_own_numbers():
     narrow = jax.tree.map(lambda x: jnp.tile(x, (2, 2)), narrow)
     params = [wide, narrow, wide]
 
-    def step(gamma):
+    def step(gamma) -> Any:
         tx = sx.adam(1e-3, role_multipliers={"hidden": gamma})
         return tx.update(params, tx.init(params), params)[0]
 

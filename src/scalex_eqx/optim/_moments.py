@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact, Int, PyTree
 
 from .._spec import WeightSpec
@@ -47,7 +48,7 @@ def sizes(zeros: Callable[..., Array]) -> Callable[..., Array]:
 
 def _zeros_like(w: Inexact[Array, "*shape"], dtype: jnp.dtype) -> Inexact[Array, "*shape"]:
     """`jnp.zeros_like`, at a fraction of its price for an array that nobody has placed."""
-    if isinstance(w, jax.core.Tracer) or not isinstance(w, jax.Array) or w.committed:
+    if isinstance(w, Tracer) or not isinstance(w, jax.Array) or w.committed:
         return jnp.zeros_like(w, dtype=dtype)
     if not jax.sharding.get_abstract_mesh().empty:
         return jnp.zeros_like(w, dtype=dtype)
