@@ -1,6 +1,7 @@
 """Errors that a newcomer meets end with the section of the documentation that explains them."""
 
 import re
+import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import optax
 import pytest
 
 import scalex_eqx as sx
-from scalex_eqx._explain import slug
+from scalex_eqx import _explain
+from scalex_eqx._explain import explanation, slug
 from scalex_eqx._pages import Section, listed, see, topic
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +53,36 @@ def test_every_section_is_there():
 )
 def test_a_section_that_is_not_there_is_found(section: str):
     assert missing([*Section, section]) == [section]
+
+
+@pytest.mark.parametrize("section", Section)
+def test_every_section_is_explained(section: Section):
+    text = explanation(section)
+    first, *rest = text.splitlines()
+    assert slug(first.lstrip("# ")) == section.partition("#")[2]
+    assert len(" ".join(rest)) > 100
+    # It ends before the next heading of its rank: those inside are deeper.
+    rank = len(first) - len(first.lstrip("#"))
+    prose = re.sub(r"^```.*?^```$", "", "\n".join(rest), flags=re.M | re.S)
+    assert all(len(marks) > rank for marks in re.findall(r"^(#+) ", prose, re.MULTILINE))
+
+
+def test_the_wheel_has_every_page_that_is_explained():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    pages = {section.partition("#")[0] for section in Section}
+    assert wheel == {page: f"scalex_eqx/_docs/{page.removeprefix('docs/')}" for page in pages}
+
+
+def test_a_page_beside_the_package_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "weights.md").write_text("## A weight without its law\n\nAs installed.\n")
+    monkeypatch.setattr(_explain, "_PLACES", (tmp_path, ROOT / "docs"))
+    assert explanation(Section.no_law) == "## A weight without its law\n\nAs installed.\n"
+    monkeypatch.setattr(_explain, "_PLACES", (tmp_path,))
+    with pytest.raises(LookupError, match=r"docs/convert.md was not installed"):
+        explanation(Section.conversion)
+    with pytest.raises(LookupError, match="has no section arithmetic-of-a-weight"):
+        explanation(Section.arithmetic)
 
 
 def test_slugs_are_those_of_python_markdown():

@@ -87,6 +87,8 @@ def mistakes() -> Iterator[Case]:
             yield Case(words, said=("",))
     for text in NO_ALIGNMENTS:
         yield Case(("exponents", "--alignments", text), said=("--alignments",))
+    for words in (("report", "x" * 5000), ("transfer", "--data", "x" * 5000)):
+        yield Case(words, codes=(1, 2), said=("File name too long",))
     yield from _others()
 
 
@@ -168,7 +170,6 @@ def _others() -> Iterator[Case]:
         (("report", "text.txt/x"), "text.txt"),
         (("report", "a\nb"), r"a\nb"),
         (("report", "\udcff"), r"\udcff"),
-        (("report", "x" * 5000), "xxx"),
         (("report", "[bold]nowhere"), "[bold]nowhere"),
     ):
         yield Case(words, said=(said,))
@@ -180,7 +181,7 @@ _TEXTS = (
     ("folder", "folder"), ("fifo", "fifo"), ("loop", "loop"), ("/dev/null", "/dev/null"),
     ("/dev/zero", "/dev/zero"), ("text.txt/x", "text.txt"), ("huge", "of memory are free"),
     ("a\nb", r"a\nb"), ("[red]nowhere[/red]", "[red]nowhere[/red]"), ("\udcff", r"\udcff"),
-    ("x" * 5000, "xxx"), ("empty.bin", "empty.bin"), ("odd.bin", "odd.bin"),
+    ("empty.bin", "empty.bin"), ("odd.bin", "odd.bin"),
     ("huge.bin", "of memory are free"), ("one.bin", "one.bin"), ("empty.npy", "empty.npy"),
     ("cut.npy", "cut.npy"), ("float.npy", "float.npy"), ("object.npy", "object.npy"),
     ("square.npy", "square.npy"), ("negative.npy", "negative.npy"), ("text.npy", "text.npy"),
@@ -200,7 +201,7 @@ FOLDERS = [
     for name, said in (
         ("text.txt", "text.txt"), ("text.txt/x", "text.txt"), ("fifo", "fifo"), ("loop", "loop"),
         ("loop/x", "loop"), ("/proc/x", "/proc/x"), ("/dev/null", "/dev/null"),
-        ("/sys/kernel/x", "/sys/kernel/x"), ("x" * 300, "xxx"), ("foreign", "foreign"),
+        ("/sys/kernel/x", "/sys/kernel/x"), ("foreign", "foreign"),
         ("stored", "runs.sqlite"), ("pictured", "transfer.png is a folder"),
     )
 ]  # fmt: skip

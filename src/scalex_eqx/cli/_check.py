@@ -84,7 +84,7 @@ class Measuring:
                 make, width=width, base_width=base_width, parameterization=recipe.law
             )
 
-        batch = self._batch(corpus.train)
+        batch = self._batch(corpus.train, corpus.name)
         self._check_memory(build, corpus.vocabulary_size)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("compiling")
@@ -127,13 +127,13 @@ class Measuring:
         )
 
     def _batch(
-        self, tokens: np.ndarray
+        self, tokens: np.ndarray, name: str
     ) -> Callable[[PRNGKeyArray], tuple[Int[Array, "sequences length"]]]:
         length = self.sequence_length + 1
         tokens = tokens[:_TOKENS]
         if len(tokens) <= length:
             raise UsageError(
-                f"--sequence-length is {self.sequence_length}, longer than the text; give more text"
+                f"--sequence-length is {self.sequence_length}, longer than {name}; give more text"
             )
         text = jnp.asarray(tokens.astype(np.int32))
 

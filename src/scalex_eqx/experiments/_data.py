@@ -8,6 +8,7 @@ from elsewhere are read as they are.
 import hashlib
 import os
 import sysconfig
+import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -293,7 +294,7 @@ def _read_npy(path: Path) -> np.ndarray:
         # Unlike `numpy.load`, this neither unpickles nor opens archives. It reads the header, and
         # holds it against the file's size.
         mapped = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OverflowError) as error:
+    except (ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise UsageError(
             f"data {shown(path)} is not a readable .npy file: {error}; write it with numpy.save"
         ) from error
