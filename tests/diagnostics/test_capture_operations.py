@@ -60,7 +60,6 @@ SAME_SHAPE = {
     "zeta": lambda w: jax.lax.zeta(2 + w, jnp.ones_like(w)),
     "polygamma": lambda w: jax.lax.polygamma(jnp.ones_like(w), w),
     "betainc": lambda w: jax.lax.betainc(jnp.ones_like(w), jnp.ones_like(w), w),
-    "random_gamma_grad": lambda w: jax.lax.random_gamma_grad(1 + w**2, jnp.ones_like(w)),
     "reduce_precision": lambda w: jax.lax.reduce_precision(w, 8, 7),
     "convert": lambda w: w.astype(jnp.bfloat16).astype(w.dtype),
     "bitcast": lambda w: jax.lax.bitcast_convert_type(
