@@ -105,7 +105,7 @@ def test_members_that_the_inputs_choose(apply: Any):
     [found] = alignment(apply, model, moved, jnp.asarray(X), jnp.asarray(INDEX)).uses.values()
     assert found.alpha is not None
     for e in MET:
-        tokens, slots = np.nonzero(e == INDEX)
+        tokens, slots = np.argwhere(INDEX - e == 0).T
         into, out, alpha = rms(X[tokens]), rms(z[tokens, slots]), rms(dz[tokens, slots])
         np.testing.assert_allclose([size[e] for size in sizes], [into, out], EXACT)
         expected = np.log(alpha / into / rms(change[e])) / np.log(IN)

@@ -26,9 +26,10 @@ class Captured(eqx.Module):
 
     - `result`: what `apply` returned.
     - `uses`: by the weight's path its uses, both in the order in which the pass reaches them,
-        until `jit` sorts the paths. A weight that isn't used has none; a tied embedding has two.
+        until `jit` sorts the paths. A tied embedding has two.
     - `not_followed`: the weights whose uses were not all found, with the reason. A matrix that is
         multiplied by an input entry by entry is among them: where its sum is taken is not seen.
+        So is a weight that isn't used: each that is trained has a use or is named here.
     """
 
     result: PyTree
@@ -59,8 +60,10 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     depends on the inputs: a product, a convolution, a lookup of rows, or an elementwise operation
     with a gain or a bias. On the way anything may happen to it that doesn't depend on the inputs
     (a multiplier, a transpose, a mask), and what arrives is what is captured. It is followed
-    into `jit`, `jax.checkpoint`, functions with custom derivatives and `scan`, where every turn,
-    such as a layer of a stack, has its own entries. It is not followed into `while` and `cond`.
+    into `jit`, `jax.checkpoint`, functions with custom derivatives, the branches of `cond` and
+    `switch`, and `scan`, where every turn, such as a layer of a stack, has its own entries. It is
+    not followed into `while`. Of a stack of weights members may be chosen, by a slice or by the
+    inputs: each is measured by itself.
 
     Nothing is kept outside of what is returned, so that it works under `jit` and `vmap`; compiled,
     it costs the forward pass and what is used of the arrays.
@@ -75,7 +78,8 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
 
     **Returns:** a `Captured`.
 
-    **Raises:** `ValueError` if the model has no weights or there is no array among the inputs.
+    **Raises:** `ValueError` if the model has no weights or there is no array among the inputs, and
+    with the line of `apply` that can't be traced.
     """
     model, inputs = jtu.tree_map(_as_jax, (model, inputs))
     leaves = _leaves(model)

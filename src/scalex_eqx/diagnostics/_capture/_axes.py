@@ -23,7 +23,7 @@ ELEMENTWISE = frozenset(
 )
 _MOVES = frozenset(
     {
-        *("transpose", "squeeze", "broadcast_in_dim", "rev"),
+        *("transpose", "squeeze", "broadcast_in_dim", "rev", "stack", "unstack", "tile"),
         *("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
     }
 )

@@ -19,7 +19,7 @@ SharedAxes = tuple[int, int | None, int]
 _ELEMENTWISE = frozenset(
     {
         *("add", "add_any", "sub", "mul", "div", "pow", "max", "min", "atan2", "rem"),
-        *("nextafter", "select_n", "concatenate", "clamp", "complex"),
+        *("nextafter", "select_n", "concatenate", "stack", "clamp", "complex"),
     }
 )
 
@@ -40,7 +40,8 @@ class Operation:
     - `summed`: the axes of the weight that are summed over, or in which rows are chosen.
     - `shared`: triples of axes, of weight, input and output, that run along with each other;
         `None` for an input that has no such axis.
-    - `part`: for a `concatenate` where in the result the weight stands: axis, start and size.
+    - `part`: for a `concatenate` or a `stack` where the weight stands in the result: axis, start
+        and size.
     - `groups`: for a `ragged_dot_general` the axis of the weight that numbers its groups.
     """
 
@@ -202,15 +203,19 @@ def _ragged(equation: Any) -> Operation | None:
 def _elementwise(equation: Any, position: int, other: int) -> Operation | None:
     shapes = [variable.aval.shape for variable in equation.invars]
     weight, x = shapes[position], shapes[other]
-    part, apart = None, -1
-    if equation.primitive.name == "concatenate":
+    part, places = None, list(range(len(weight)))
+    whole = len(weight) == len(equation.outvars[0].aval.shape)
+    beside = [i if len(x) == len(weight) else None for i in places]
+    if equation.primitive.name in ("concatenate", "stack"):
         if (axis := parameters.joined_axis(equation)) is None:
             return None
-        apart = axis
-        part = (axis, sum(shape[axis] for shape in shapes[:position]), weight[axis])
-    whole = len(weight) == len(equation.outvars[0].aval.shape)
-    alike = len(x) == len(weight)
-    shared = [(i, i if alike and i != apart else None, i) for i in range(len(weight))]
+        if equation.primitive.name == "stack":
+            part, whole = (axis, position, 1), True
+            places = [i + (i >= axis) for i in places]
+        else:
+            part = (axis, sum(shape[axis] for shape in shapes[:position]), weight[axis])
+            beside[axis] = None
+    shared = list(zip(range(len(weight)), beside, places, strict=True))
     return Operation(
         "elementwise",
         equation.primitive,

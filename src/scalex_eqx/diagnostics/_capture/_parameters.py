@@ -175,9 +175,12 @@ def gather(equation: Any) -> Gather:
     return Gather(sizes, places, tuple((w, own[i]) for w, i in zip(paired, indices, strict=True)))
 
 
+_GONE = {"squeeze": "dimensions"}
+
+
 @_read
 def moved_axes(equation: Any) -> tuple[int | None, ...]:
-    """Where the only operand's axes stand in the result; `None` for one that is gone."""
+    """Where an operand's axes stand in the result; `None` for one that is gone."""
     name, params = equation.primitive.name, equation.params
     before = range(len(equation.invars[0].aval.shape))
     if name == "transpose":
@@ -187,7 +190,11 @@ def moved_axes(equation: Any) -> tuple[int | None, ...]:
         return _axes(params["broadcast_dimensions"])
     if name == "rev":
         return tuple(before)
-    gone = _axes(params["dimensions" if name == "squeeze" else "axes"])
+    if name == "tile":
+        return tuple(axis if reps == 1 else None for axis, reps in enumerate(params["reps"]))
+    if name == "stack":
+        return tuple(axis + (axis >= params["axis"]) for axis in before)
+    gone = _axes([params["axis"]] if name == "unstack" else params[_GONE.get(name, "axes")])
     left = [axis for axis in before if axis not in gone]
     return tuple(left.index(axis) if axis in left else None for axis in before)
 
@@ -204,8 +211,9 @@ def shifted_axes(equation: Any) -> tuple[int, ...]:
 
 @_read
 def joined_axis(equation: Any) -> int:
-    """The axis along which a `concatenate` joins its operands."""
-    return int(equation.params["dimension"])
+    """The axis along which a `concatenate` or a `stack` joins its operands."""
+    is_stack = equation.primitive.name == "stack"
+    return int(equation.params["axis" if is_stack else "dimension"])
 
 
 def _axes(axes: Sequence[Any]) -> tuple[int, ...]:

@@ -15,9 +15,9 @@ from ._axes import ELEMENTWISE
 # entries themselves: all others are indices and the like.
 _MOVES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("transpose", "squeeze", "broadcast_in_dim", "rev", "reshape", "slice"), (0,)),
-    **dict.fromkeys(("split", "dynamic_slice", "gather"), (0,)),
+    **dict.fromkeys(("split", "unstack", "tile", "dynamic_slice", "gather"), (0,)),
     **dict.fromkeys(("pad", "dynamic_update_slice"), (0, 1)),
-    "concatenate": (0,),
+    **dict.fromkeys(("concatenate", "stack"), (0,)),
 }
 # What mixes entries: whose they are can't be said behind it.
 _MIXES = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "dot_general"})
@@ -75,7 +75,7 @@ class Step:
         """Which of so many operands are entries, and no indices or the like."""
         if self.name == "select_n":
             return range(1, count)
-        return range(count) if self.name == "concatenate" else _MOVES.get(self.name, ())
+        return range(count) if self.name in ("concatenate", "stack") else _MOVES.get(self.name, ())
 
 
 def step_of(equation: Any, position: int, output: int = 0) -> Step | None:
