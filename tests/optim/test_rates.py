@@ -279,3 +279,48 @@ def test_the_learning_rate_scales_arrays_that_are_no_weights():
     tree = {"x": jnp.ones(3)}
     updates: Any = tx.update(tree, tx.init(tree))[0]
     assert jnp.array_equal(updates["x"], jnp.full(3, -0.5))
+
+
+FIXED = dict.fromkeys(sx.Role, Fraction(0))
+
+
+@pytest.mark.parametrize("exponent", [9999, -9999, 60, 10**400])
+def test_a_factor_that_is_no_number_is_refused(model, exponent: int):
+    tx = sx.scale_by_width("adam", FIXED | {sx.Role.hidden: Fraction(exponent)})
+    with pytest.raises(
+        ValueError, match=r"of hidden: the factor r\^.* at the width ratio r = 4 is"
+    ):
+        tx.init(model)
+    sx.scale_by_width("adam", FIXED | {sx.Role.hidden: Fraction(49)}).init(model)
+
+
+@pytest.mark.parametrize(
+    ("tx", "dtype", "message"),
+    [
+        (lambda: sx.adam(1e-9), "float16", "learning_rate is 1e-09, and 0 as a factor in float16"),
+        (lambda: sx.adam(1e-40), "float32", "learning_rate is 1e-40, and 0 as a factor in float32"),
+        (lambda: sx.adam(1e39), "bfloat16", r"learning_rate is 1e\+39, and infinite as a factor"),
+        (lambda: sx.adam(0.1, eps=1e40), "float32", r"w: eps is 2.5e\+39, which is infinite in fl"),
+        (lambda: sx.adafactor(0.1, floor=1e39), "bfloat16", r"w: floor is .*infinite in float32"),
+        (
+            lambda: sx.adam(0.1, role_multipliers={"hidden": 1e-8}),
+            "float16",
+            "w: the learning rate's factor is 2.5e-09 at the width ratio 4, and 0 as a factor",
+        ),
+    ],
+)
+def test_a_number_that_the_weights_dtype_lacks_is_refused(weight, tx, dtype: str, message: str):
+    params = {"w": weight([[1.0]], dtype=dtype)}
+    with pytest.raises(ValueError, match=message):
+        tx().init(params)
+    sx.adam(1e-7, role_multipliers={"hidden": 0.0}).init(params)
+    sx.adam(0.0).init(params)
+
+
+def test_the_plan_warns_of_a_product_that_vanishes(weight):
+    params = {"w": weight([[1.0]], dtype="float16")}
+    tx = sx.adam(1e-5, role_multipliers={"hidden": 1e-3})
+    warnings = sx.plan(params, tx).warnings
+    assert [w for w in warnings if "0 as a factor in float16" in w and w.startswith("w: the learn")]
+    kept = sx.plan(params, sx.optim.low_precision(tx, "master")).warnings
+    assert not [w for w in kept if "as a factor" in w]
