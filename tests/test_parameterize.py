@@ -226,4 +226,4 @@ def test_the_large_model_is_made_once_and_the_others_are_only_shapes():
         return sx.Weight(x, WeightSpec((-1,), (-2,), std=1.0))
 
     scaled(64, make=make)
-    assert made == [(16, True), (32, True), (64, False)]
+    assert made == [(64, False), (16, True), (32, True)]
