@@ -324,9 +324,10 @@ def test_a_frozen_weight_has_no_learning_rate():
         make, width=64, base_width=16, parameterization=sx.ntk, frozen=["layers/0/*"]
     )
     plan = sx.plan(model, sx.adamw(RATE, 0.1, decay_mode="independent"))
-    assert row(plan, "layers/0/weight").role == "buffer"
+    assert row(plan, "layers/0/weight").role == "embedding"
+    assert not row(plan, "layers/0/weight").is_trained
     line = next(line for line in str(plan).splitlines() if line.startswith("layers/0/weight"))
-    assert line.split()[-4:] == ["-", "-", "-", "-"]
+    assert "embedding, frozen" in line and line.split()[-4:] == ["-", "-", "-", "-"]
 
 
 def test_the_text_has_a_line_for_each_weight(model):

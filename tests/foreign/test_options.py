@@ -439,7 +439,7 @@ def shapes_to_read():
                 yield grows
 
 
-@pytest.mark.parametrize("grows", shapes_to_read(), ids=str)
+@pytest.mark.parametrize("grows", list(shapes_to_read()), ids=str)
 def test_every_suggestion_is_accepted_and_is_what_it_says(grows):
     """It is pasted as it stands in the error."""
 

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Collection
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -117,7 +117,7 @@ def parameterize_model(
     factors: Choices | None = None,
     frozen: Frozen | None = None,
     force: bool = False,
-    values: Literal["keep", "rescale"] | None = None,
+    values: str | None = None,
 ) -> PyTree:
     r"""A model that is there already, with the scaling law of every trainable array.
 

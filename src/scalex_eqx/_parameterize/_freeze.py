@@ -70,7 +70,7 @@ def _set_frozen(name: str, model: PyTree, weights: Keys, *, frozen: bool) -> PyT
         raise ValueError(listed(f"{name} cannot be done:", errors))
 
     def on_leaf(path: Path, leaf: Any) -> Any:
-        if path not in chosen or leaf.spec.role is Role.buffer:
+        if path not in chosen or not is_weight(leaf) or leaf.spec.role is Role.buffer:
             return leaf
         return Weight(leaf.value, dataclasses.replace(leaf.spec, frozen=frozen))
 

@@ -1,0 +1,73 @@
+"""Weights that are split over eight devices: the page about them, and that nothing moves."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs/sharding.md"
+
+# Values at the base width are bitwise those of one device; sharding is what make has placed.
+MORE = """
+import numpy as np
+
+def foreign(width):
+    return eqx.filter(eqx.nn.MLP(8, 16, width, 1, key=jax.random.key(0)), eqx.is_array)
+
+def scaled(make, width=64):
+    return sx.parameterize(make, width=width, base_width=32, parameterization=sx.mup)
+
+shapes = [eqx.filter_eval_shape(foreign, width) for width in (32, 16)]
+elsewhere = jax.device_put(foreign(32), jax.devices()[1])
+for kind in (AxisType.Explicit, AxisType.Auto):
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(kind,))
+    # Where a mesh is set, JAX itself refuses an array that lies on another device.
+    again = {
+        width: sx.parameterize_model(
+            placed(foreign(width), mesh),
+            elsewhere,
+            shapes[1],
+            values="rescale",
+            parameterization=sx.mup,
+        )
+        for width in (32, 64)
+    }
+    with jax.set_mesh(mesh):
+        for width in (32, 64):
+            on_eight = placed(foreign(width), mesh)
+            model = scaled(lambda n: placed(foreign(n), mesh), width)
+            plain = scaled(foreign, width)
+            kept = sx.parameterize_model(
+                on_eight, *shapes, values="keep", parameterization=sx.mup
+            )
+            for tree in (model, again[width], kept, sx.resolve(model)):
+                for x, place in zip(jax.tree.leaves(tree), jax.tree.leaves(on_eight), strict=True):
+                    assert x.sharding.is_equivalent_to(place.sharding, x.ndim), (x.sharding, place)
+            for tree in (model, again[width]):
+                for x, expected in zip(jax.tree.leaves(tree), jax.tree.leaves(plain), strict=True):
+                    if width == 32:
+                        assert np.array_equal(x, expected)
+                    # Sums of 512 squares in another order, and a product: 2^-24 each.
+                    np.testing.assert_allclose(x, expected, rtol=1e-5)
+            sx.plan(model, sx.adam(1e-2), base=placed(foreign(32), mesh))
+        jax.jit(lambda: scaled(foreign))()
+print("done")
+"""
+
+
+def test_the_page_and_what_it_says():
+    """In a process of its own, since the number of devices is fixed when JAX starts."""
+    text = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\{\.python \.mesh\}\n(.*?)^```$", text, re.M | re.S)
+    outputs = re.findall(r"^```output\n(.*?)^```$", text, re.M | re.S)
+    assert len(blocks) == len(outputs) > 3
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join([*blocks, MORE])],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.split() == [*"".join(outputs).split(), "done"]
