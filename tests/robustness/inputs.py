@@ -103,7 +103,7 @@ def check(cases: Sequence[Case], run: Callable[[Case], Outcome], what: str) -> i
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="", help="a part of the words of the cases to try")
     groups = ("mistakes", "folders", "processes")
     parser.add_argument("--groups", nargs="*", choices=groups, default=groups)

@@ -86,7 +86,7 @@ def killed_sweep(words: tuple[str, ...], folder: Path, seconds: float, left: int
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--default", action="store_true", help="the default model and batches")
     parser.add_argument("--steps", default="40", help="of the default model")

@@ -94,7 +94,7 @@ def duration(words: tuple[str, ...], folder: Path) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tries", type=int, default=5, help="for each command and signal")
     parser.add_argument("--busy", type=int, default=2, help="processes that burn time meanwhile")
     parser.add_argument("--seed", type=int, default=0)
