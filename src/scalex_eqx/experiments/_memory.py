@@ -43,7 +43,7 @@ def available_on(devices: Sequence[Any]) -> int | None:
     return len(devices) * min(free) if len(free) == len(devices) else None
 
 
-def in_words(size: float) -> str:
+def in_words(size: int | float) -> str:
     """A number of bytes for people."""
     if size < 1000:
         return f"{size:.0f} bytes"
@@ -56,7 +56,7 @@ def bytes_of(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def check_runs(needed: float, runs: int, devices: Sequence[Any], *, width: int) -> None:
+def check_runs(needed: int | float, runs: int, devices: Sequence[Any], *, width: int) -> None:
     """Refuses `runs` runs of a width that need more memory than there is.
 
     **Arguments:**
