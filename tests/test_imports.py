@@ -21,6 +21,7 @@ RANKS = {
     "_meant": 0,
     "_pages": 0,
     "_process": 0,
+    "_user_code": 0,
     "_version": 0,
     "theory": 0,
     "_explain": 1,

@@ -8,19 +8,17 @@ from typing import ClassVar
 
 from ._pages import Section, see
 from .theory import (
-    SIZES,
     Parameterization,
     Power,
     Role,
-    Size,
     gradient_power,
     mean_field,
     mup,
     ntk,
-    own_power,
     standard,
-    total,
 )
+from .theory._exponents import own_power
+from .theory._power import SIZES, Size, total
 
 _LAWS = (standard, ntk, mup, mean_field)
 # Those that a name is enough for.

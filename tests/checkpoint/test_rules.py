@@ -67,7 +67,7 @@ def test_the_state_of_another_rule_is_refused(tmp_path: Path, tx: Any, other: An
     with pytest.raises(ValueError, match="holds another optimizer than the tree") as caught:
         sx.load(tmp_path / "a.ckpt", state(other))
     assert message in str(caught.value)
-    assert str(caught.value).endswith("See docs/checkpoints.md#a-checkpoint-of-another-model")
+    assert str(caught.value).endswith("docs/checkpoints.md#a-checkpoint-of-another-model")
     # The control: its own state is read, without a warning, which would be an error here.
     sx.load(tmp_path / "a.ckpt", state(tx))
 

@@ -127,15 +127,18 @@ with locked(Path({str(tmp_path)!r})):
 
 
 def test_files_of_killed_reports_are_removed_and_those_of_living_ones_kept(tmp_path: Path):
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        pass
-    dead, living = tmp_path / f".a.html.{ended.pid}", tmp_path / f".a.html.{os.getppid()}"
+    dying = "import os, sys, pathlib\nfrom scalex_eqx.experiments._write import written_whole\n" + (
+        "with written_whole(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", dying, str(tmp_path / "a.html")], check=False)
+    [dead] = tmp_path.iterdir()
     other = tmp_path / ".b.html.notes"
-    for path in (dead, living, other):
-        path.write_text("unfinished")
-    with written_whole(tmp_path / "a.html") as unfinished:
-        unfinished.write_text("whole")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.html", living.name, other.name}
+    other.write_text("somebody's")
+    with written_whole(tmp_path / "b.html") as living:
+        with written_whole(tmp_path / "a.html") as unfinished:
+            unfinished.write_text("whole")
+        assert set(tmp_path.iterdir()) == {tmp_path / "a.html", other, living}
+        assert dead != living
 
 
 class Cpu:

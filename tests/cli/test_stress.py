@@ -31,7 +31,16 @@ def scalex(monkeypatch, capsys):
 def test_verdicts_headroom_and_picture(scalex, tmp_path):
     picture = tmp_path / "new" / "stress.png"
     text = scalex(
-        *("--optimizer", "sign_sgd", *QUICK, "--gradient", "noisy", "--width", "4096"),
+        *(
+            "--optimizer",
+            "sign_sgd",
+            "--dtype",
+            "float16",
+            "--gradient",
+            "noisy",
+            "--width",
+            "4096",
+        ),
         *("--picture", picture),
     )
     assert max(map(len, text.splitlines())) <= 80

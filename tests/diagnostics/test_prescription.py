@@ -11,6 +11,7 @@ import pytest
 import scalex_eqx as sx
 from scalex_eqx.diagnostics import CoordinateCheck, CoordinateRow, Exponent, prescribe
 from scalex_eqx.diagnostics._coordinates._law import Law
+from scalex_eqx.theory._power import SIZES
 
 NAMES = {
     "in/weight": "embedding",
@@ -38,7 +39,7 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
     )
     family, alignment = sx.theory.as_family("adam"), sx.full_alignment
     path = name.removesuffix("/0").removesuffix("/1")
-    slopes = dict.fromkeys(sx.theory.SIZES, 1.0)
+    slopes = dict.fromkeys(SIZES, 1.0)
     exact = Law(path, sx.Role(role), spec, sx.theory.Power(), slopes, 1.0, family, alignment)
     alpha, omega, u = alignments
     return CoordinateRow(

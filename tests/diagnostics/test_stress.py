@@ -61,8 +61,8 @@ def test_adam_loses_its_strength_to_epsilon_as_its_formula_says(adam):
 def test_a_linear_rule_is_exact_everywhere():
     result = quick(sx.sgd(0.25))
     assert result.degree == 1
-    # The constant gradient is a power of two, and 0.25 of 2^-22 the smallest float16.
-    assert result.formula == result.full == result.exact == (-22, 15)
+    # The constant gradient is a power of two, and the update has the dtype of the weights, float32.
+    assert result.formula == result.full == result.exact == (-24, 15)
     assert result.largest == 1
 
 

@@ -255,7 +255,9 @@ def test_too_little_text_for_a_window():
     held_out_windows(corpus, count=1, length=9)
     with expect_error("numbers", "training part has 90 tokens", "needs 91", need):
         check_parts(corpus, length=90)
-    check_parts(corpus, length=89)
+    with expect_error("numbers", "held-out part has 10 tokens", "needs 90", need):
+        check_parts(corpus, length=89)
+    check_parts(corpus, length=9)
     with expect_error("0 held-out windows", "at least 1"):
         held_out_windows(corpus, count=0, length=1)
     with expect_error("sequence length 0", "at least 1", "--sequence-length"):

@@ -1,6 +1,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,8 +43,12 @@ def test_unreadable_file(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("text")
 
-    def refuse(self: Path, *arguments: object):
-        raise PermissionError(13, "Permission denied", str(self))
+    opened = Path.open
+
+    def refuse(self: Path, *arguments: Any, **more: Any):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **more)
 
     monkeypatch.setattr(Path, "open", refuse)
     check_error(path, str(path), "Permission denied", "permissions")

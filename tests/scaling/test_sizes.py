@@ -11,7 +11,8 @@ import pytest
 
 import scalex_eqx as sx
 from scalex_eqx import Role
-from scalex_eqx.theory import SIZES, gradient_power
+from scalex_eqx.theory import gradient_power
+from scalex_eqx.theory._power import SIZES
 
 ROLES = (Role.embedding, Role.hidden, Role.hidden, Role.readout)
 PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)

@@ -191,7 +191,8 @@ def public_names(namespace: str) -> list[str]:
     assert source is not None
     nodes = ast.walk(ast.parse(Path(source).read_text()))
     aliases = (alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names)
-    return [alias.name for alias in aliases if alias.asname == alias.name]
+    names = [alias.name for alias in aliases if alias.asname == alias.name]
+    return [name for name in names if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
@@ -494,6 +495,7 @@ def test_option_table(page: str, command: Any):
 def test_options_exist(page: Path):
     fields = (field for command in COMMANDS.values() for field in dataclasses.fields(command))
     known = {f"--{field.name.replace('_', '-')}" for field in fields}
+    known |= {"--help", "--version"}
     scripts = [ROOT / "numerics/conftest.py", *(ROOT / "tests").glob("*/*_*.py")]
     for script in scripts:
         text = script.read_text(encoding="utf-8")

@@ -1,10 +1,7 @@
 """Calling a user's function that makes a model of a given width."""
 
 import contextlib
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import equinox as eqx
 import jax.tree_util as jtu
@@ -13,13 +10,9 @@ from jax.errors import JAXIndexError, JAXTypeError, UnexpectedTracerError
 from jaxtyping import PyTree
 
 from .._pages import Section, see
+from .._user_code import user_line
 
 Make = Callable[[int], PyTree]
-
-_NOT_THE_USERS = (
-    Path(__file__).parents[1],
-    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
-)
 
 
 def built(make: Make, width: int) -> PyTree:
@@ -60,15 +53,9 @@ def _told(width: int) -> Iterator[None]:
     except (JAXTypeError, JAXIndexError) as error:
         raise ValueError(
             f"make({width}) asks for the values of an array of which only the shape is known"
-            f"{_line(error)}\nparameterize runs make at other widths for the shapes alone. Draw "
-            f"with jax.random and compute with jax.numpy in make, or {_remedy()}"
+            f"{user_line(error)}\nparameterize runs make at other widths for the shapes alone. "
+            f"Draw with jax.random and compute with jax.numpy in make, or {_remedy()}"
         ) from error
-
-
-def _line(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_the_users(Path(frame.filename))]
-    return f", in {own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else ""
 
 
 def _remedy() -> str:
@@ -76,7 +63,3 @@ def _remedy() -> str:
         "build the models yourself and hand them to scalex_eqx.parameterize_model(model, base, "
         f'probe, values="rescale", ...){see(Section.make)}'
     )
-
-
-def _is_the_users(file: Path) -> bool:
-    return file.is_absolute() and not any(file.is_relative_to(room) for room in _NOT_THE_USERS)

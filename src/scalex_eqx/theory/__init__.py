@@ -12,7 +12,6 @@ from ._exponents import (
     gradient_exponents as gradient_exponents,
     gradient_power as gradient_power,
     learning_rate_exponents as learning_rate_exponents,
-    own_power as own_power,
 )
 from ._family import (
     UpdateFamily as UpdateFamily,
@@ -30,7 +29,7 @@ from ._parameterization import (
     ntk as ntk,
     standard as standard,
 )
-from ._power import SIZES as SIZES, Power as Power, Size as Size, total as total
+from ._power import Power as Power
 from ._role import Role as Role
 from ._solution import (
     Alternative as Alternative,

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..._spec import WeightSpec
 from ..._weight import Weight
-from ...theory import SIZES, Power, Size
+from ...theory import Power
+from ...theory._power import SIZES, Size
 
 
 def slopes(widths: Sequence[int], specs: Sequence[WeightSpec]) -> dict[Size, float]:

@@ -18,12 +18,12 @@ from ...theory import (
     Alignment,
     Power,
     Role,
-    Size,
     UpdateFamily,
     as_family,
     full_alignment,
     no_alignment,
 )
+from ...theory._power import Size
 from ._growth import fan_in_slope, sloped, slopes
 from ._run import stacked_paths
 
