@@ -11,7 +11,7 @@ from ...theory import Alignment, Role, UpdateFamily
 from .._columns import columns
 from .._exponent import Exponent
 from .._results import Table
-from ._judge import CoordinateFinding, broken_assumptions, findings
+from ._judge import CoordinateFinding, broken_assumptions, declarations, findings
 from ._law import Law, laws, may_rescale, optimizer_parts
 from ._rows import CoordinateRow, loss_drops, rows
 from ._run import Advance, Batch, Build, Measurements, measure, shapes
@@ -249,6 +249,7 @@ def judge(
     # Written so that a loss that is not a number counts as one that didn't fall.
     trained = all(drop >= least_drop for drop in drops)
     notices += [f"not followed: {lost.path} {lost.reason}" for lost in found.not_followed]
+    notices += declarations(laws, found)
     return CoordinateCheck(
         _verdict(wrong, trained, bool(found.not_followed) or any(map(_unjudged, judged))),
         wrong,

@@ -31,8 +31,8 @@ class CoordinateRow:
         are relative to the weight, and the `gradient` if they follow that.
     - `sampling`: the standard error of `initial` from the finite number of entries.
     - `alpha`, `omega`, `u`: of the alignment ratios after the last step.
-    - `input`, `input_change`, `change`: of what reaches the weight at first, of the change of that,
-        and of the change of what comes out, after the last step.
+    - `input`, `output`: of what reaches the weight, and of what comes out of it, at first.
+    - `input_change`, `change`: of the changes of both, after the last step.
     - `first_change`: the last after the first step.
     - `change_assumed`, `change_explained`: what `change` is by theory, with the assumed alignment,
         and with the measured one and what reaches the weight.
@@ -51,6 +51,7 @@ class CoordinateRow:
     omega: Exponent | None
     u: Exponent | None
     input: Exponent | None
+    output: Exponent | None
     input_change: Exponent | None
     first_change: Exponent | None
     change: Exponent | None
@@ -145,6 +146,7 @@ def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
         omega=omega,
         u=u,
         input=into,
+        output=fit("output", last),
         input_change=into_change,
         first_change=fit("output_change", first),
         change=change,

@@ -46,6 +46,7 @@ class Measurements:
     - `models`: a model's shapes for each width.
     - `not_followed`: weights whose uses were not all found.
     - `order`: the names of the uses in the order in which the model reaches them.
+    - `flow`: as in `Captured`.
     """
 
     widths: tuple[int, ...]
@@ -60,6 +61,7 @@ class Measurements:
     models: list[PyTree]
     not_followed: tuple[NotFollowed, ...]
     order: tuple[str, ...]
+    flow: tuple[tuple[str, str], ...]
 
 
 def shapes(build: Build, widths: Sequence[int]) -> list[PyTree]:
@@ -135,8 +137,9 @@ def measure(
         entries=[_entries(model) for model in models],
         losses=np.stack([one["losses"] for one in found]),
         models=list(models),
-        not_followed=found[0]["not_followed"],
+        not_followed=tuple(dict.fromkeys(lost for one in found for lost in one["not_followed"])),
         order=found[0]["order"],
+        flow=tuple(dict.fromkeys(pair for one in found for pair in one["flow"])),
     )
 
 
@@ -158,6 +161,7 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
     with traced("build"):
         initial, state = start(keys)
     model, losses, uses, first, lost, order, value = initial, [], {}, [], (), (), None
+    pairs = ()
     for count in range(1, max(steps) + 1):
         with traced("loss"):
             (model, state), (value, sizes) = step((model, state), keys, jnp.asarray(count - 1))
@@ -166,7 +170,7 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
             first = by_seed(sizes, len(seeds))
         if count in steps:
             value, measured = look(initial, model, keys)
-            lost, order = measured.not_followed, measured.order
+            lost, order, pairs = measured.not_followed, measured.order, measured.flow
             uses[count] = [one.by_layer() for one in by_seed(measured, len(seeds))]
         told(0.9 * count / max(steps))
     losses.append(np.asarray(value))
@@ -176,6 +180,7 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
         "losses": np.stack(losses, axis=1),
         "not_followed": lost,
         "order": _in_order(order, list(uses[max(steps)][0])),
+        "flow": pairs,
     }
 
 
