@@ -151,7 +151,8 @@ def prescribe(check: CoordinateCheck) -> Prescription:
     **Returns:** a `Prescription`.
 
     **Raises:** `ValueError` if the check was rejected for something certain, its loss didn't fall,
-    it has a single seed, or the model lacks an embedding or a readout.
+    it has a single seed or no row for a trained weight, or the model lacks an embedding or a
+    readout.
     """
     _check_sound(check)
     rows = [row for row in check.rows if "#" not in row.name]
@@ -241,6 +242,12 @@ def _check_sound(check: CoordinateCheck) -> None:
         )
     if not check.trained:
         raise ValueError(f"{check.summary}. Alignment is that of a model that trains")
+    names = {row.name for row in check.rows}
+    if without := [name for name in check.unjudged if name not in names]:
+        raise ValueError(
+            f"the check has no row for {', '.join(without)}, so that no learning rate can be "
+            "prescribed for it; its notices say why. Use it where it can be followed, or freeze it"
+        )
     certain = [finding for finding in check.findings if finding.certain]
     if certain:
         raise ValueError(

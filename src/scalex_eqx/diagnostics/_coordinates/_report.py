@@ -252,7 +252,8 @@ def judge(
     trained = all(drop >= least_drop for drop in drops)
     lost, told = unjudged(judged, laws, found)
     notices += [*told, *declarations(laws, found)]
-    starved = _starved(wrong) if not trained and starves(found, least_drop, LOOSE) else ()
+    starving = starves(found.losses, found.widths, least_drop, LOOSE)
+    starved = _starved(wrong) if starving and not trained else ()
     if starved:
         wrong = tuple(sorted(wrong, key=lambda f: (not f.certain, f not in starved)))
         notices.append(

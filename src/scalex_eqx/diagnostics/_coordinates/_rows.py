@@ -253,23 +253,23 @@ def loss_drops(found: Measurements) -> list[float]:
     return [float(x) for x in np.mean((first - last) / np.abs(first), axis=1)]
 
 
-def starves(found: Measurements, least_drop: float, tolerance: float) -> bool:
+def starves(losses: np.ndarray, widths: Sequence[int], least_drop: float, tolerance: float) -> bool:
     r"""Whether the model learns at the smallest width, and less and less at larger ones.
 
     With the drop $d$ of the loss at the smallest width $n$ and $d'$ at the largest, $n'$:
-    $d \ge$ `least_drop`, and $d' < d\, (n' / n)^{-	ext{tolerance}}$ in the mean over seeds and
+    $d \ge$ `least_drop`, and $d' < d\, (n' / n)^{-\text{tolerance}}$ in the mean over seeds and
     for each of them. A loss that rises is another matter.
+
+    **Arguments:**
+
+    - `losses`: (widths, seeds, steps + 1).
     """
-    first, last = found.losses[:, :, 0], found.losses[:, :, -1]
-    drops = (first - last) / np.abs(first)
-    small, large = drops[0], drops[-1]
-    shrunk = large < small * (found.widths[-1] / found.widths[0]) ** -tolerance
-    mean = (
-        float(np.mean(large))
-        < float(np.mean(small)) * (found.widths[-1] / found.widths[0]) ** -tolerance
-    )
-    rises = not (np.mean(drops, axis=1) > -least_drop).all()
-    return bool(np.mean(small) >= least_drop and mean and shrunk.all() and not rises)
+    drops = (losses[:, :, 0] - losses[:, :, -1]) / np.abs(losses[:, :, 0])
+    # The mean over seeds is one more case.
+    drops = np.concatenate([drops, drops.mean(axis=1, keepdims=True)], axis=1)
+    shrunk = drops[-1] < drops[0] * (widths[-1] / widths[0]) ** -tolerance
+    rises = not (drops[:, -1] > -least_drop).all()
+    return bool(drops[0, -1] >= least_drop and shrunk.all()) and not rises
 
 
 def decay_sizes(found: Measurements, name: str) -> Sequence[Sequence[float]]:
