@@ -259,7 +259,7 @@ def orthogonalised() -> optax.GradientTransformation:
 
     def one(moment):
         u, s, v = jnp.linalg.svd(moment, full_matrices=False)
-        return (u * (s > 0)) @ v * (moment.shape[0] / moment.shape[1]) ** 0.5
+        return jnp.where(s > 0, u, 0) @ v * (moment.shape[0] / moment.shape[1]) ** 0.5
 
     def update(updates, state, params=None):
         moments, state = momentum.update(updates, state, params)
