@@ -24,7 +24,7 @@ def unjudged(
     idle = set(without_gradient(found.gradients))
     # A single step doesn't tell what has no gradient from what has none yet.
     never = idle & set(without_gradient(found.last_gradients)) if found.steps[-1] > 1 else set()
-    by_name = {row.name: row for row in rows}
+    by_name, met = {row.name: row for row in rows}, _met(found)
     names, told = [], []
     for name, law in laws.items():
         row = by_name.get(name)
@@ -37,7 +37,7 @@ def unjudged(
             reason = ""
         elif row is None:
             reason = "has no use that was found at every width, so that it has no row"
-        elif where := _unmet(name, found):
+        elif where := _unmet(name, met, found):
             reason = (
                 f"is met by no input at {where}, or by none that is finite; give the check a "
                 "larger batch, that reaches every member of a stack"
@@ -66,14 +66,24 @@ def _idle(name: str, *, never: bool) -> str:
     return f"{text}; start what is zero behind it, as a readout or a gate, elsewhere for the check"
 
 
-def _unmet(name: str, found: Measurements) -> str:
+def _met(found: Measurements) -> list[list[set[str]]]:
+    """By width and seed, the weights of which some use put out something finite."""
+    return [
+        [
+            {weight_name(use) for use, size in uses.items() if math.isfinite(float(size.output))}
+            for uses in by_seed
+        ]
+        for by_seed in found.uses[found.steps[-1]]
+    ]
+
+
+def _unmet(name: str, met: Sequence[Sequence[set[str]]], found: Measurements) -> str:
     """Where no use of a weight has a size: widths and seeds, in words."""
-    places: dict[int, list[int]] = {}
-    for width, by_seed in zip(found.widths, found.uses[found.steps[-1]], strict=True):
-        for seed, uses in zip(found.seeds, by_seed, strict=True):
-            outputs = [float(use.output) for one, use in uses.items() if weight_name(one) == name]
-            if not any(map(math.isfinite, outputs)):
-                places.setdefault(width, []).append(seed)
-    return "; ".join(
-        f"width {width} with seed {', '.join(map(str, seeds))}" for width, seeds in places.items()
-    )
+    places = []
+    for width, by_seed in zip(found.widths, met, strict=True):
+        seeds = [
+            seed for seed, names in zip(found.seeds, by_seed, strict=True) if name not in names
+        ]
+        if seeds:
+            places.append(f"width {width} with seed {', '.join(map(str, seeds))}")
+    return "; ".join(places)
