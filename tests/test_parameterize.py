@@ -1,3 +1,4 @@
+import dataclasses
 from fractions import Fraction
 
 import equinox as eqx
@@ -227,3 +228,28 @@ def test_the_large_model_is_made_once_and_the_others_are_only_shapes():
 
     scaled(64, make=make)
     assert made == [(64, False), (16, True), (32, True)]
+
+
+def test_a_forced_role_is_remembered_and_is_no_other_law():
+    """One that the shapes show anyway is not forced."""
+
+    def model(width: int) -> dict[str, sx.Weight]:
+        spec = sx.WeightSpec((-1,), (-2,), std=1.0)
+        return {"inner": sx.Weight(jnp.ones((3, width)), spec)}
+
+    def made(role: str) -> sx.WeightSpec:
+        return sx.parameterize(
+            model,
+            width=16,
+            base_width=8,
+            parameterization=sx.mup,
+            roles={"inner": role},
+            force=True,
+        )["inner"].spec
+
+    assert made("hidden").forced and not made("readout").forced
+    assert "forced" in made("hidden").summary()
+    plain = dataclasses.replace(made("hidden"), forced=False)
+    assert sx.fingerprint(sx.Weight(jnp.ones((3, 16)), plain)) == sx.fingerprint(
+        sx.Weight(jnp.ones((3, 16)), made("hidden"))
+    )

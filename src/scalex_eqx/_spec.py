@@ -77,6 +77,8 @@ class WeightSpec(metaclass=_Interned):
     - `sizes`: the exact ratios of sizes that grow at another rate than `width_ratio`, by name;
         completed by `parameterize`. See [`scalex_eqx.theory.Power`][] and `size_ratio`.
     - `frozen`: whether the weight keeps its law in the forward pass but is not trained.
+    - `forced`: whether `force=True` gave it a role that its shapes don't show. It says nothing of
+        the law, which the role has, and is not in the fingerprint.
     """
 
     fan_in: tuple[int, ...]
@@ -88,6 +90,7 @@ class WeightSpec(metaclass=_Interned):
     factor_exponent: Fraction = Fraction(0)
     frozen: bool = False
     sizes: tuple[tuple[Size, Fraction], ...] = ()
+    forced: bool = False
 
     def __post_init__(self):
         self._check_declared()
@@ -155,6 +158,7 @@ class WeightSpec(metaclass=_Interned):
             f"std={self.std if self.std is None else number(self.std)}": self.std is not None,
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
             "frozen": self.frozen,
+            "forced": self.forced,
         }
         return ", ".join(words for words, is_said in known.items() if is_said)
 

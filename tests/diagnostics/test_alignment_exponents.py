@@ -10,6 +10,7 @@ from scipy import stats
 
 import scalex_eqx as sx
 from scalex_eqx.diagnostics import MeasuredAlignments, alignment, alignment_exponents
+from scalex_eqx.diagnostics._capture import NotFollowed
 from scalex_eqx.diagnostics._exponent import fit_exponent
 
 WIDTHS = (64, 128, 512)
@@ -67,3 +68,14 @@ def test_what_was_measured_must_match():
         alignment_exponents({4: [four], 8: [eight, eight]})
     with pytest.raises(ValueError, match="not measured at every width and seed: v, w"):
         alignment_exponents({4: [four], 8: [measured(8, "v")]})
+
+
+def test_a_weight_that_was_not_followed_is_there_without_exponents():
+    def both(width: int) -> MeasuredAlignments:
+        one = measured(width)
+        lost = (NotFollowed("v", "is not used"), NotFollowed("w", "leaves a branch of cond"))
+        return MeasuredAlignments(one.uses, lost, one.order)
+
+    found = alignment_exponents({width: [both(width)] for width in (4, 8)})
+    assert found["v"] == (None, None, None, None)
+    assert found["w"].alpha is not None

@@ -351,3 +351,34 @@ def test_uses_stand_in_the_order_of_the_forward_pass():
         lambda m, x: m["a_last"](m["c_first"](x)), model, normal(3).astype("float32")
     )
     assert list(captured.uses) == ["c_first/weight", "a_last/weight", "b_unused/weight"]
+
+
+def _matrix(role: str, *shape: int) -> sx.Weight:
+    return sx.Weight(jnp.ones(shape), sx.WeightSpec((-1,), (-2,), role=sx.Role(role)))
+
+
+def test_the_flow_says_whose_output_another_matrix_takes_in():
+    """Through branches and from turn to turn of a scan, but not to the result or the loss."""
+    model = {
+        "a": _matrix("embedding", 4, 3),
+        "b": _matrix("hidden", 4, 4),
+        "gain": sx.Weight(jnp.ones(4), sx.WeightSpec((), (-1,), role=sx.Role.vector)),
+        "left": _matrix("hidden", 4, 4),
+        "out": _matrix("readout", 2, 4),
+        "other": _matrix("readout", 2, 4),
+    }
+
+    def apply(model, x):
+        def turn(h, _):
+            return jnp.tanh(model["b"].value @ h), h.sum()
+
+        h, _ = jax.lax.scan(turn, model["a"].value @ x, length=2)
+        h = jax.lax.cond(x[0] > 0, lambda h: model["left"].value @ h, lambda h: h, h)
+        h = model["gain"].value * h
+        first, second = model["out"].value @ h, model["other"].value @ h
+        return first + jnp.tanh(second)
+
+    found = capture(apply, model, jnp.ones(3)).flow
+    behind = {("b", other) for other in ("b", "left", "out", "other")}
+    behind |= {("left", other) for other in ("out", "other")}
+    assert set(found) == behind | {("a", "b"), ("a", "left"), ("a", "out"), ("a", "other")}

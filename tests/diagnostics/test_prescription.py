@@ -40,7 +40,18 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
     family, alignment = sx.theory.as_family("adam"), sx.full_alignment
     path = name.removesuffix("/0").removesuffix("/1")
     slopes = dict.fromkeys(SIZES, 1.0)
-    exact = Law(path, sx.Role(role), spec, sx.theory.Power(), slopes, 1.0, family, alignment)
+    exact = Law(
+        path,
+        sx.Role(role),
+        sx.Role(role),
+        spec,
+        sx.theory.Power(),
+        slopes,
+        1.0,
+        family,
+        None,
+        alignment,
+    )
     alpha, omega, u = alignments
     return CoordinateRow(
         name=name,
@@ -54,6 +65,7 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
         omega=omega,
         u=u,
         input=None,
+        output=None,
         input_change=None,
         first_change=None,
         change=None,
@@ -178,3 +190,13 @@ def test_a_model_that_does_not_train_prescribes_nothing():
     found = check(sx.standard, dict.fromkeys(NAMES, AS_ASSUMED))
     with pytest.raises(ValueError, match="Alignment is that of a model that trains"):
         prescribe(dataclasses.replace(found, trained=False, verdict="inconclusive"))
+
+
+def test_what_was_not_measured_is_named():
+    found = dict.fromkeys(NAMES, AS_ASSUMED) | {"first/weight": (None, None, None)}
+    assert prescribe(check(sx.standard, found)).not_measured == ("first/weight",)
+    assert "alignment is as assumed: first/weight" in str(prescribe(check(sx.standard, found)))
+    assert prescribe(check(sx.standard, dict.fromkeys(NAMES, AS_ASSUMED))).not_measured == ()
+    without = dataclasses.replace(check(sx.standard, found), unjudged=("gain", "lost/weight"))
+    with pytest.raises(ValueError, match="no row for lost/weight, so that no learning rate"):
+        prescribe(without)

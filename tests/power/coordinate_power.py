@@ -137,6 +137,7 @@ def of_seeds(found: Measurements, start: int) -> Measurements:
         seeds=found.seeds[part],
         uses={step: cut(uses) for step, uses in found.uses.items()},
         gradients=cut(found.gradients),
+        last_gradients=cut(found.last_gradients),
         moved=cut(found.moved),
         decay=cut(found.decay),
         losses=found.losses[:, part],

@@ -140,10 +140,10 @@ def _with_role(
             f"layouts gives {layout}, but this is a Weight that declares fan_in {declared.fan_in} "
             f"and fan_out {declared.fan_out} itself; drop the entry"
         )
-    role, rates = growth(spec, triple.shapes, *ratios)
-    role = _checked_role(role, given, spec.role, triple, chosen.force)
+    shown, rates = growth(spec, triple.shapes, *ratios)
+    role = _checked_role(shown, given, spec.role, triple, chosen.force)
     factor = chosen.factors.get(path, spec.factor_exponent)
-    spec = dataclasses.replace(spec, role=role, factor_exponent=factor)
+    spec = dataclasses.replace(spec, role=role, factor_exponent=factor, forced=role is not shown)
     return _with_sizes(spec, rates, ratios[1])
 
 

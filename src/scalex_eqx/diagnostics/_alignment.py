@@ -72,11 +72,13 @@ class MeasuredAlignments(eqx.Module):
     - `not_followed`: the weights whose uses were not all found, with the reason.
     - `order`: the names of the uses in the order in which the model reaches them. `jit` sorts
         the keys of `uses`.
+    - `flow`: as in `Captured`.
     """
 
     uses: dict[str, MeasuredAlignment]
     not_followed: tuple[NotFollowed, ...] = eqx.field(static=True)
     order: tuple[str, ...] = eqx.field(static=True)
+    flow: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     def by_layer(self) -> dict[str, MeasuredAlignment]:
         """NumPy numbers, the layers of a stack apart and numbered behind the path: `path/0`."""
@@ -126,7 +128,7 @@ def alignment(
         for path, uses in before.uses.items()
         for i, pair in enumerate(zip(uses, now.uses[path], strict=True))
     }
-    return MeasuredAlignments(measured, now.not_followed, tuple(measured))
+    return MeasuredAlignments(measured, now.not_followed, tuple(measured), now.flow)
 
 
 def _measure(before: Use, now: Use) -> MeasuredAlignment:

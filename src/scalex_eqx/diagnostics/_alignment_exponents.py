@@ -35,7 +35,8 @@ def alignment_exponents(
     - `measured`: by width, what [`scalex_eqx.diagnostics.alignment`][] returned for each seed.
     - `level`: the intervals'.
 
-    **Returns:** by the weight's path, with the number of the layer behind it in a stack.
+    **Returns:** by the weight's path, with the number of the layer behind it in a stack. All are
+    `None` for a weight of which no use was followed.
 
     **Raises:** `ValueError` for fewer than two widths, and if widths or seeds differ in what was
     measured.
@@ -43,7 +44,14 @@ def alignment_exponents(
     widths = sorted(measured)
     rows = [[found.by_layer() for found in measured[width]] for width in widths]
     _check(widths, rows)
-    return {
+    every = [one for found in measured.values() for one in found]
+    lost = {
+        entry.path: AlignmentExponents(None, None, None, None)
+        for one in every
+        for entry in one.not_followed
+        if entry.path not in one.uses
+    }
+    return lost | {
         name: AlignmentExponents(
             *(_fit(widths, rows, name, field, level) for field in AlignmentExponents._fields)
         )

@@ -72,7 +72,8 @@ class GradientExponents:
     def at(self, width: int) -> dict[str, float]:
         """Each gradient's root mean square at a width, by the exponent that was measured.
 
-        What Adam's epsilon has to stay below, and `scalex stress` has as the lower edge.
+        What Adam's epsilon has to stay below, and `scalex stress` has as the lower edge. Weights
+        whose gradient has no exponent, `None` in `weights` and a dash in the table, are not in it.
         """
         ratio = width / self.widths[0]
         return {

@@ -56,12 +56,15 @@ class Prescription:
     - `weights`: the weights in the order in which the model uses them.
     - `assumed`: the preset that measured alignments are held against.
     - `assumed_omega`, `measured_omega`: the solutions, with omega as assumed and as measured.
+    - `not_measured`: the names of those whose alignment was not measured, and is as assumed; what
+        sums over nothing that grows needs none.
     """
 
     weights: tuple[PrescribedWeight, ...]
     assumed: Alignment
     assumed_omega: Solution
     measured_omega: Solution
+    not_measured: tuple[str, ...] = ()
 
     def rates(self, *, measured_omega: bool = False) -> dict[str, Fraction]:
         """Exponents by path, for an optimizer's `rates`.
@@ -111,13 +114,17 @@ class Prescription:
         return Table(name, ("weight",), columns, rows, tolerance=0.1)
 
     def _costs(self) -> list[str]:
+        lost = [
+            f"not measured, so that alignment is as assumed: {name}" for name in self.not_measured
+        ]
         first = self.weights[0]
         cost = first.measured_omega - first.assumed_omega
         if not cost:
-            return ["omega as measured changes no learning rate in front of the readout"]
+            return [*lost, "omega as measured changes no learning rate in front of the readout"]
         return [
+            *lost,
             f"omega as measured is above the assumed {_short(self.assumed.omega)}: to keep it from "
-            f"growing, learning rates fall by up to n^-{_short(cost)} more"
+            f"growing, learning rates fall by up to n^-{_short(cost)} more",
         ]
 
 
@@ -144,7 +151,8 @@ def prescribe(check: CoordinateCheck) -> Prescription:
     **Returns:** a `Prescription`.
 
     **Raises:** `ValueError` if the check was rejected for something certain, its loss didn't fall,
-    it has a single seed, or the model lacks an embedding or a readout.
+    it has a single seed or no row for a trained weight, or the model lacks an embedding or a
+    readout.
     """
     _check_sound(check)
     rows = [row for row in check.rows if "#" not in row.name]
@@ -160,7 +168,8 @@ def prescribe(check: CoordinateCheck) -> Prescription:
         _prescribed(row, by_name.get(row.name), [_exponent(row, chain, one) for one in solutions])
         for row in rows
     ]
-    return Prescription(tuple(weights), assumed, solutions[0], solutions[1])
+    lost = tuple(row.name for row in chain[1:] if row.alpha is None)
+    return Prescription(tuple(weights), assumed, solutions[0], solutions[1], lost)
 
 
 def _solve(
@@ -233,6 +242,12 @@ def _check_sound(check: CoordinateCheck) -> None:
         )
     if not check.trained:
         raise ValueError(f"{check.summary}. Alignment is that of a model that trains")
+    names = {row.name for row in check.rows}
+    if without := [name for name in check.unjudged if name not in names]:
+        raise ValueError(
+            f"the check has no row for {', '.join(without)}, so that no learning rate can be "
+            "prescribed for it; its notices say why. Use it where it can be followed, or freeze it"
+        )
     certain = [finding for finding in check.findings if finding.certain]
     if certain:
         raise ValueError(

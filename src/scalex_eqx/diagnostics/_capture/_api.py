@@ -11,10 +11,13 @@ from ..._weight import Weight, is_weight, path_string
 from ...theory import Role
 from .._columns import columns
 from .._traced import traced
+from ._flow import flow
 from ._origin import CONSTANT, DATA, Origin
 from ._program import NotFollowed, Site, follow, unfollowed
 from ._run import run
 from ._use import Use, use_at
+
+_MATRICES = (Role.embedding, Role.hidden, Role.readout)
 
 
 class Captured(eqx.Module):
@@ -30,11 +33,15 @@ class Captured(eqx.Module):
     - `not_followed`: the weights whose uses were not all found, with the reason. A matrix that is
         multiplied by an input entry by entry is among them: where its sum is taken is not seen.
         So is a weight that isn't used: each that is trained has a use or is named here.
+    - `flow`: pairs of paths of matrices: what comes out of the first goes on to reach the second,
+        with no other between them. A readout's only reaches the result. Those that stay at every
+        width count as no matrix here.
     """
 
     result: PyTree
     uses: dict[str, tuple[Use, ...]]
     not_followed: tuple[NotFollowed, ...] = eqx.field(static=True)
+    flow: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     def __str__(self) -> str:
         rows = [["path", "use", "fan-in", "weight", "input", "output"]]
@@ -93,9 +100,11 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     try:
         program, ends = follow(closed, origins)
         results, _, meetings = run(program, arguments)
+        edges = flow(program, lambda path: weights[path].spec.role in _MATRICES)
     except Exception as error:
         # A program of another release of JAX, say: whoever measures goes on without its weights.
         program, ends = unfollowed(closed, weights, f"{type(error).__name__}: {error}"), []
+        edges = ()
         results, _, meetings = run(program, arguments)
     reached = [site.path for site in program.sites]
     uses: dict[str, tuple[Use, ...]] = dict.fromkeys([*reached, *weights], ())
@@ -111,7 +120,7 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     found = {path for path, every in uses.items() if every} | {entry.path for entry in lost}
     lost += [NotFollowed(path, "is not used") for path in uses if path not in found]
     result = jtu.tree_unflatten(jtu.tree_structure(structure), results)
-    return Captured(eqx.combine(result, static), uses, tuple(dict.fromkeys(lost)))
+    return Captured(eqx.combine(result, static), uses, tuple(dict.fromkeys(lost)), edges)
 
 
 def _cells(use: Use) -> list[str]:

@@ -1,16 +1,27 @@
 """What is wrong, by name: from measured exponents to findings."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Literal, get_args
 
 from ...theory import Role
 from .._exponent import Exponent, fit_exponent
+from ._law import Law
 from ._rows import CoordinateRow, decay_sizes
 from ._run import Measurements
 
 Kind = Literal[
-    "role", "multiplier", "initial", "update", "decay", "rate", "gradient", "input", "change"
+    "role",
+    "multiplier",
+    "initial",
+    "update",
+    "decay",
+    "output",
+    "rate",
+    "gradient",
+    "input",
+    "change",
 ]
 
 # What is exact but for rounding and sampling. The sampling error of an initial size is known; at
@@ -20,7 +31,7 @@ SHARP, SAMPLING_ERRORS = 0.02, 4.0
 LOOSE = 0.3
 # Exponents of learning rates are multiples of 1/2, or measured ones.
 _SAME_RATE = 0.05
-_CERTAIN = ("role", "initial", "multiplier", "update", "decay")
+_CERTAIN = ("role", "initial", "multiplier", "update", "decay", "output")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +42,11 @@ class CoordinateFinding:
 
     - `kind`: `"role"`, the declared one contradicts the shapes; `"initial"` and `"multiplier"`,
         the effective weight's first size; `"update"`, the size of its first update; `"decay"`;
-        `"rate"`, the learning rate's exponent isn't the largest stable one; `"gradient"`, under
-        SGD, whose updates follow it, the gradient's isn't that of the theory; `"input"`, what
-        reaches the weight grows at initialisation; `"change"`, what comes out of it changes more
-        than is explained.
+        `"output"`, what comes out of an inner layer vanishes at initialisation; `"rate"`, the
+        learning rate's exponent isn't the largest stable one; `"gradient"`, under SGD, whose
+        updates follow it, the gradient's isn't that of the theory; `"input"`, what reaches the
+        weight grows at initialisation; `"change"`, what comes out of it changes more than is
+        explained.
     - `weight`: by its name.
     - `measured`, `expected`: exponents.
     - `text`: a sentence without its subject.
@@ -61,7 +73,8 @@ class CoordinateFinding:
 
 def findings(rows: Sequence[CoordinateRow], found: Measurements) -> list[CoordinateFinding]:
     """Everything wrong, what is certain and what is furthest off first."""
-    every = [finding for row in rows for finding in _of_row(row)]
+    every = [finding for row in rows for finding in _of_row(row, found)]
+    every += _vanishing(rows, found)
     every += _decay(rows, found)
     order = sorted(every, key=lambda f: (not f.certain, _KINDS.index(f.kind), -f.size))
     return list(dict.fromkeys(order))
@@ -70,8 +83,9 @@ def findings(rows: Sequence[CoordinateRow], found: Measurements) -> list[Coordin
 _KINDS: tuple[str, ...] = get_args(Kind)
 
 
-def _of_row(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    yield from _role(row)
+def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFinding]:
+    if not is_forced_inside(row.law, found):
+        yield from _role(row)
     implementation = [*_initial(row), *_update(row)]
     yield from implementation
     rate = [*_rate(row), *_gradient(row)]
@@ -80,8 +94,59 @@ def _of_row(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         yield from _activations(row)
 
 
+def is_forced_inside(law: Law, found: Measurements) -> bool:
+    """Whether a role is forced that shapes can't contradict: hidden, of an inner layer."""
+    if not law.spec.forced or law.spec.role is not Role.hidden:
+        return False
+    if law.path in {lost.path for lost in found.not_followed}:
+        return True
+    goes_on, is_behind = (law.path in {pair[end] for pair in found.flow} for end in (0, 1))
+    return (goes_on or law.shown is Role.embedding) and (is_behind or law.shown is Role.readout)
+
+
+def _vanishing(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[CoordinateFinding]:
+    """Inner layers of a fixed size that a readout's law, or a forced one, lets vanish.
+
+    Only where what they reach meets less and less as well: what is normalised in between, or added
+    to something that stays, does no harm.
+    """
+    for row in rows:
+        law = row.law
+        if "#" in row.name or not _fades(law) or not _vanishes(row.output):
+            continue
+        behind = {path for first, path in found.flow if first == law.path}
+        faint = [other for other in rows if other.law.path in behind and _vanishes(other.input)]
+        if not faint:
+            continue
+        assert row.output is not None
+        text = (
+            f"puts out what vanishes as {_power(row.output.value)} before any training, though it "
+            f"is not the model's output but goes on to {faint[0].name}"
+        )
+        if law.spec.role is Role.readout:
+            text += (
+                "; if it is an inner layer of a fixed size, give parameterize "
+                f"roles={{{law.path!r}: 'hidden'}} and force=True"
+            )
+        yield CoordinateFinding("output", row.name, row.output.value, 0.0, text)
+
+
+def _fades(law: Law) -> bool:
+    """Whether independent entries of the initial weight put out less than they meet, by its law.
+
+    That is asked of readouts alone, whose output may, and of what is forced.
+    """
+    may = law.spec.role is Role.readout or law.spec.forced
+    return may and law.aligned(Fraction(1, 2)) - law.size < -LOOSE
+
+
+def _vanishes(found: Exponent | None) -> bool:
+    """Beyond the tolerance, and so for every seed: two of them have too wide an interval."""
+    return found is not None and found.value < -LOOSE and max(found.by_seed) < 0
+
+
 def _role(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    declared, shown = row.law.spec.role, row.law.role
+    declared, shown = row.law.spec.role, row.law.shown
     if declared is not shown and "#" not in row.name:
         yield CoordinateFinding(
             "role",
@@ -233,6 +298,28 @@ def broken_assumptions(rows: Sequence[CoordinateRow]) -> list[str]:
             low = measured.value if measured.interval is None else measured.interval[0]
             if measured.value > assumed + LOOSE / 2 and low > assumed:
                 told.append(f"{row.name}: {name} is {measured}, above the assumed {assumed:g}")
+    return told
+
+
+def declarations(laws: Mapping[str, Law], found: Measurements) -> list[str]:
+    """What is judged as it is declared, though something else speaks against it."""
+    told = []
+    for law in {law.path: law for law in laws.values()}.values():
+        if is_forced_inside(law, found):
+            told.append(
+                f"{law.path} is judged as {law.spec.role}, as force=True says, though its shapes "
+                f"are those of a {law.shown} weight"
+            )
+    families = {
+        (law.family.name, law.measured_family.name)
+        for law in laws.values()
+        if law.measured_family is not None
+    }
+    told += [
+        f"updates are judged as those of the family {declared}, as declared, though by the rules "
+        f"in front of the scaling they are those of {measured}"
+        for declared, measured in sorted(families)
+    ]
     return told
 
 

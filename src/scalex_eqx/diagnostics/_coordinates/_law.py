@@ -35,23 +35,28 @@ class Law:
     **Arguments:**
 
     - `path`: of the weight; layers of a stack share one.
-    - `role`: as the shapes show it at the widths that were built.
+    - `role`: as the shapes show it at the widths that were built, unless it is forced to be
+        hidden: shapes don't tell an inner layer of a fixed size from an embedding or a readout.
+    - `shown`: as the shapes show it in any case.
     - `spec`: as it is declared.
     - `rate_power`: of the learning rate that the optimizer gives it.
     - `slopes`: by size, how fast it grows with the width: 1 unless it is rounded or has a width of
         its own. Exponents are those of the width.
     - `fan_in_slope`: the same of the fan-in that the shapes show.
-    - `family`: of the optimizer's updates.
+    - `family`: of the optimizer's updates, as declared.
+    - `measured_family`: that of the rules in front of the scaling, where it is another one.
     - `alignment`: what is assumed of it; that of a weight whose fan-in doesn't grow is 0.
     """
 
     path: str
     role: Role
+    shown: Role
     spec: WeightSpec
     rate_power: Power
     slopes: dict[Size, float]
     fan_in_slope: float
     family: UpdateFamily
+    measured_family: UpdateFamily | None
     alignment: Alignment
 
     @property
@@ -136,15 +141,19 @@ def laws(
             continue
         weights = [of_width[name][1] for of_width in by_width]
         rules = [part for part in chain if part.works_on(path)]
-        own = as_family(family) if family is not None else _family(path, rules)
+        measured = _measured_family(rules)
+        own = as_family(family) if family is not None else _family(path, rules, measured)
+        shown, spec = shown_role(weights[0], weight), weight.spec
         found[name] = Law(
             path,
-            shown_role(weights[0], weight),
-            weight.spec,
+            Role.hidden if spec.forced and spec.role is Role.hidden else shown,
+            shown,
+            spec,
             _rate(path, weight.spec, rules),
             slopes(widths, [one.spec for one in weights]),
             fan_in_slope(widths, weights),
             own,
+            measured if measured is not None and _degrees(measured) != _degrees(own) else None,
             alignment or _assumed(own, rules),
         )
     return found
@@ -170,13 +179,21 @@ def shown_role(small: Weight, large: Weight) -> Role:
     return role_from_growth(spec, grows(spec.fan_in), grows(spec.fan_out))
 
 
-def _family(path: str, chain: Sequence[Part]) -> UpdateFamily:
-    """By how the updates depend on gradient and weight in front of the first scaling."""
+def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> UpdateFamily:
+    """The declared one. Where that is wrong, the first updates are not as it says."""
     rules = [part.rule for part in chain]
     declared = next((rule.family for rule in rules if rule and rule.family), None)
-    degree = degree_at_scaling(rules)
-    known = None if degree is None else _BY_DEGREES.get(tuple(degree))
-    return known or declared or _unknown(path)
+    return declared or measured or _unknown(path)
+
+
+def _measured_family(chain: Sequence[Part]) -> UpdateFamily | None:
+    """By how the updates depend on gradient and weight in front of the first scaling."""
+    degree = degree_at_scaling([part.rule for part in chain])
+    return None if degree is None else _BY_DEGREES.get(tuple(degree))
+
+
+def _degrees(family: UpdateFamily) -> tuple[Fraction, Fraction]:
+    return family.gradient_degree, family.weight_degree
 
 
 _BY_DEGREES: dict[tuple[int, ...], UpdateFamily] = {

@@ -7,15 +7,16 @@ from typing import Literal
 import optax
 from jaxtyping import Array
 
-from ...theory import Alignment, Role, UpdateFamily
+from ...theory import Alignment, UpdateFamily
 from .._columns import columns
 from .._exponent import Exponent
 from .._results import Table
-from ._judge import CoordinateFinding, broken_assumptions, findings
+from ._judge import LOOSE, CoordinateFinding, broken_assumptions, declarations, findings
 from ._law import Law, laws, may_rescale, optimizer_parts
-from ._rows import CoordinateRow, loss_drops, rows
+from ._rows import CoordinateRow, loss_drops, rows, starves
 from ._run import Advance, Batch, Build, Measurements, measure, shapes
 from ._shares import StepShares, notable, shares
+from ._unjudged import unjudged
 
 Verdict = Literal["passes", "rejected", "inconclusive"]
 
@@ -27,8 +28,7 @@ class CoordinateCheck:
     **Arguments:**
 
     - `verdict`: `"rejected"`, with the culprits in `findings`; `"inconclusive"` if nothing was
-        found but the loss didn't fall either, a weight was not followed, or a matrix had no
-        gradient at first, as behind a readout that starts at zero; else `"passes"`.
+        found but the loss didn't fall either, or there are `unjudged` weights; else `"passes"`.
     - `findings`: what is wrong, the worst first.
     - `notices`: assumed alignments that don't hold, weights that could not be judged, and those of
         whose update epsilon takes more and more.
@@ -37,6 +37,7 @@ class CoordinateCheck:
     - `loss_drops`: by width, the share of the initial loss that training took off.
     - `trained`: whether that was enough at every width.
     - `widths`, `seeds`, `steps`: at which, and after how many steps.
+    - `unjudged`: the trained weights that the check can't vouch for; a notice for each says why.
     """
 
     verdict: Verdict
@@ -49,6 +50,7 @@ class CoordinateCheck:
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
     steps: int
+    unjudged: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -60,7 +62,7 @@ class CoordinateCheck:
             return f"rejected: {worst.weight} {worst.text}{more}"
         drops = ", ".join(f"{100 * drop:.1f} %" for drop in self.loss_drops)
         if self.verdict == "inconclusive" and self.trained:
-            return "inconclusive: not every weight could be judged; the notes say which and why"
+            return f"inconclusive: {_some(self.unjudged)} not judged; the notes say why"
         if self.verdict == "inconclusive" and not all(drop > -0.1 for drop in self.loss_drops):
             return (
                 "inconclusive: the loss rose; train at a smaller learning rate, and see that the "
@@ -248,9 +250,18 @@ def judge(
     drops = tuple(loss_drops(found))
     # Written so that a loss that is not a number counts as one that didn't fall.
     trained = all(drop >= least_drop for drop in drops)
-    notices += [f"not followed: {lost.path} {lost.reason}" for lost in found.not_followed]
+    lost, told = unjudged(judged, laws, found)
+    notices += [*told, *declarations(laws, found)]
+    starving = starves(found.losses, found.widths, least_drop, LOOSE)
+    starved = _starved(wrong) if starving and not trained else ()
+    if starved:
+        wrong = tuple(sorted(wrong, key=lambda f: (not f.certain, f not in starved)))
+        notices.append(
+            f"the loss fell by {drops[0]:.1%} at width {found.widths[0]} and by {drops[-1]:.1%} at "
+            f"width {found.widths[-1]}: less and less, as what is found explains"
+        )
     return CoordinateCheck(
-        _verdict(wrong, trained, bool(found.not_followed) or any(map(_unjudged, judged))),
+        _verdict(wrong, trained or bool(starved), bool(lost)),
         wrong,
         (*notices, *broken_assumptions(judged), *notable(found.widths, shares)),
         tuple(judged),
@@ -260,6 +271,7 @@ def judge(
         found.widths,
         found.seeds,
         found.steps[-1],
+        tuple(lost),
     )
 
 
@@ -269,10 +281,16 @@ def _verdict(wrong: Sequence[CoordinateFinding], trained: bool, lost: bool) -> V
     return "passes" if trained and not lost else "inconclusive"
 
 
-def _unjudged(row: CoordinateRow) -> bool:
-    """Whether it is a matrix of which the first update told nothing."""
-    matrix = row.law.role in (Role.embedding, Role.hidden, Role.readout)
-    return row.update is None and matrix and "#" not in row.name
+def _starved(wrong: Sequence[CoordinateFinding]) -> tuple[CoordinateFinding, ...]:
+    """The findings of updates that fall too fast with the width."""
+    return tuple(
+        finding
+        for finding in wrong
+        if finding.kind in ("rate", "gradient")
+        and finding.measured is not None
+        and finding.expected is not None
+        and finding.measured < finding.expected
+    )
 
 
 def _check_arguments(widths: Sequence[int], seeds: Sequence[int], steps: int) -> None:

@@ -31,8 +31,8 @@ class CoordinateRow:
         are relative to the weight, and the `gradient` if they follow that.
     - `sampling`: the standard error of `initial` from the finite number of entries.
     - `alpha`, `omega`, `u`: of the alignment ratios after the last step.
-    - `input`, `input_change`, `change`: of what reaches the weight at first, of the change of that,
-        and of the change of what comes out, after the last step.
+    - `input`, `output`: of what reaches the weight, and of what comes out of it, at first.
+    - `input_change`, `change`: of the changes of both, after the last step.
     - `first_change`: the last after the first step.
     - `change_assumed`, `change_explained`: what `change` is by theory, with the assumed alignment,
         and with the measured one and what reaches the weight.
@@ -51,6 +51,7 @@ class CoordinateRow:
     omega: Exponent | None
     u: Exponent | None
     input: Exponent | None
+    output: Exponent | None
     input_change: Exponent | None
     first_change: Exponent | None
     change: Exponent | None
@@ -62,7 +63,7 @@ class CoordinateRow:
 def rows(
     found: Measurements, laws: Mapping[str, Law], *, rescaled: bool
 ) -> tuple[list[CoordinateRow], list[str]]:
-    """A row for each use, and a notice for what could not be judged as it should be.
+    """A row for each use, and notices for what is taken off of all.
 
     **Arguments:**
 
@@ -71,13 +72,15 @@ def rows(
         one factor.
     """
     idle = without_gradient(found.gradients)
-    notices = [
-        f"{name} has no gradient at first, so that its update is not judged" for name in idle
-    ]
-    names = [name for name in found.order if weight_name(name) in laws]
+    names = [name for name in found.order if weight_name(name) in laws and _is_used(name, found)]
     made = [_row(name, laws[weight_name(name)], found) for name in names if _is_met(name, found)]
     made = [_unmoved(row) if weight_name(row.name) in idle else row for row in made]
-    return _common_factor(made, notices) if rescaled else (made, notices)
+    return _common_factor(made) if rescaled else (made, [])
+
+
+def _is_used(name: str, found: Measurements) -> bool:
+    """Whether the model makes this use of the weight at every width."""
+    return all(name in seed for step in found.uses.values() for row in step for seed in row)
 
 
 def _is_met(name: str, found: Measurements) -> bool:
@@ -97,9 +100,7 @@ def _unmoved(row: CoordinateRow) -> CoordinateRow:
     )
 
 
-def _common_factor(
-    rows: list[CoordinateRow], notices: list[str]
-) -> tuple[list[CoordinateRow], list[str]]:
+def _common_factor(rows: list[CoordinateRow]) -> tuple[list[CoordinateRow], list[str]]:
     """Takes off by what the first updates of all weights alike follow the gradients no further."""
     off = [
         row.update.value - row.update_expected
@@ -107,9 +108,9 @@ def _common_factor(
         if row.update is not None and row.update_expected is not None
     ]
     common = float(np.median(off)) if off else 0.0
+    notices = []
     if abs(common) > 0.005:
         notices = [
-            *notices,
             f"the first updates of all weights have a factor in common that goes as "
             f"n^{common:+.2f}, as from clipping the gradients' norm",
         ]
@@ -145,6 +146,7 @@ def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
         omega=omega,
         u=u,
         input=into,
+        output=fit("output", last),
         input_change=into_change,
         first_change=fit("output_change", first),
         change=change,
@@ -249,6 +251,25 @@ def loss_drops(found: Measurements) -> list[float]:
     """By width, the share of the initial loss that training took off, mean over seeds."""
     first, last = found.losses[:, :, 0], found.losses[:, :, -1]
     return [float(x) for x in np.mean((first - last) / np.abs(first), axis=1)]
+
+
+def starves(losses: np.ndarray, widths: Sequence[int], least_drop: float, tolerance: float) -> bool:
+    r"""Whether the model learns at the smallest width, and less and less at larger ones.
+
+    With the drop $d$ of the loss at the smallest width $n$ and $d'$ at the largest, $n'$:
+    $d \ge$ `least_drop`, and $d' < d\, (n' / n)^{-\text{tolerance}}$ in the mean over seeds and
+    for each of them. A loss that rises is another matter.
+
+    **Arguments:**
+
+    - `losses`: (widths, seeds, steps + 1).
+    """
+    drops = (losses[:, :, 0] - losses[:, :, -1]) / np.abs(losses[:, :, 0])
+    # The mean over seeds is one more case.
+    drops = np.concatenate([drops, drops.mean(axis=1, keepdims=True)], axis=1)
+    shrunk = drops[-1] < drops[0] * (widths[-1] / widths[0]) ** -tolerance
+    rises = not (drops[:, -1] > -least_drop).all()
+    return bool(drops[0, -1] >= least_drop and shrunk.all()) and not rises
 
 
 def decay_sizes(found: Measurements, name: str) -> Sequence[Sequence[float]]:

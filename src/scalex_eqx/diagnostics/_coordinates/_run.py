@@ -38,14 +38,15 @@ class Measurements:
 
     - `widths`, `seeds`, `steps`: at which, and after which steps.
     - `uses`: by step, width and seed, the uses of weights by name.
-    - `gradients`, `moved`, `decay`, `entries`: by width and seed, by the weights' names: the root
-        mean square of the first gradient; the share of the entries that the first update changed;
-        the share of the weight that is taken off by a step without gradient; and the number of
-        entries.
+    - `gradients`, `last_gradients`, `moved`, `decay`, `entries`: by width and seed, by the weights'
+        names: the root mean square of the first gradient, and of that of the last step; the share
+        of the entries that the first update changed; the share of the weight that is taken off by
+        a step without gradient; and the number of entries.
     - `losses`: (widths, seeds, steps + 1) on the batch that the activations are looked at on.
     - `models`: a model's shapes for each width.
     - `not_followed`: weights whose uses were not all found.
     - `order`: the names of the uses in the order in which the model reaches them.
+    - `flow`: as in `Captured`.
     """
 
     widths: tuple[int, ...]
@@ -53,6 +54,7 @@ class Measurements:
     steps: tuple[int, ...]
     uses: dict[int, list[list[dict[str, MeasuredAlignment]]]]
     gradients: list[list[dict[str, float]]]
+    last_gradients: list[list[dict[str, float]]]
     moved: list[list[dict[str, float]]]
     decay: list[list[dict[str, float]]]
     entries: list[dict[str, int]]
@@ -60,6 +62,7 @@ class Measurements:
     models: list[PyTree]
     not_followed: tuple[NotFollowed, ...]
     order: tuple[str, ...]
+    flow: tuple[tuple[str, str], ...]
 
 
 def shapes(build: Build, widths: Sequence[int]) -> list[PyTree]:
@@ -130,13 +133,15 @@ def measure(
         steps=tuple(steps),
         uses={step: [one["uses"][step] for one in found] for step in steps},
         gradients=[[seed["gradient"] for seed in first] for first in firsts],
+        last_gradients=[one["last_gradients"] for one in found],
         moved=[[seed["moved"] for seed in first] for first in firsts],
         decay=[[seed["decay"] for seed in first] for first in firsts],
         entries=[_entries(model) for model in models],
         losses=np.stack([one["losses"] for one in found]),
         models=list(models),
-        not_followed=found[0]["not_followed"],
+        not_followed=tuple(dict.fromkeys(lost for one in found for lost in one["not_followed"])),
         order=found[0]["order"],
+        flow=tuple(dict.fromkeys(pair for one in found for pair in one["flow"])),
     )
 
 
@@ -158,15 +163,18 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
     with traced("build"):
         initial, state = start(keys)
     model, losses, uses, first, lost, order, value = initial, [], {}, [], (), (), None
+    pairs, last = (), []
     for count in range(1, max(steps) + 1):
         with traced("loss"):
             (model, state), (value, sizes) = step((model, state), keys, jnp.asarray(count - 1))
         losses.append(np.asarray(value))
         if count == 1:
             first = by_seed(sizes, len(seeds))
+        if count == max(steps):
+            last = [by_layer(one) for one in by_seed(sizes["gradient"], len(seeds))]
         if count in steps:
             value, measured = look(initial, model, keys)
-            lost, order = measured.not_followed, measured.order
+            lost, order, pairs = measured.not_followed, measured.order, measured.flow
             uses[count] = [one.by_layer() for one in by_seed(measured, len(seeds))]
         told(0.9 * count / max(steps))
     losses.append(np.asarray(value))
@@ -176,6 +184,8 @@ def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, An
         "losses": np.stack(losses, axis=1),
         "not_followed": lost,
         "order": _in_order(order, list(uses[max(steps)][0])),
+        "flow": pairs,
+        "last_gradients": last,
     }
 
 
