@@ -13,24 +13,20 @@ from jaxtyping import Array, Float
 
 from .._spec import WeightSpec
 from .._weight import Weight, is_weight
-from ..theory import Parameterization, Role
+from ..theory import Role
 from ._assign import Triple
 from ._spread import resized, respread, size, spread
 
 
-def complete(
-    triple: Triple, spec: WeightSpec, parameterization: Parameterization, *, keep: bool
-) -> Weight:
+def complete(triple: Triple, spec: WeightSpec, *, keep: bool) -> Weight:
     """The weight with its law.
 
     **Arguments:**
 
     - `triple`: what `make` returned for it.
-    - `spec`: its axes, its role and its sizes.
-    - `parameterization`: whose exponents hold.
+    - `spec`: its law.
     - `keep`: whether the effective weight is to be what the array is now.
     """
-    spec = dataclasses.replace(spec, parameterization=parameterization)
     if spec.role is Role.buffer:
         return Weight(triple.wanted.array, spec)
     if keep:
@@ -81,17 +77,21 @@ def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
         )
     is_matrix = spec.role in (Role.embedding, Role.hidden, Role.readout)
     ratio = float(spec.width_ratio or 1)
-    base = jnp.asarray(base)
-    wanted = _measured(base, is_matrix)
-    if not _are_together(base, value):
-        wanted = _anywhere(wanted)
-    return _like(value, wanted, spec.scale(spec.spread_exponent), ratio, is_matrix)
+    base, scale = jnp.asarray(base), spec.scale(spec.spread_exponent)
+    if _are_together(base, value):
+        return _like_base(value, base, scale, ratio, is_matrix)
+    return _like(value, _anywhere(_measured(base, is_matrix)), scale, ratio, is_matrix)
 
 
 # Compiled once for each shape: one operation after another takes many times as long.
 @functools.partial(jax.jit, static_argnums=1, inline=True)
 def _measured(x: Array, is_matrix: bool) -> Float[Array, ""]:
     return (size if is_matrix else spread)(x)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
+def _like_base(value: Array, base: Array, scale: float, ratio: float, is_matrix: bool) -> Array:
+    return _like(value, _measured(base, is_matrix), scale, ratio, is_matrix)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-import equinox as eqx
 import jax.tree_util as jtu
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from .._meant import meant
 from .._pages import Section, see
