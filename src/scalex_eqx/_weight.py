@@ -257,15 +257,23 @@ def _lacks_law(leaf: Any) -> bool:
 
 def _is_weight_or_state(node: Any) -> bool:
     # Running statistics are no weights.
-    return is_weight(node) or isinstance(node, eqx.nn.State | eqx.nn.StateIndex)
+    return isinstance(node, (Weight, eqx.nn.State, eqx.nn.StateIndex))
+
+
+_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
 
 def is_array(x: Any) -> bool:
     """Whether `x` is an array of JAX or NumPy, a traced one, or the shape of one."""
-    return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+    return isinstance(x, _ARRAYS)
 
 
 def is_trainable(leaf: Any) -> bool:
     """Whether `leaf` is an array of floating-point or complex numbers, or the shape of one."""
     # NumPy doesn't know that bfloat16 is one.
-    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return isinstance(leaf, _ARRAYS) and _is_inexact(leaf.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_inexact(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)

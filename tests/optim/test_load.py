@@ -40,9 +40,9 @@ def calls(f: Callable[[], Any]) -> int:
 
 
 def per_weight(f: Callable[[int], Callable[[], Any]]) -> tuple[float, float]:
-    """Calls for each further weight, of few and of many."""
-    few, more, many = (calls(f(count)) for count in (20, 40, 80))
-    return (more - few) / 20, (many - more) / 40
+    """Calls for each further weight, of few and of many; a trace takes 32 at a time."""
+    few, more, many = (calls(f(count)) for count in (32, 64, 128))
+    return (more - few) / 32, (many - more) / 64
 
 
 def traced(name: str) -> Callable[[int], Callable[[], Any]]:

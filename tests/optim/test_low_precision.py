@@ -207,16 +207,18 @@ def test_its_state_says_what_it_is(weight, mode: str):
     assert state.inner_state[0].mu[0].value.dtype == np.float32
 
 
-def test_weights_are_rounded_independently(weight):
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
+def test_weights_are_rounded_independently(weight, jit):
     params = [weight(np.ones((32, 32)), dtype="bfloat16") for _ in range(2)]
     gradient = jax.tree.map(lambda x: jnp.full_like(x, 2.0**-9), params)
     tx = make("stochastic", sx.sgd(1.0, sx.global_rate))
     updates: Any
-    updates, state = tx.update(gradient, tx.init(params), params)
+    update = jit(tx.update)
+    updates, state = update(gradient, tx.init(params), params)
     one, two = updates
-    updates, _ = tx.update(gradient, state, params)
+    updates, _ = update(gradient, state, params)
     later = updates[0]
-    again, _ = tx.update(gradient, tx.init(params), params)
+    again, _ = update(gradient, tx.init(params), params)
     up = [np.asarray(u.value) != 0 for u in (one, two, later)]
     # The step is half the spacing below 1: each goes down in half of the cases.
     for a, b in ((0, 1), (0, 2), (1, 2)):

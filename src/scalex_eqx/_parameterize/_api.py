@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._pages import Section, see
-from .._weight import is_weight
 from ..theory import Parameterization
 from ._assign import Options
 from ._law import give_law
 from ._make import built, shapes
-from ._nodes import find_nodes
+from ._nodes import declares_all, find_nodes
 from ._select import Choices, Key
 
 Frozen = Collection[Key] | Callable[[str, Any], Any]
@@ -183,8 +182,7 @@ def _models(make: Callable[[int], PyTree], width: int, base: int, probe: int) ->
     wanted = built(make, width)
     known = {width: wanted}
     if base not in known:
-        declared = all(is_weight(node.leaf) for node in find_nodes(wanted).values())
-        known[base] = (shapes if declared else built)(make, base)
+        known[base] = (shapes if declares_all(wanted) else built)(make, base)
     if probe not in known:
         known[probe] = shapes(make, probe)
     return known[base], known[probe], wanted

@@ -76,6 +76,20 @@ def choose(
     return Chosen(roles, layouts, factors, frozen.keys(), options.force), errors
 
 
+def likeness(path: Path, triple: Triple, chosen: Chosen) -> Any:
+    """What `assign` looks at: arrays that share it have one spec, or each an error."""
+    nodes = (triple.base, triple.probe, triple.wanted)
+    said = (chosen.roles.get(path), chosen.layouts.get(path), chosen.factors.get(path))
+    own = known_layout(triple.wanted), _normaliser(triple.wanted)
+    # A spec may be anything until it is looked at.
+    specs = tuple(id(node.leaf.spec) if is_weight(node.leaf) else None for node in nodes)
+    kinds = tuple(
+        (type(x), getattr(x, "dtype", None), getattr(x, "shape", None))
+        for x in (node.array for node in nodes)
+    )
+    return said, path in chosen.frozen, own, specs, kinds
+
+
 def assign(
     path: Path, triple: Triple, chosen: Chosen, probe_ratio: Fraction, ratio: Fraction
 ) -> WeightSpec:

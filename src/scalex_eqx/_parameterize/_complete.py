@@ -9,28 +9,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .._spec import WeightSpec
 from .._weight import Weight, is_weight
-from ..theory import Parameterization, Role
+from ..theory import Role
 from ._assign import Triple
 from ._spread import resized, respread, size, spread
 
 
-def complete(
-    triple: Triple, spec: WeightSpec, parameterization: Parameterization, *, keep: bool
-) -> Weight:
+def complete(triple: Triple, spec: WeightSpec, *, keep: bool) -> Weight:
     """The weight with its law.
 
     **Arguments:**
 
     - `triple`: what `make` returned for it.
-    - `spec`: its axes, its role and its sizes.
-    - `parameterization`: whose exponents hold.
+    - `spec`: its law.
     - `keep`: whether the effective weight is to be what the array is now.
     """
-    spec = dataclasses.replace(spec, parameterization=parameterization)
     if spec.role is Role.buffer:
         return Weight(triple.wanted.array, spec)
     if keep:
@@ -81,17 +77,29 @@ def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
         )
     is_matrix = spec.role in (Role.embedding, Role.hidden, Role.readout)
     ratio = float(spec.width_ratio or 1)
-    return _like_base(value, jnp.asarray(base), spec.scale(spec.spread_exponent), ratio, is_matrix)
+    base, scale = jnp.asarray(base), spec.scale(spec.spread_exponent)
+    if _are_together(base, value):
+        return _like_base(value, base, scale, ratio, is_matrix)
+    return _like(value, _anywhere(_measured(base, is_matrix)), scale, ratio, is_matrix)
 
 
 # Compiled once for each shape: one operation after another takes many times as long.
+@functools.partial(jax.jit, static_argnums=1, inline=True)
+def _measured(x: Array, is_matrix: bool) -> Float[Array, ""]:
+    return (size if is_matrix else spread)(x)
+
+
 @functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
 def _like_base(value: Array, base: Array, scale: float, ratio: float, is_matrix: bool) -> Array:
-    r"""`value` with the spread $\sigma r^{-b}$, $\sigma$ that of `base`, $r^{-b}$ `scale`."""
-    measure = size if is_matrix else spread
-    drawn = measure(value)
+    return _like(value, _measured(base, is_matrix), scale, ratio, is_matrix)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
+def _like(value: Array, wanted: Any, scale: float, ratio: float, is_matrix: bool) -> Array:
+    r"""`value` with the spread $\sigma r^{-b}$, $\sigma$ `wanted`, $r^{-b}$ `scale`."""
+    drawn = _measured(value, is_matrix)
     # Where nothing varies nothing is changed, whatever the factor.
-    factor = _anywhere(measure(base)) / jnp.where(drawn > 0, drawn, 1)
+    factor = wanted / jnp.where(drawn > 0, drawn, 1)
     if is_matrix:
         return resized(value, scale * factor)
     # Of biases and gains the law asks for one spread at all widths. Either they have it as they
@@ -99,6 +107,13 @@ def _like_base(value: Array, base: Array, scale: float, ratio: float, is_matrix:
     # the square root of the width, as Equinox's biases do. What is nearer is taken.
     falls = jnp.abs(jnp.log(jnp.where(factor > 0, factor, 1))) > abs(math.log(ratio)) / 4
     return respread(value, jnp.where(falls, factor, 1))
+
+
+def _are_together(x: Array, y: Array) -> bool:
+    """Whether two arrays, or what is traced of them, are placed alike."""
+    if isinstance(x, Tracer) or isinstance(y, Tracer):
+        return isinstance(x, Tracer)
+    return x.sharding == y.sharding
 
 
 def _anywhere(number: Array) -> Any:

@@ -1,6 +1,7 @@
 """From three models of different widths to one whose every weight has its law."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from ..theory import (
     ntk,
     standard,
 )
-from ._assign import Options, Triple, assign, choose
+from ._assign import Options, Triple, assign, choose, likeness
 from ._complete import complete
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
@@ -56,9 +57,15 @@ def give_law(
     if ratios is None:
         ratios = infer_ratios(nodes, chosen)
 
-    specs = _each(
-        lambda path, triple: assign(path, triple, chosen, *ratios), {**nodes, **places}, errors
-    )
+    known: dict[Any, WeightSpec] = {}
+
+    def spec_of(path: Path, triple: Triple) -> WeightSpec:
+        like = likeness(path, triple, chosen)
+        if like not in known:
+            known[like] = assign(path, triple, chosen, *ratios)
+        return known[like]
+
+    specs = _each(spec_of, {**nodes, **places}, errors)
     roles = {path: spec.role for path, spec in specs.items() if spec.role}
     tied, tie_errors = tied_getters(uses, roles)
     errors += [*tie_errors, *half_named(uses, chosen.frozen)]
@@ -68,10 +75,10 @@ def give_law(
 
     back, readout_errors = _readout_ratio(specs, ratios[1], tied=bool(ties or tied))
     errors += readout_errors
+    # Weights of one law share its spec, which is then made once.
+    law = functools.cache(functools.partial(_completed, readout=back, law=parameterization))
     completed: dict[Path, Any] = _each(
-        lambda path, triple: complete(
-            triple, _behind(specs[path], back), parameterization, keep=options.keep_values
-        ),
+        lambda path, triple: complete(triple, law(specs[path]), keep=options.keep_values),
         {path: triple for path, triple in nodes.items() if path in specs},
         errors,
     )
@@ -184,11 +191,12 @@ def _readout_ratio(
     ]
 
 
-def _behind(spec: WeightSpec, readout: Fraction) -> WeightSpec:
-    """The spec of a weight whose gradient comes through a readout of that rate."""
+def _completed(spec: WeightSpec, readout: Fraction, law: Parameterization) -> WeightSpec:
+    """The spec with its law, of a weight whose gradient comes through a readout of that rate."""
     if spec.role is None or "readout" not in GROWING[spec.role] or spec.width_ratio == readout:
-        return spec
-    return dataclasses.replace(spec, sizes=(*spec.sizes, ("readout", readout)))
+        return dataclasses.replace(spec, parameterization=law)
+    sizes = (*spec.sizes, ("readout", readout))
+    return dataclasses.replace(spec, parameterization=law, sizes=sizes)
 
 
 def _tie_factor(parameterization: Parameterization, ratio: Fraction) -> float:

@@ -40,6 +40,11 @@ def find_nodes(model: PyTree) -> dict[Path, Node]:
     return dict(_walk(model, (), ()))
 
 
+def declares_all(model: PyTree) -> bool:
+    """Whether every node of `model` that needs a scaling law is a `Weight` already."""
+    return all(is_weight(node.leaf) for _, node in _walk(model, (), ()))
+
+
 def is_node(x: Any) -> bool:
     """Whether `x` is handled as a whole, although it is no leaf; made for `is_leaf`."""
     return isinstance(x, Weight | Tie)

@@ -111,7 +111,7 @@ def scale_by_factored_rms(
             return moving_root_mean_square(root, size, step.astype(root.dtype))
 
         def moved(which: int, statistic):
-            return map_values(functools.partial(move, which), statistic, updates)
+            return map_values(functools.partial(move, which), statistic, updates, inline=True)
 
         row, column, full = moved(0, state.row), moved(1, state.column), moved(2, state.full)
         new_updates = map_values(
@@ -122,6 +122,7 @@ def scale_by_factored_rms(
             row,
             column,
             full,
+            inline=True,
         )
         return new_updates, ScaleByFactoredRmsState(count, row, column, full, rule)
 

@@ -11,7 +11,7 @@ from .._spec import WeightSpec
 from .._weight import is_trainable, is_weight, path_string, require_complete
 from ..ops._wide import wide_dtype
 from ._numbers import lost, vanishes
-from ._places import GRADIENTS, WEIGHTS, Place, dtype_problem, is_place, replaced
+from ._places import GRADIENTS, WEIGHTS, Place, dtype_problem, is_place, likeness, replaced
 from ._rule import Rule
 
 _MOST_LINES = 8
@@ -61,10 +61,21 @@ def checked(
         if params is not None:
             trees[WEIGHTS] = params
         columns = _columns(rule, trees, takes_bare)
-        names = tuple(trees)
-        places = [Place(names, nodes) for nodes in zip(*columns, strict=True)]
-        problems = [(i, p.problem(keeps_all, takes_complex)) for i, p in enumerate(places)]
-        _raise_at(rule, updates, [(i, problem) for i, problem in problems if problem])
+        names, places, problems, settled = tuple(trees), {}, [], set()
+        for i, nodes in enumerate(zip(*columns, strict=True)):
+            # What is the same weight as another, to all that is looked at, is in order as that is.
+            like = likeness(nodes)
+            if like is not None and like in settled:
+                continue
+            place = Place(names, nodes)
+            problem = place.problem(keeps_all, takes_complex)
+            if problem is not None:
+                problems.append((i, problem))
+            elif like is not None and place.is_usable():
+                settled.add(like)
+            else:
+                places[i] = place
+        _raise_at(rule, updates, problems)
         updates = replaced(updates, places, Place.usable_gradient, 0)
         if params is not None:
             params = replaced(params, places, Place.moved_weight, -1)

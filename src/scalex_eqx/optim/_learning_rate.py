@@ -18,7 +18,7 @@ from ._numbers import (
     vanishes,
 )
 from ._rule import Rule
-from ._tree import traced_once
+from ._tree import for_each
 
 
 class ScaleByLearningRateState(NamedTuple):
@@ -56,8 +56,14 @@ def scale_by_learning_rate(
             state = ScaleByLearningRateState(count, rule)
         else:
             rate = learning_rate
-        scaled = traced_once(lambda _, u: times(-rate, u))
-        return jax.tree.map(lambda u: scaled(None, u) if is_trainable(u) else u, updates), state
+        leaves, treedef = jax.tree.flatten(updates)
+        moved = [i for i, u in enumerate(leaves) if is_trainable(u)]
+        scaled = for_each(
+            lambda _, u: times(-rate, u), [None] * len(moved), [leaves[i] for i in moved]
+        )
+        for i, u in zip(moved, scaled, strict=True):
+            leaves[i] = u
+        return jax.tree.unflatten(treedef, leaves), state
 
     return checked(
         rule,

@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -165,16 +166,17 @@ def _stochastic(
         moved, inner = inside.update(
             _widened(updates), state.inner_state, _widened(params), **extra
         )
-        step_key, numbers = jax.random.fold_in(key, state.count), itertools.count()
+        step_key = jax.random.fold_in(key, state.count)
 
-        def step(_, u, w):
-            if not _is_narrow(w):
+        def step(_, u, w, number):
+            if number is None:
                 return u.astype(w.dtype)
-            weight_key = jax.random.fold_in(step_key, next(numbers))
+            weight_key = jax.random.fold_in(step_key, number)
             return _step_to(w, stochastically_rounded(wide(w) + u, w.dtype, weight_key))
 
         count = jnp.asarray(optax.safe_increment(state.count))
-        return map_values(step, moved, params), StochasticRoundingState(inner, count, rule)
+        steps = map_values(step, moved, params, _numbered(params))
+        return steps, StochasticRoundingState(inner, count, rule)
 
     return checked(rule, StochasticRoundingState, init, update, keeps_all=False, takes_extra=True)
 
@@ -202,13 +204,19 @@ def _is_narrow(w: Float[Array, "..."]) -> bool:
     return wide_dtype(w.dtype) != w.dtype
 
 
-def _of_narrow(f: Callable[[Array], Array], params: PyTree) -> PyTree:
+def _of_narrow(f: Callable[[Array], Any], params: PyTree) -> PyTree:
     """`f` of every weight that is narrower than float32, and no array for the others."""
 
     def of(_: WeightSpec, w: Array) -> Any:
         return f(w) if _is_narrow(w) else None
 
     return init_values(of, params)
+
+
+def _numbered(params: PyTree) -> PyTree:
+    """A number for each weight that is narrower than float32, in the order of the tree."""
+    numbers = itertools.count()
+    return _of_narrow(lambda _: np.uint32(next(numbers)), params)
 
 
 def _step_to(w: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -43,7 +43,12 @@ def zeros_of(
 
 def sizes(zeros: Callable[..., Array]) -> Callable[..., Array]:
     """`zeros` for a moment of sizes, which are real also for complex weights."""
-    return lambda spec, w: jnp.real(zeros(spec, w))
+
+    def real(spec: WeightSpec, w: Array) -> Array:
+        x = zeros(spec, w)
+        return jnp.real(x) if jnp.iscomplexobj(x) else x
+
+    return real
 
 
 def _zeros_like(w: Inexact[Array, "*shape"], dtype: jnp.dtype) -> Inexact[Array, "*shape"]:

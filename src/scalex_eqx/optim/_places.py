@@ -16,15 +16,15 @@ from ..ops._wide import joined_dtype
 
 GRADIENTS, WEIGHTS = "the gradients", "the weights"
 
+_PLACES = (Weight, optax.MaskedNode, type(None), eqx.nn.State, eqx.nn.StateIndex)
+
 
 def is_place(node: Any) -> bool:
     """Whether `node` is what gradients, state and weights all have at one place of the tree.
 
     What a filter or a mask has taken out keeps its place. Running statistics are no weights.
     """
-    return is_weight(node) or isinstance(
-        node, optax.MaskedNode | None | eqx.nn.State | eqx.nn.StateIndex
-    )
+    return isinstance(node, _PLACES)
 
 
 class Place(NamedTuple):
@@ -95,6 +95,12 @@ class Place(NamedTuple):
         absent = is_absent(self.nodes[0]) and is_absent(self.usable_gradient())
         return self.nodes[0] if absent else self.nodes[-1]
 
+    def is_usable(self) -> bool:
+        """Whether gradient and weight are passed on as they are."""
+        return self.usable_gradient() is self.nodes[0] and (
+            not self.has_weights or self.moved_weight() is self.nodes[-1]
+        )
+
     def problem(self, keeps_all: bool, takes_complex: bool) -> str | None:
         """What is wrong here, if anything is."""
         spec = self.spec
@@ -160,12 +166,31 @@ class Place(NamedTuple):
         return None
 
 
-def replaced(tree: PyTree, places: list[Place], f: Callable[[Place], Any], column: int) -> PyTree:
-    """`tree` with `f` of each place, and the same object where that changes nothing."""
-    new = [f(place) for place in places]
-    if all(a is place.nodes[column] for a, place in zip(new, places, strict=True)):
+def likeness(nodes: tuple[Any, ...]) -> Any:
+    """A key that weights share of which a `Place` says the same; `None` if there isn't one."""
+    spec, kinds = getattr(nodes[0], "spec", None), []
+    for node in nodes:
+        if type(node) is not Weight or node.spec is not spec:
+            return None
+        value = node.value
+        if value is None:
+            kinds.append(None)
+        elif is_array(value):
+            kinds.append((type(value), value.shape, value.dtype))
+        else:
+            return None
+    return spec, *kinds
+
+
+def replaced(
+    tree: PyTree, places: dict[int, Place], f: Callable[[Place], Any], column: int
+) -> PyTree:
+    """`tree` with `f` of some of its places, and the same object where that changes nothing."""
+    new = {i: f(place) for i, place in places.items()}
+    if all(new[i] is place.nodes[column] for i, place in places.items()):
         return tree
-    return jtu.tree_unflatten(jtu.tree_structure(tree, is_leaf=is_place), new)
+    leaves, treedef = jtu.tree_flatten(tree, is_leaf=is_place)
+    return jtu.tree_unflatten(treedef, [new.get(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def dtype_problem(dtype: Any, takes_complex: bool) -> str | None:

@@ -1,14 +1,13 @@
 import difflib
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-import equinox as eqx
 import jax.tree_util as jtu
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from .._meant import meant
 from .._pages import Section, see
@@ -25,9 +24,10 @@ from ..theory import (
 )
 from ..theory._rational import exact
 from ._numbers import Scalar, check_number, known_number, lost, times, vanishes
+from ._places import is_place
 from ._rule import Rule
 from ._stateless import stateless
-from ._tree import traced_once, without_frozen
+from ._tree import for_each, without_frozen
 from ._unannotated import Unannotated, with_unannotated
 
 
@@ -102,52 +102,74 @@ def scale_by_width(
         settings=(("role_multipliers", known),),
     )
 
-    def factor(path: str, spec: WeightSpec) -> Scalar:
-        power = rate_power(path, spec, family, rates)
+    def factor(path: Callable[[], str], spec: WeightSpec, power: Power) -> Scalar:
         try:
             width_factor = spec.scale(power)
         except ValueError as error:
-            raise ValueError(f"the learning rate of {path}: {error}") from None
+            raise ValueError(f"the learning rate of {path()}: {error}") from None
         gamma = None if spec.role is None else multipliers.get(spec.role)
         return width_factor if gamma is None else gamma * width_factor
 
     def check(params: optax.Params) -> None:
         _check_paths(rates, params)
-        for path, weight in weights_with_paths(params).items():
-            if weight.spec.is_trained and is_trainable(weight.value):
-                _check_factor(path, factor(path, weight.spec), weight)
+        for path, weight, value in _factors(factor, family, rates, params):
+            _check_factor(path, value, weight)
 
     def scale(updates, _):
-        scaled, known = traced_once(times), functools.cache(factor)
-        by_path = isinstance(rates, tuple)
-        return without_frozen(
-            _map_with_path(
-                lambda path, spec, u: scaled(known(path if by_path else "", spec), u), updates
-            )
-        )
+        return _times_factors([x for _, _, x in _factors(factor, family, rates, updates)], updates)
 
     return with_unannotated(stateless(rule, scale, check, takes_complex=True), unannotated)
 
 
-def _check_factor(path: str, factor: Scalar, weight: Weight) -> None:
+def _factors(
+    factor: Callable[..., Scalar], family: UpdateFamily, rates: Any, tree: PyTree
+) -> Iterator[tuple[Callable[[], str], Weight, Scalar]]:
+    """Each trained weight with a function that gives its path, and its factor."""
+    known: dict[Any, Scalar] = {}
+    leaves = jtu.tree_leaves(tree, is_leaf=is_place)
+
+    @functools.cache
+    def paths() -> list[str]:
+        with_paths = jtu.tree_leaves_with_path(tree, is_leaf=is_place)
+        return [path_string(path) for path, _ in with_paths]
+
+    for i, leaf in enumerate(leaves):
+        if not _is_moved(leaf):
+            continue
+
+        def path(i: int = i) -> str:
+            return paths()[i]
+
+        # Weights of one law have one factor, unless the path decides.
+        key = (leaf.spec, path() if isinstance(rates, tuple) else None)
+        if key not in known:
+            power = rate_power(key[1] or "", leaf.spec, family, rates)
+            known[key] = factor(path, leaf.spec, power)
+        yield path, leaf, known[key]
+
+
+def _is_moved(leaf: Any) -> bool:
+    return is_weight(leaf) and leaf.spec.is_trained and is_trainable(leaf.value)
+
+
+def _check_factor(path: Callable[[], str], factor: Scalar, weight: Weight) -> None:
     known, dtype = known_number(factor), weight.value.dtype
     if known and vanishes(known, dtype):
         raise ValueError(
-            f"{path}: the learning rate's factor is {known:g} at the width ratio "
+            f"{path()}: the learning rate's factor is {known:g} at the width ratio "
             f"{weight.spec.width_ratio}, and {lost(known, dtype)}; check the exponent and the "
             f"multiplier{see(Section.no_factor)}"
         )
 
 
-def _map_with_path(f: Callable[[str, WeightSpec, Array], Array], tree: PyTree) -> PyTree:
-    """As `map_values`, with the path in front of the spec."""
-
-    def on_leaf(path, leaf):
-        if not (is_weight(leaf) and leaf.spec.is_trained and eqx.is_inexact_array(leaf.value)):
-            return leaf
-        return Weight(f(path_string(path), leaf.spec, leaf.value), leaf.spec)
-
-    return jtu.tree_map_with_path(on_leaf, tree, is_leaf=is_weight)
+def _times_factors(factors: list[Scalar], updates: PyTree) -> PyTree:
+    """Each trained weight's update times its factor; zero for a weight that is not trained."""
+    leaves, treedef = jtu.tree_flatten(updates, is_leaf=is_place)
+    moved = [i for i, leaf in enumerate(leaves) if _is_moved(leaf)]
+    values = for_each(times, factors, [leaves[i].value for i in moved])
+    for i, value in zip(moved, values, strict=True):
+        leaves[i] = Weight(value, leaves[i].spec)
+    return without_frozen(jtu.tree_unflatten(treedef, leaves))
 
 
 def rate_power(path: str, spec: WeightSpec, family: UpdateFamily, rates: Any) -> Power:

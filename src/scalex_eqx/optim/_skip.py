@@ -1,5 +1,7 @@
+import functools
+from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +15,7 @@ from .._jaxpr import run_equation
 from ..ops._wide import wide
 from ._checked import check_state
 from ._rule import Rule
+from ._tree import parts
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -52,7 +55,8 @@ def skip_nonfinite(tx: optax.GradientTransformation) -> optax.GradientTransforma
         new_updates, inner = _kept_unless(
             finite, lambda old: inside.update(updates, old, params, **extra), state.inner_state
         )
-        new_updates = jtu.tree_map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), new_updates)
+        leaves, treedef = jtu.tree_flatten(new_updates)
+        new_updates = jtu.tree_unflatten(treedef, _zero_unless(finite, leaves))
         skipped = jnp.where(finite, state.skipped, optax.safe_increment(state.skipped))
         return new_updates, SkipNonfiniteState(inner, skipped, rule)
 
@@ -65,17 +69,50 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     A finite sum has finite terms, and is the quickest to compute. Only if it is not finite are
     the terms looked at, for it may have overflowed.
     """
-    arrays = [wide(x) for x in jtu.tree_leaves(tree) if eqx.is_inexact_array(x)]
+    arrays = dict(enumerate(x for x in jtu.tree_leaves(tree) if eqx.is_inexact_array(x)))
+    kinds = {i: (x.shape, x.dtype) for i, x in arrays.items()}
 
     def every(of_array: Callable[[Array], Array]) -> Array:
-        return jnp.stack([jnp.asarray(True), *map(of_array, arrays)]).all()
+        found = [_all(of_array, [arrays[i] for i in part]) for part in parts(kinds)]
+        return jnp.stack([jnp.asarray(True), *found]).all()
 
-    # x - x is 0 or NaN. A maximum would be wrong: XLA's reduction on the CPU passes over NaN.
     return jax.lax.cond(
-        every(lambda x: jnp.isfinite(jnp.sum(x))),
-        lambda: jnp.asarray(True),
-        lambda: every(lambda x: jnp.sum(x - x) == 0),
+        every(_has_finite_sum), lambda: jnp.asarray(True), lambda: every(_has_finite_terms)
     )
+
+
+# Functions of their own, which a traced step calls: many weights are then traced but once.
+@functools.partial(jax.jit, static_argnums=0)
+def _all(of_array: Callable[[Array], Array], arrays: list[Array]) -> Bool[Array, ""]:
+    return jnp.stack([of_array(x) for x in arrays]).all()
+
+
+def _has_finite_sum(x: Array) -> Bool[Array, ""]:
+    return jnp.isfinite(jnp.sum(wide(x)))
+
+
+def _has_finite_terms(x: Array) -> Bool[Array, ""]:
+    # x - x is 0 or NaN. A maximum would be wrong: XLA's reduction on the CPU passes over NaN.
+    y = wide(x)
+    return jnp.sum(y - y) == 0
+
+
+@jax.jit
+def _where(moves: Bool[Array, ""], new: list[Array], old: list[Array]) -> list[Array]:
+    return [jnp.where(moves, x, y) for x, y in zip(new, old, strict=True)]
+
+
+def _zero_unless(moves: Bool[Array, ""], updates: list[Any]) -> list[Any]:
+    results = list(updates)
+    for part in parts({i: (jnp.shape(u), jnp.result_type(u)) for i, u in enumerate(updates)}):
+        for i, u in zip(part, _or_zero(moves, [updates[i] for i in part]), strict=True):
+            results[i] = u
+    return results
+
+
+@jax.jit
+def _or_zero(moves: Bool[Array, ""], updates: list[Array]) -> list[Array]:
+    return [jnp.where(moves, u, jnp.zeros_like(u)) for u in updates]
 
 
 def _kept_unless(
@@ -97,19 +134,21 @@ def _kept_unless(
             "can't be dropped; initialise it with tx.init of the same optimizer and weights"
         )
     new = jaxpr.outvars[len(jaxpr.outvars) - len(leaves) :]
-    variables = [v for v in new if not isinstance(v, Literal)]
+    pairs = [(v, x) for v, x in zip(new, leaves, strict=True) if not isinstance(v, Literal)]
+    times = Counter(v for v, _ in pairs)
     # A result that stands for several arrays of the state has several old ones.
-    old = {v: x for v, x in zip(new, leaves, strict=True) if variables.count(v) == 1}
+    old = {v: x for v, x in pairs if times[v] == 1}
     chosen = set()
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *leaves], strict=True))
     for equation in jaxpr.eqns:
         operands = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]
         results = run_equation(equation, jaxpr, operands)
-        for variable, value in zip(equation.outvars, results, strict=True):
-            if variable in old:
-                value = jnp.where(moves, value, old[variable])
-                chosen.add(variable)
-            values[variable] = value
+        values |= dict(zip(equation.outvars, results, strict=True))
+        own = [v for v in equation.outvars if v in old]
+        if own:
+            kept = _where(moves, [values[v] for v in own], [old[v] for v in own])
+            values |= dict(zip(own, kept, strict=True))
+            chosen.update(own)
     results = [v.val if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
     first = len(results) - len(leaves)
     for i, (variable, leaf) in enumerate(zip(new, leaves, strict=True), first):

@@ -1,52 +1,98 @@
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jaxtyping import Array, PyTree
 
 from .._spec import WeightSpec
-from .._weight import Weight, is_trainable, map_weights
+from .._weight import Weight, is_trainable, is_weight, map_weights
+from ._places import is_place
+
+_Name = TypeVar("_Name")
+
+_TOGETHER = 32
+"""How many weights are traced in one call."""
 
 
-def map_values(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> PyTree:
+def map_values(
+    f: Callable[..., Array], tree: PyTree, *rest: PyTree, inline: bool = False
+) -> PyTree:
     """Replaces the value of every trained `Weight` of `tree` by `f(spec, value, ...)`.
 
     The remaining arguments are the values at its place in `rest`. A weight that is not trained,
-    or that has been masked or filtered out and has no array for a value, stays as it is.
+    or that has been masked or filtered out and has no array for a value, stays as it is. `inline`
+    is that of `for_each`.
     """
+    leaves, treedef = jtu.tree_flatten(tree, is_leaf=is_place)
+    moved = [
+        i
+        for i, leaf in enumerate(leaves)
+        if is_weight(leaf) and leaf.spec.is_trained and is_trainable(leaf.value)
+    ]
+    columns = [leaves, *(treedef.flatten_up_to(other) for other in rest)]
+    specs = [leaves[i].spec for i in moved]
+    values = ([column[i].value for i in moved] for column in columns)
+    values = for_each(f, specs, *values, inline=inline)
+    for i, value in zip(moved, values, strict=True):
+        leaves[i] = Weight(value, leaves[i].spec)
+    return jtu.tree_unflatten(treedef, leaves)
 
-    call = traced_once(f)
 
-    def on_weight(weight: Weight, *others: Weight) -> Weight:
-        if not weight.spec.is_trained or not is_trainable(weight.value):
-            return weight
-        values = (other.value for other in others)
-        return Weight(call(weight.spec, weight.value, *values), weight.spec)
-
-    return map_weights(on_weight, tree, *rest)
-
-
-def traced_once(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f(key, value, ...)`, which Python runs once for all weights of one key and one shape.
+def for_each(
+    f: Callable[..., Any], keys: Sequence[Any], *columns: Sequence[Any], inline: bool = False
+) -> list[Any]:
+    """`f(key, value, ...)` of each key and the values beside it.
 
     While a step is traced, most of the time goes into the same formula for each of many weights.
-    Here the first is traced, and its operations are written again for the others. They stand in
-    the step as if `f` had been called. Outside of a trace `f` is called: what is compiled for a
-    single step would be compiled again for the next.
+    Here `f` is run once for all weights of one key and one shape, as a function of its own that
+    the traced step calls, several weights at a time. XLA puts the operations in the place of the
+    call before it looks at them, so that the compiled step is what it would be without. Outside of
+    a trace `f` is called: what is compiled for a single step would be compiled again for the next.
+
+    With `inline` the operations are written into the step itself, once for each weight. That takes
+    longer, and is for an `f` with barriers: in functions of their own XLA takes them for one.
     """
+    rows = list(zip(*columns, strict=True))
+    results: list[Any] = [None] * len(rows)
+    kinds: dict[int, Any] = {}
+    for i, (key, row) in enumerate(zip(keys, rows, strict=True)):
+        if any(isinstance(x, DynamicJaxprTracer) for x in row):
+            # A factor that is traced is no key of a dictionary.
+            name = id(key) if isinstance(key, jax.Array) else key
+            kinds[i] = (name, row[0].shape, row[0].dtype)
+        else:
+            results[i] = f(key, *row)
     calls: dict[Any, Callable[..., Any]] = {}
+    for part in parts(kinds):
+        name = kinds[part[0]][0]
+        if name not in calls:
+            calls[name] = _of_several(f, keys[part[0]], inline)
+        for i, result in zip(part, calls[name]([rows[i] for i in part]), strict=True):
+            results[i] = result
+    return results
 
-    def call(key: Any, value: Any, *values: Any) -> Any:
-        if not isinstance(value, DynamicJaxprTracer) or isinstance(key, jax.Array):
-            return f(key, value, *values)
-        if key not in calls:
-            calls[key] = jax.jit(functools.partial(f, key), inline=True)
-        return calls[key](value, *values)
 
-    return call
+def parts(kinds: Mapping[_Name, Any]) -> Iterator[list[_Name]]:
+    """The names of one kind, a few at a time."""
+    groups: dict[Any, list[_Name]] = {}
+    for name, kind in kinds.items():
+        groups.setdefault(kind, []).append(name)
+    for members in groups.values():
+        for first in range(0, len(members), _TOGETHER):
+            yield members[first : first + _TOGETHER]
+
+
+def _of_several(f: Callable[..., Any], key: Any, inline: bool) -> Callable[..., Any]:
+    one = jax.jit(functools.partial(f, key), inline=True)
+
+    def for_several(rows: list[Any]) -> list[Any]:
+        return [one(*row) for row in rows]
+
+    return jax.jit(for_several, inline=inline)
 
 
 def init_values(f: Callable[[WeightSpec, Array], Array], params: PyTree) -> PyTree:
