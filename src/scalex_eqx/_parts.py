@@ -1,3 +1,4 @@
+import collections
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -35,6 +36,22 @@ class Part(NamedTuple):
     def works_on(self, path: str) -> bool:
         """Whether the weight at `path` passes through it."""
         return self.live is None or path in self.live
+
+    @property
+    def hidden(self) -> list[Rule]:
+        """The library's own rules in the state of a transformation that is not looked through."""
+        if self.rule is not None:
+            return []
+        nodes = jax.tree.leaves(self.state, is_leaf=_is_rule)
+        return [node for node in nodes if _is_rule(node)]
+
+
+def _is_rule(node: Any) -> bool:
+    return isinstance(node, Rule)
+
+
+Lives = Mapping[str, frozenset[str]]
+"""By the name of a masked state: the paths of the weights that its mask leaves over."""
 
 
 def degree_at_scaling(rules: Iterable[Rule | None]) -> Degree | None:
@@ -81,7 +98,7 @@ def blank_state(tx: Any, params: PyTree) -> Any:
     return jax.eval_shape(tx.init, params)
 
 
-def parts(state: Any) -> list[Part]:
+def parts(state: Any, lives: Lives | None = None) -> list[Part]:
     """The transformations in an optimizer's state, in the order in which updates pass them."""
     found = []
 
@@ -89,7 +106,7 @@ def parts(state: Any) -> list[Part]:
         found.append(part)
         return part.state
 
-    map_parts(note, state)
+    map_parts(note, state, lives=lives or {})
     return found
 
 
@@ -98,37 +115,58 @@ def map_parts(
     state: Any,
     name: str = "state",
     live: frozenset[str] | None = None,
+    lives: Lives | None = None,
 ) -> Any:
     """Replaces the state of each transformation by `f(part)`, in the order of the updates.
 
-    It looks through `optax.chain`, `masked`, `partition`, `MultiSteps`, `inject_hyperparams` and
-    `apply_if_finite`, and through `skip_nonfinite` and `low_precision`.
+    It looks through `optax.chain`, `named_chain`, `masked`, `partition`, `MultiSteps`,
+    `inject_hyperparams` and `apply_if_finite`, and through `skip_nonfinite` and `low_precision`.
+    Where `lives` doesn't tell what a mask leaves over, the arrays that a rule inside keeps do.
     """
+    lives = lives or {}
     rule = _ACCUMULATE if isinstance(state, optax.MultiStepsState) else getattr(state, "rule", None)
     if type(state) in _WRAPPERS:
         if rule is not None:
             state = f(Part(name, state, rule, live))
         field = _WRAPPERS[type(state)]
-        inner = map_parts(f, getattr(state, field), f"{name}.{field}", live)
+        inner = map_parts(f, getattr(state, field), f"{name}.{field}", live, lives)
         return state._replace(**{field: inner})
     if isinstance(rule, Rule):
         return f(Part(name, state, rule, live))
     if type(state) is tuple:
-        return tuple(map_parts(f, s, f"{name}[{i}]", live) for i, s in enumerate(state))
-    if isinstance(state, optax.MaskedState):
-        inside = _live_paths(state.inner_state) if live is None else live
-        if inside is not None:
-            name = f"{name}.inner_state"
-            return optax.MaskedState(map_parts(f, state.inner_state, name, inside))
-    if isinstance(state, optax.transforms.PartitionState):
-        lives = _partition(state.inner_states)
-        return optax.transforms.PartitionState(
-            {
-                key: map_parts(f, inner, f"{name}.inner_states[{key!r}]", lives[key])
-                for key, inner in state.inner_states.items()
-            }
+        return tuple(map_parts(f, s, f"{name}[{i}]", live, lives) for i, s in enumerate(state))
+    if type(state) is collections.OrderedDict:
+        return collections.OrderedDict(
+            (key, map_parts(f, s, f"{name}[{key!r}]", live, lives)) for key, s in state.items()
         )
+    if isinstance(state, optax.MaskedState):
+        inside = lives.get(name, _live_paths(state.inner_state))
+        if inside is not None:
+            name, inside = f"{name}.inner_state", inside if live is None else inside & live
+            return optax.MaskedState(map_parts(f, state.inner_state, name, inside, lives))
+    if isinstance(state, optax.transforms.PartitionState):
+        return optax.transforms.PartitionState(_map_partition(f, state, name, live, lives))
     return f(Part(name, state, None, live))
+
+
+def _map_partition(
+    f: Callable[[Part], Any], state: Any, name: str, live: frozenset[str] | None, lives: Lives
+) -> dict[Any, Any]:
+    names = {key: f"{name}.inner_states[{key!r}]" for key in state.inner_states}
+    left = _partition(state.inner_states)
+    mapped = {}
+    for key, inner in state.inner_states.items():
+        inside = lives.get(names[key], left[key])
+        if inside is None or live is None:
+            inside = live if inside is None else inside
+        else:
+            inside = inside & live
+        if inside is None:
+            mapped[key] = f(Part(names[key], inner, None, None))
+            continue
+        within = map_parts(f, inner.inner_state, f"{names[key]}.inner_state", inside, lives)
+        mapped[key] = optax.MaskedState(within)
+    return mapped
 
 
 def _live_paths(state: Any) -> frozenset[str] | None:
@@ -163,36 +201,3 @@ def _kept(state: Any) -> dict[str, bool] | None:
             weights = weights_with_paths(getattr(part.state, field))
             return {path: isinstance(w.value, optax.MaskedNode) for path, w in weights.items()}
     return None
-
-
-def function_names(tx: Any, state: Any, name: str = "state") -> dict[str, str]:
-    """By the name of each part: the function that a transformation was made by.
-
-    Only for people to read: Optax keeps no names, so they are those that Python knows the
-    functions by, where its wrappers let them be seen.
-    """
-    update = getattr(tx, "update", tx)
-    inside = _closure(update)
-    if type(state) is tuple and len(inside.get("update_fns", ())) == len(state):
-        found: dict[str, str] = {}
-        for i, (inner, update) in enumerate(zip(state, inside["update_fns"], strict=True)):
-            found |= function_names(update, inner, f"{name}[{i}]")
-        return found
-    if isinstance(state, optax.MultiStepsState) and isinstance(tx, optax.MultiSteps):
-        field = _WRAPPERS[type(state)]
-        return function_names(tx._opt, getattr(state, field), f"{name}.{field}")
-    if isinstance(state, optax.MaskedState | optax.ApplyIfFiniteState) and "inner" in inside:
-        return function_names(inside["inner"], state.inner_state, f"{name}.inner_state")
-    # What optax.chain makes of a transformation that takes no further arguments.
-    if "tx" in inside and update.__qualname__.startswith("with_extra_args_support"):
-        return function_names(inside["tx"], state, name)
-    makers = getattr(update, "__qualname__", "").split(".<locals>.")[:-1]
-    return {name: makers[-1] if makers else type(tx).__name__}
-
-
-def _closure(function: Any) -> dict[str, Any]:
-    """The variables that a function has from the functions around it."""
-    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
-    if code is None or cells is None:
-        return {}
-    return {name: cell.cell_contents for name, cell in zip(code.co_freevars, cells, strict=True)}

@@ -1,16 +1,18 @@
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 import optax
 from jax.core import Tracer
 from jaxtyping import PyTree
 
 from .._fingerprint import fingerprint
-from .._parts import Part, blank_state, function_names, parts
-from .._spec import WeightSpec
+from .._makers import makers
+from .._parts import blank_state, parts
 from .._weight import (
     Weight,
     is_trainable,
@@ -19,12 +21,11 @@ from .._weight import (
     require_complete,
     weights_with_paths,
 )
-from ..optim import Rule
-from ..optim._decay import DECAYED
-from ..optim._rates import GlobalRate, rate_power
-from ..theory import Alignment, Role
+from ..theory import Role
 from ._data import Plan, PlanRow
-from ._text import short
+from ._foreign import effect
+from ._optimizer import describe
+from ._step import Step, step
 from ._warnings import warnings
 
 
@@ -59,19 +60,23 @@ def plan(
     params = eqx.filter(model, is_trainable)
     require_complete(params)
     blank = blank_state(tx, params)
-    chain = parts(blank)
+    made = makers(tx, blank, params)
+    chain = parts(blank, made.lives)
+    effects = {
+        part.name: effect(part, made.names.get(part.name)) for part in chain if part.rule is None
+    }
     _check_same_weights("base", base, params)
     _check_same_weights("gradients", gradients, params)
     sigmas = _base_spreads(base)
     rows = tuple(
-        _row(path, weight, [part.rule for part in chain if part.works_on(path)], sigmas)
+        _row(path, weight, step(path, weight.spec, weight.value.dtype, chain, effects), sigmas)
         for path, weight in weights_with_paths(params).items()
     )
-    names = function_names(tx, blank)
+    names = {name: maker.name for name, maker in made.names.items()}
     return Plan(
         rows,
-        tuple(_describe(part, names.get(part.name)) for part in chain),
-        warnings(params, rows, chain, names, gradients),
+        tuple(describe(part, names.get(part.name)) for part in chain),
+        warnings(params, rows, chain, effects, names, gradients),
         fingerprint(model),
     )
 
@@ -102,9 +107,7 @@ def _check_same_weights(name: str, tree: PyTree | None, params: PyTree) -> None:
         )
 
 
-def _row(
-    path: str, weight: Weight, rules: list[Rule | None], sigmas: dict[str, float | None]
-) -> PlanRow:
+def _row(path: str, weight: Weight, step: Step, sigmas: dict[str, float | None]) -> PlanRow:
     spec = weight.spec
     assert spec.width_ratio is not None
     intended, sigma = spec.initial_std, sigmas.get(path)
@@ -119,77 +122,17 @@ def _row(
         spec.multiplier,
         intended,
         _spread(weight.value),
-        **_step(path, spec, weight.value.dtype, rules),
-        is_trained=spec.is_trained,
+        **dataclasses.asdict(step),
     )
 
 
 def _spread(value: Any) -> float | None:
     if not isinstance(value, jax.Array) or isinstance(value, Tracer) or not value.size:
         return None
-    # The values are known, also where a plan is made while something is traced.
-    with jax.ensure_compile_time_eval():
-        return float(jnp.std(value.astype(jnp.result_type(float))))
-
-
-def _step(path: str, spec: WeightSpec, dtype: Any, rules: list[Rule | None]) -> dict[str, Any]:
-    """Follows a weight's update through the rules, and the share of decay in it."""
-    factor, rate, eps, eps_note, decay = 1.0, None, None, "", 0.0
-    if not spec.is_trained:
-        rules = []
-    for rule in rules:
-        if rule is None:
-            continue
-        settings = dict(rule.settings)
-        scale: float | None = 1.0
-        if rule.family is not None:
-            gamma = settings.get("role_multipliers", {}).get(spec.role, 1.0)
-            scale = gamma and gamma * spec.scale(rate_power(path, spec, rule.family, rule.rates))
-            factor = factor and scale and factor * scale
-        if "learning_rate" in settings:
-            rate = scale = settings["learning_rate"]
-        decay = decay and (None if scale is None else decay * scale)
-        for constant in rule.constants:
-            value = constant.at(spec)
-            if constant.name == "eps":
-                eps = constant.used(spec, dtype)
-                eps_note = "traced" if value is None else "clamped" if eps != value else ""
-            if constant.name == "weight_decay" and spec.role in DECAYED:
-                decay = None if decay is None or value is None else decay + value
-    return {
-        "learning_rate_factor": factor,
-        "learning_rate": None if factor is None or rate is None else factor * rate,
-        "eps": eps,
-        "eps_note": eps_note,
-        "weight_decay": decay,
-    }
-
-
-def _describe(part: Part, name: str | None) -> str:
-    if part.rule is None:
-        known = name or type(part.state).__name__
-        return f"{part.name}  {known}: not this library's, so its effect is not in the table"
-    rule = part.rule
-    said = [
-        f"{c.name} {_setting(c.value)}" + (f" ({c.law})" if c.law else "") for c in rule.constants
-    ]
-    said += [f"{key} {_setting(value)}" for key, value in rule.settings if value not in ({}, False)]
-    if rule.family is not None:
-        said = [f"family {rule.family.name}", f"rates {_rates(rule.rates)}", *said]
-    return f"{part.name}  {rule.name}" + (f": {', '.join(said)}" if said else "")
-
-
-def _rates(rates: Any) -> str:
-    if isinstance(rates, GlobalRate):
-        return "one for all weights"
-    if isinstance(rates, Alignment):
-        return f"alignment {rates.name}"
-    return ", ".join(f"{role} {exponent}" for role, exponent in rates)
-
-
-def _setting(value: Any) -> str:
-    if value is None:
-        return "?"
-    if callable(value):
-        return "by weight"
-    return short(value) if isinstance(value, float) else str(value)
+    if not value.is_fully_addressable or jnp.issubdtype(value.dtype, jnp.complexfloating):
+        # The values are known, also where a plan is made while something is traced.
+        with jax.ensure_compile_time_eval():
+            return float(jnp.std(value.astype(jnp.result_type(float, value.dtype))))
+    # A device's program for each of thousands of weights would take most of the time.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.std(np.asarray(value).astype(float)))

@@ -7,11 +7,12 @@ from jaxtyping import PyTree
 
 from .._parts import Part, degree_at_scaling
 from .._weight import Weight, weights_with_paths
-from ..optim import Constant, Rule
+from ..optim import Constant
 from ..optim._numbers import lost, vanishes
 from ..optim._rates import GlobalRate, rate_exponent
 from ..theory import Role
 from ._data import PlanRow
+from ._foreign import Effect
 from ._text import short
 
 # What mixes the gradients of all weights, by the name of the function that Optax makes it with.
@@ -25,21 +26,19 @@ def warnings(
     params: PyTree,
     rows: tuple[PlanRow, ...],
     chain: list[Part],
+    effects: dict[str, Effect],
     names: dict[str, str],
     gradients: PyTree | None,
 ) -> tuple[str, ...]:
     """What looks suspicious, a sentence each."""
-    trained = {
-        path: weight
-        for path, weight in weights_with_paths(params).items()
-        if weight.spec.is_trained
-    }
+    weights = weights_with_paths(params)
+    trained = {row.path: weights[row.path] for row in rows if row.is_trained}
     return (
         *_growth(trained),
         *_spreads(rows, trained),
         *_clips(chain, names),
-        *_frozen(rows, chain, names),
-        *_rates(trained, chain),
+        *_frozen(weights, chain, effects, names),
+        *_rates(trained, chain, effects, names),
         *_vanishing(rows, chain),
         *_constant_eps(trained, chain),
         *_decay(trained, chain),
@@ -73,26 +72,48 @@ def _clips(chain: list[Part], names: dict[str, str]) -> Iterator[str]:
             )
 
 
-def _rates(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
+def _rates(
+    trained: dict[str, Weight], chain: list[Part], effects: dict[str, Effect], names: dict[str, str]
+) -> Iterator[str]:
     """What is wrong with the learning rates' scaling, each with the weights that it concerns."""
     found: dict[str, list[str]] = {}
+    known: dict[tuple[int, ...], list[str]] = {}
     for path, weight in trained.items():
         if weight.spec.width_ratio != 1:
-            rules = [part.rule for part in chain if part.works_on(path)]
-            for problem in _rate_problems(rules):
+            working = tuple(i for i, part in enumerate(chain) if part.works_on(path))
+            if working not in known:
+                known[working] = list(_rate_problems([chain[i] for i in working], effects, names))
+            for problem in known[working]:
                 found.setdefault(problem, []).append(path)
     for problem, paths in found.items():
         whose = "all weights" if len(paths) == len(trained) else ", ".join(paths)
         yield f"{problem} ({whose})"
 
 
-def _rate_problems(rules: list[Rule | None]) -> Iterator[str]:
+def _rate_problems(
+    chain: list[Part], effects: dict[str, Effect], names: dict[str, str]
+) -> Iterator[str]:
+    rules = [part.rule for part in chain]
     scaling = [rule for rule in rules if rule is not None and rule.family is not None]
-    if not scaling:
+    unknown = [
+        f"{names.get(part.name) or type(part.state).__name__} ({part.name})"
+        for part in chain
+        if part.rule is None and effects[part.name] is Effect.unknown
+    ]
+    if unknown:
+        yield (
+            f"{', '.join(unknown)} can't be looked into, so it can't be told how learning rates "
+            "follow the width"
+        )
+    elif not chain:
+        yield "no part of the optimizer works on it, so that its gradient itself is added"
+    elif not scaling:
         yield (
             "no part of the optimizer scales learning rates with the width; chain scale_by_width "
             "behind the update rule"
         )
+    else:
+        yield from _lost_factors(chain, effects, names)
     if len(scaling) > 1:
         yield "learning rates are scaled with the width more than once; keep one scale_by_width"
     if any(isinstance(rule.rates, GlobalRate) for rule in scaling):
@@ -108,6 +129,25 @@ def _rate_problems(rules: list[Rule | None]) -> Iterator[str]:
             f"have degrees {tuple(degree)} in gradient and weight, not "
             f"({', '.join(map(str, expected))})"
         )
+
+
+def _lost_factors(
+    chain: list[Part], effects: dict[str, Effect], names: dict[str, str]
+) -> Iterator[str]:
+    """What takes the factors of the learning rates away again, behind their scaling."""
+    is_scaled = False
+    for part in chain:
+        rule = part.rule
+        if rule is None:
+            lost, name = effects[part.name] is Effect.normalised, names.get(part.name)
+        else:
+            lost, name = rule.output.update != 1, rule.name
+        if is_scaled and lost:
+            yield (
+                f"{name} ({part.name}) stands behind the scaling of learning rates and changes "
+                "their factors; chain scale_by_width behind it"
+            )
+        is_scaled |= rule is not None and rule.family is not None
 
 
 def _vanishing(rows: tuple[PlanRow, ...], chain: list[Part]) -> Iterator[str]:
@@ -127,9 +167,15 @@ def _growth(trained: dict[str, Weight]) -> Iterator[str]:
         yield "no weight grows with the width; was the model made with the width?"
 
 
-def _frozen(rows: tuple[PlanRow, ...], chain: list[Part], names: dict[str, str]) -> Iterator[str]:
-    frozen = [row.path for row in rows if not row.is_trained]
-    foreign = [names.get(part.name, part.name) for part in chain if part.rule is None]
+def _frozen(
+    weights: dict[str, Weight], chain: list[Part], effects: dict[str, Effect], names: dict[str, str]
+) -> Iterator[str]:
+    frozen = [path for path, weight in weights.items() if not weight.spec.is_trained]
+    foreign = [
+        names.get(part.name, part.name)
+        for part in chain
+        if part.rule is None and effects[part.name] is not Effect.zero
+    ]
     if frozen and foreign:
         yield (
             f"{', '.join(frozen)} are frozen, which {', '.join(foreign)} knows nothing of; weight "
@@ -155,8 +201,9 @@ def _constant_eps(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str
 
 
 def _decay(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
+    places = {part.name: i for i, part in enumerate(chain)}
     for part, constant in _constants(chain, "weight_decay"):
-        behind = chain[chain.index(part) + 1 :]
+        behind = chain[places[part.name] + 1 :]
         for scaling in behind:
             rule = scaling.rule
             if rule is None or rule.family is None or constant.value == 0:

@@ -23,6 +23,7 @@ from ._fits import RecipeAnalysis, Run, analyse
 from ._lock import locked
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
 from ._rows import run_key
+from ._rules import update_rules
 from ._store import Row, Store, fold_in
 from ._train import Trained, check_memory, train_group
 
@@ -274,9 +275,9 @@ def _facts(sweep: Sweep, data: Mapping[str, Any], rows: Sequence[Row]) -> dict[s
         "model": f"Transformer, depth {setting.depth}, heads of {setting.head_dimension}",
         "training": (
             f"{setting.steps} steps of {setting.batch_size} x {setting.sequence_length} tokens, "
-            f"{setting.warmup:.0%} warm-up, cosine to 0, betas {setting.b1} and {setting.b2}, "
-            f"epsilon {setting.eps:g}, weight decay {setting.weight_decay:g}"
+            f"{setting.warmup:.0%} warm-up, cosine to 0"
         ),
+        **update_rules(sweep.recipes, setting),
         "held out": f"{data['held_out_windows']} windows of {setting.sequence_length} tokens",
         "data": f"{data['name']}, {data['tokens']:,} tokens, sha256 {data['digest'][:16]}",
         "machine": _each_once(

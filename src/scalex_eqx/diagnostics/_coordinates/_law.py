@@ -9,6 +9,7 @@ import equinox as eqx
 import optax
 from jaxtyping import PyTree
 
+from ..._makers import masks
 from ..._parameterize._growth import role_from_growth
 from ..._parts import Part, blank_state, degree_at_scaling, parts
 from ..._spec import WeightSpec
@@ -161,7 +162,9 @@ def laws(
 
 def optimizer_parts(model: PyTree, tx: optax.GradientTransformation) -> list[Part]:
     """The parts of an optimizer for a model, or for its shapes."""
-    return parts(blank_state(tx, eqx.filter(model, is_trainable)))
+    params = eqx.filter(model, is_trainable)
+    blank = blank_state(tx, params)
+    return parts(blank, masks(tx, blank, params))
 
 
 def may_rescale(chain: Sequence[Part]) -> bool:
