@@ -3,6 +3,7 @@
 import cProfile
 import pstats
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -110,3 +111,14 @@ def test_formulas_of_equal_shapes_keep_their_own_numbers():
     found = list(map(rms, jax.jit(step)(3.0)))
     np.testing.assert_allclose(found, [1.5e-3, 3e-3, 1.5e-3], rtol=1e-4)
     np.testing.assert_allclose(found, list(map(rms, step(3.0))), rtol=1e-5)
+
+
+def test_an_error_about_a_shared_factor_names_the_weight():
+    spec = sx.WeightSpec((-1,), (-2,), 1.0, sx.Role.hidden, sx.mup, Fraction(2**20))
+    params = {"block": {"w": sx.Weight(jnp.ones((2, 2)), spec)}}
+    tx = sx.scale_by_width("adam", {"hidden": "6"})
+    with pytest.raises(ValueError, match="the learning rate of block/w: the factor"):
+        tx.init(params)
+    state: Any = tx.init({})
+    with pytest.raises(ValueError, match="the learning rate of block/w: the factor"):
+        tx.update(params, state, params)
