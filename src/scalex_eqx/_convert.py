@@ -9,7 +9,6 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import PyTree
 
-from ._makers import masks
 from ._pages import Section, listed, see
 from ._parameterize import is_tie
 from ._parts import Part, blank_state, map_parts, parts
@@ -78,9 +77,8 @@ def convert(
             "other scaling laws. Pass the state together with the optimizer and the model that "
             "it was trained with"
         )
-    lives = masks(tx, blank, params)
-    walk = _Walk(moves, parts(blank, lives))
-    new_state = map_parts(walk.convert, state, lives=lives)
+    walk = _Walk(moves, parts(blank))
+    new_state = map_parts(walk.convert, state)
     walk.finish()
     new_model = _map_weights_with_path(
         lambda path, w: moves[path].scaled(w.value, -moves[path].t), model

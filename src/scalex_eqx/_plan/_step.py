@@ -68,8 +68,8 @@ def _own(found: Step, path: str, spec: WeightSpec, dtype: Any, rule: Rule, scale
             found.eps = constant.used(spec, dtype)
             found.eps_note = "traced" if value is None else "clamped" if found.eps != value else ""
         if constant.name == "weight_decay" and spec.role in DECAYED and value != 0:
-            known = found.weight_decay is not None and value is not None
-            found.weight_decay = found.weight_decay + value if known else None
+            decay = found.weight_decay
+            found.weight_decay = None if decay is None or value is None else decay + value
             found.is_trained = True
 
 
