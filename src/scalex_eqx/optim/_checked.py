@@ -47,9 +47,10 @@ def checked(
     """
 
     def checked_init(params: optax.Params) -> Any:
+        leaves = jtu.tree_leaves(params, is_leaf=is_place)
         if not takes_bare:
-            _require_complete(params, jtu.tree_leaves(params, is_leaf=is_place))
-        _check_dtypes(rule, params, takes_complex)
+            _require_complete(params, leaves)
+        _check_dtypes(rule, params, leaves, takes_complex)
         if check is not None:
             check(params)
         return init(params)
@@ -90,10 +91,10 @@ def _require_complete(tree: PyTree, leaves: list[Any]) -> None:
         require_complete(tree)
 
 
-def _check_dtypes(rule: Rule, params: PyTree, takes_complex: bool) -> None:
+def _check_dtypes(rule: Rule, params: PyTree, leaves: list[Any], takes_complex: bool) -> None:
     """Refuses trained weights of a dtype that the rule can't move, or that lacks its numbers."""
     problems, seen = [], {}
-    for i, leaf in enumerate(jtu.tree_leaves(params, is_leaf=is_place)):
+    for i, leaf in enumerate(leaves):
         if is_weight(leaf) and leaf.spec.is_trained and is_trainable(leaf.value):
             kind = leaf.spec, leaf.value.dtype
             if kind not in seen:

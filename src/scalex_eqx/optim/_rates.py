@@ -224,8 +224,10 @@ def _matches(path: str, pattern: str) -> bool:
 
 def _check_paths(rates: Any, params: PyTree) -> None:
     """Refuses exponents for paths that the model doesn't have."""
+    if not isinstance(rates, tuple):
+        return
     paths = list(weights_with_paths(params))
-    for key, _ in rates if isinstance(rates, tuple) else ():
+    for key, _ in rates:
         if isinstance(key, Role) or any(_matches(path, key) for path in paths):
             continue
         near = difflib.get_close_matches(key, [*paths, *Role], n=3, cutoff=0.4) or paths[:3]
