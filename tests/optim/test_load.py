@@ -115,7 +115,7 @@ def test_formulas_of_equal_shapes_keep_their_own_numbers():
 
 def test_an_error_about_a_shared_factor_names_the_weight():
     spec = sx.WeightSpec((-1,), (-2,), 1.0, sx.Role.hidden, sx.mup, Fraction(2**20))
-    params = {"block": {"w": sx.Weight(jnp.ones((2, 2)), spec)}}
+    params: Any = {"block": {"w": sx.Weight(jnp.ones((2, 2)), spec)}}
     tx = sx.scale_by_width("adam", {"hidden": "6"})
     with pytest.raises(ValueError, match="the learning rate of block/w: the factor"):
         tx.init(params)
