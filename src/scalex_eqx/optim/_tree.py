@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jax.interpreters.partial_eval import DynamicJaxprTracer
+from jax.interpreters import partial_eval
 from jaxtyping import Array, PyTree
 
 from .._spec import WeightSpec
@@ -13,6 +13,9 @@ from .._weight import Weight, is_trainable, is_weight, map_weights
 from ._places import is_place
 
 _Name = TypeVar("_Name")
+
+# Of a JAX that has renamed it nothing is known to be traced: all formulas are then run one by one.
+_TRACED: Any = getattr(partial_eval, "DynamicJaxprTracer", ())
 
 _TOGETHER = 32
 """How many weights are traced in one call."""
@@ -60,7 +63,7 @@ def for_each(
     results: list[Any] = [None] * len(rows)
     kinds: dict[int, Any] = {}
     for i, (key, row) in enumerate(zip(keys, rows, strict=True)):
-        if any(isinstance(x, DynamicJaxprTracer) for x in row):
+        if any(isinstance(x, _TRACED) for x in row):
             # A factor that is traced is no key of a dictionary.
             name = id(key) if isinstance(key, jax.Array) else key
             kinds[i] = (name, row[0].shape, row[0].dtype)
