@@ -123,7 +123,7 @@ def _others() -> Iterator[Case]:
         (("align", RECIPE, "--depth", "2000000000"), "out of memory"),
         (("check", RECIPE, "--batch-size", "2000000000"), "out of memory"),
         (("check", RECIPE, "--sequence-length", "2000000"), "--sequence-length"),
-        (("check",), "recipe"),
+        (("check",), "parameterization:optimizer:rates"),
         (("check", RECIPE, "--seeds"), "--seeds"),
         (("check", RECIPE, "--picture", "folder"), "--picture folder"),
         (("check", RECIPE, "--picture", "text.txt/x.png"), "text.txt"),

@@ -9,7 +9,7 @@ from ..experiments._errors import shown
 
 # What XLA begins its errors with, and what others say.
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "Unable to allocate", "std::bad_alloc")
-_LONGEST = 1000
+_LONGEST = 500
 
 
 def explained(error: Exception) -> tuple[int, str]:
@@ -53,7 +53,8 @@ def _of_system(error: OSError) -> str:
 
 
 def _shortened(line: str) -> str:
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+    # The end says what is wrong with a name that is too long.
+    return line if len(line) <= 2 * _LONGEST else f"{line[:_LONGEST]} ... {line[-_LONGEST:]}"
 
 
 def tell_traceback(error: Exception) -> None:

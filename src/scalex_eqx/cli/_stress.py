@@ -9,6 +9,7 @@ from rich.progress import track
 from .. import diagnostics
 from ..diagnostics import GradientKind, Headroom, Results, StressDtype
 from ..experiments import UsageError
+from ..experiments._config import LARGEST
 from ..experiments._data import check_fits
 from ..experiments._errors import shown
 from ..experiments._recipe import PARAMETERIZATIONS
@@ -117,10 +118,10 @@ class Stress:
             )
         if self.width is None:
             return {}
-        if self.width < HEAD_DIMENSION or self.width % HEAD_DIMENSION:
+        if not HEAD_DIMENSION <= self.width <= LARGEST or self.width % HEAD_DIMENSION:
             raise UsageError(
                 f"--width is {self.width}; expected a multiple of the head dimension, "
-                f"{HEAD_DIMENSION}"
+                f"{HEAD_DIMENSION}, of at most {LARGEST}"
             )
         return gradient_sizes(PARAMETERIZATIONS[self.parameterization])
 
