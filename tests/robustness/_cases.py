@@ -223,11 +223,12 @@ PROCESSES = [
             (_TRAIN.format("closed") + " >&-", {}, _FINE, ()),
             (_TRAIN.format("silent") + " >&- 2>&- <&-", {}, _FINE, ()),
             (_TRAIN.format("full") + " >/dev/full", {}, (1,), ("No space left on device",)),
-            ('"$@" report full', {}, _FINE, ()),
+            # Its first line could not be said, so that it has trained nothing.
+            ('"$@" report full', {}, (2,), ("full does not exist",)),
             (
-                "mkdir -p junk; : >junk/.report.html.999999999; "
+                "mkdir -p junk; : >junk/.scalex-0123456789abcdef.partial; "
                 + _TRAIN.format("junk")
-                + "; test ! -e junk/.report.html.999999999",
+                + "; test ! -e junk/.scalex-0123456789abcdef.partial",
                 {},
                 _FINE,
                 (),
