@@ -1,4 +1,7 @@
+import gc
+import itertools
 import os
+from pathlib import Path
 
 from jaxlib.version import __version_info__ as jaxlib_version
 
@@ -25,3 +28,19 @@ def x64():
     """Runs a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+# XLA maps memory for every program that it compiles, and Linux grants a process 65,530 maps: beyond
+# that the compiler crashes. A worker compiles more programs than that has room for.
+_MOST_MAPS, _EVERY = 25_000, 20
+_MAPS = Path("/proc/self/maps")
+_ended = itertools.count(1)
+
+
+def pytest_runtest_logfinish():
+    """Forgets compiled programs before they are too many."""
+    if next(_ended) % _EVERY or not _MAPS.exists():
+        return
+    if _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
