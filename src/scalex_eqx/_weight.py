@@ -228,7 +228,7 @@ def require_complete(tree: PyTree) -> None:
     outside a `Weight`, and of every `Weight` that `parameterize` has not completed.
     """
     # Every part of a chain asks this at every trace; paths are only worth their time in an error.
-    if not any(map(_lacks_law, jtu.tree_leaves(tree, is_leaf=_is_weight_or_state))):
+    if not any(map(lacks_law, jtu.tree_leaves(tree, is_leaf=_is_weight_or_state))):
         return
     leaves = jtu.tree_leaves_with_path(tree, is_leaf=_is_weight_or_state)
     bare = [path_string(p) for p, leaf in leaves if not is_weight(leaf) and is_trainable(leaf)]
@@ -251,7 +251,8 @@ def require_complete(tree: PyTree) -> None:
         raise ValueError("; ".join(problems) + see(Section.no_law))
 
 
-def _lacks_law(leaf: Any) -> bool:
+def lacks_law(leaf: Any) -> bool:
+    """Whether `leaf`, a weight or what stands outside of one, has to be refused."""
     return not leaf.spec.is_complete if is_weight(leaf) else is_trainable(leaf)
 
 

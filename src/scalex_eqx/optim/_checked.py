@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 from .._pages import Section, listed, see
 from .._spec import WeightSpec
-from .._weight import is_trainable, is_weight, path_string, require_complete
+from .._weight import is_trainable, is_weight, lacks_law, path_string, require_complete
 from ..ops._wide import wide_dtype
 from ._numbers import lost, vanishes
 from ._places import GRADIENTS, WEIGHTS, Place, dtype_problem, is_place, likeness, replaced
@@ -87,7 +87,7 @@ def checked(
 
 
 def _require_complete(tree: PyTree, leaves: list[Any]) -> None:
-    if any(not x.spec.is_complete if is_weight(x) else is_trainable(x) for x in leaves):
+    if any(map(lacks_law, leaves)):
         require_complete(tree)
 
 
