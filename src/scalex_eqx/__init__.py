@@ -38,6 +38,7 @@ from .optim import (
     global_rate as global_rate,
     lion as lion,
     scale_by_adam as scale_by_adam,
+    scale_by_muon as scale_by_muon,
     scale_by_width as scale_by_width,
     sgd as sgd,
     sign_sgd as sign_sgd,

@@ -78,7 +78,8 @@ def orthogonalized(
         [arXiv:2505.16932](https://arxiv.org/abs/2505.16932).
     """
     coefficients = step_coefficients(method, steps)
-    dtype = _compute_dtype(compute_dtype, x.dtype)
+    check_compute_dtype(compute_dtype)
+    dtype = wide_dtype(x.dtype) if compute_dtype is None else jnp.dtype(compute_dtype)
     is_tall = x.shape[-2] > x.shape[-1]
     y = _normalised(jnp.swapaxes(x, -1, -2) if is_tall else x).astype(dtype)
     for a, b, c in coefficients:
@@ -106,15 +107,13 @@ def step_coefficients(method: str, steps: Any) -> tuple[tuple[float, float, floa
     return (*_MINIMAX, *(_LIMIT,) * steps)[:steps]
 
 
-def _compute_dtype(compute_dtype: str | None, dtype: Any) -> jnp.dtype:
-    if compute_dtype is None:
-        return wide_dtype(dtype)
-    if compute_dtype not in get_args(ComputeDtype):
+def check_compute_dtype(compute_dtype: Any) -> None:
+    """Refuses what is no dtype to compute in."""
+    if compute_dtype is not None and compute_dtype not in get_args(ComputeDtype):
         raise ValueError(
             f"compute_dtype is {compute_dtype!r}; expected 'float32', 'bfloat16', or None for the "
             "dtype of x or float32, whichever is wider"
         )
-    return jnp.dtype(compute_dtype)
 
 
 def _normalised(x: Float[Array, "*stack rows columns"]) -> Float[Array, "*stack rows columns"]:
