@@ -72,7 +72,7 @@ def test_optax_agrees_where_the_formulas_do():
     Optax adds 1e-8 to the norm, and the gradients are of size 1.
     """
     gradients = [drawn(6, 9) for _ in range(3)]
-    axes = {"weight_dimension_numbers": optax_muon.MuonDimensionNumbers()}
+    axes: Any = {"weight_dimension_numbers": {"w": optax_muon.MuonDimensionNumbers()}}
     scales: Any = {"shape": {}, "rms": {"consistent_rms": 0.2}}
     for scale, options in scales.items():
         theirs: Any = optax.chain(
