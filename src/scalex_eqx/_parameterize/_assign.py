@@ -9,9 +9,10 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from .._pages import Section, extended, see
-from .._spec import GROWING, WeightSpec
+from .._spec import WeightSpec
 from .._weight import is_weight, path_string
 from ..theory import Role
+from ..theory._power import GROWING
 from ..theory._rational import exact
 from ._growth import Growth, growth
 from ._layouts import inferred_layout, known_layout, parse_layout
