@@ -62,6 +62,9 @@ def _law(spec: WeightSpec) -> dict[str, Any]:
         law["b"] = str(spec.parameterization.b[spec.role])
         law["logit_exponent"] = str(spec.parameterization.logit_exponent)
         law["parameterization"] = spec.parameterization.name
+        if spec.parameterization.branch is not None:
+            law["branch"] = str(spec.parameterization.branch)
+            law["ends_branch"] = spec.ends_branch
     if spec.sizes:
         law["sizes"] = {size: str(ratio) for size, ratio in spec.sizes}
     if spec.frozen:

@@ -17,22 +17,11 @@ from .theory import (
     ntk,
     standard,
 )
-from .theory._exponents import own_power
-from .theory._power import SIZES, Size, total
+from .theory._power import GROWING, SIZES, Size, own_power, total
 
 _LAWS = (standard, ntk, mup, mean_field)
 # Those that a name is enough for.
 _NAMED = {law.name: law for own in _LAWS for law in (own, own.tied())}
-
-GROWING: dict[Role, tuple[Size, ...]] = {
-    Role.embedding: ("fan_out", "readout"),
-    Role.hidden: ("fan_in", "fan_out", "readout"),
-    Role.readout: ("fan_in",),
-    Role.vector: ("fan_out", "readout"),
-    Role.constant: (),
-    Role.buffer: (),
-}
-"""The sizes of a weight that grow with the width, by its role."""
 
 
 class _Interned(type):
@@ -77,8 +66,11 @@ class WeightSpec(metaclass=_Interned):
     - `sizes`: the exact ratios of sizes that grow at another rate than `width_ratio`, by name;
         completed by `parameterize`. See [`scalex_eqx.theory.Power`][] and `size_ratio`.
     - `frozen`: whether the weight keeps its law in the forward pass but is not trained.
-    - `forced`: whether `force=True` gave it a role that its shapes don't show. It says nothing of
-        the law, which the role has, and is not in the fingerprint.
+    - `forced`: whether it has a role that its shapes don't show: that of an inner layer of a fixed
+        size, or one by `force=True`. It says nothing of the law, which the role has, and is not in
+        the fingerprint.
+    - `ends_branch`: whether a residual branch ends in the weight, which then carries the branch's
+        factor $r_\text{depth}^{-\alpha}$, if the parameterization has a law for the depth.
     """
 
     fan_in: tuple[int, ...]
@@ -91,6 +83,7 @@ class WeightSpec(metaclass=_Interned):
     frozen: bool = False
     sizes: tuple[tuple[Size, Fraction], ...] = ()
     forced: bool = False
+    ends_branch: bool = False
 
     def __post_init__(self):
         self._check_declared()
@@ -159,6 +152,7 @@ class WeightSpec(metaclass=_Interned):
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
             "frozen": self.frozen,
             "forced": self.forced,
+            "ends a branch": self.ends_branch,
         }
         return ", ".join(words for words, is_said in known.items() if is_said)
 
@@ -170,18 +164,26 @@ class WeightSpec(metaclass=_Interned):
     @property
     def is_trained(self) -> bool:
         """Whether update rules move it: it is neither a `buffer` nor frozen."""
-        return self.role is not Role.buffer and not self.frozen
+        return (self.role is None or self.role.is_trained) and not self.frozen
 
     @property
     def multiplier(self) -> float:
         """$r^{-(a + f)}$, the value's factor in the forward pass; 1 until completed."""
-        return self.scale(self.multiplier_exponent) if self.is_complete else 1.0
+        return self.scale(self.multiplier_power) if self.is_complete else 1.0
 
     @property
     def multiplier_exponent(self) -> Fraction:
         """$a + f$."""
         parameterization, role, _ = self._completed()
         return parameterization.a[role] + self.factor_exponent
+
+    @property
+    def multiplier_power(self) -> Power:
+        """How the multiplier follows the weight's sizes: `multiplier_exponent`, and the depth."""
+        own = self.own(self.multiplier_exponent)
+        if not self.ends_branch:
+            return own
+        return own + Power(depth=self._completed()[0].branch or 0)
 
     @property
     def spread_exponent(self) -> Fraction:

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from .._meant import meant
 from .._pages import listed
-from .._spec import GROWING, WeightSpec
+from .._spec import WeightSpec
 from .._weight import Tie, path_string
 from ..theory import (
     Parameterization,
@@ -22,6 +22,7 @@ from ..theory import (
     ntk,
     standard,
 )
+from ..theory._power import GROWING
 from ._assign import Options, Triple, assign, choose, likeness
 from ._complete import complete
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
@@ -187,7 +188,7 @@ def _readout_ratio(
     what = "embeddings of a model with a tied readout" if tied else "readouts"
     return ratio, [
         f"the {what} grow at different rates: {listing}. Gradients come through one readout; a "
-        'matrix inside the model that only looks like one is roles={path: "hidden"} with force=True'
+        'matrix inside the model that only looks like one is roles={path: "hidden"}'
     ]
 
 

@@ -77,13 +77,18 @@ def _rates(
 ) -> Iterator[str]:
     """What is wrong with the learning rates' scaling, each with the weights that it concerns."""
     found: dict[str, list[str]] = {}
-    known: dict[tuple[int, ...], list[str]] = {}
+    known: dict[Any, list[str]] = {}
     for path, weight in trained.items():
-        if weight.spec.width_ratio != 1:
-            working = tuple(i for i, part in enumerate(chain) if part.works_on(path))
-            if working not in known:
-                known[working] = list(_rate_problems([chain[i] for i in working], effects, names))
-            for problem in known[working]:
+        if weight.spec.width_ratio != 1 or weight.spec.sizes:
+            working, role = (
+                tuple(i for i, p in enumerate(chain) if p.works_on(path)),
+                weight.spec.role,
+            )
+            assert role is not None
+            if (working, role) not in known:
+                at_work = [chain[i] for i in working]
+                known[working, role] = list(_rate_problems(role, at_work, effects, names))
+            for problem in known[working, role]:
                 found.setdefault(problem, []).append(path)
     for problem, paths in found.items():
         whose = "all weights" if len(paths) == len(trained) else ", ".join(paths)
@@ -91,7 +96,7 @@ def _rates(
 
 
 def _rate_problems(
-    chain: list[Part], effects: dict[str, Effect], names: dict[str, str]
+    role: Role, chain: list[Part], effects: dict[str, Effect], names: dict[str, str]
 ) -> Iterator[str]:
     rules = [part.rule for part in chain]
     scaling = [rule for rule in rules if rule is not None and rule.family is not None]
@@ -119,9 +124,10 @@ def _rate_problems(
     if any(isinstance(rule.rates, GlobalRate) for rule in scaling):
         yield "one learning rate at every width, by rates=global_rate; the best one may drift"
     degree = degree_at_scaling(rules)
-    family = scaling[0].family if scaling else None
-    if family is None or degree is None:
+    declared = scaling[0].family if scaling else None
+    if declared is None or degree is None:
         return
+    family = declared.of_role(role)
     expected = (family.gradient_degree, family.weight_degree)
     if degree != expected:
         yield (

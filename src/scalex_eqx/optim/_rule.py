@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax.tree_util as jtu
 
 from .._spec import WeightSpec
-from ..theory import Power, UpdateFamily
+from ..theory import Power
+from ..theory._family import Family
 
 
 class Degree(NamedTuple):
@@ -94,7 +95,7 @@ class Rule:
     name: str
     fields: tuple[tuple[str, Degree], ...] = ()
     output: Degree = UNCHANGED
-    family: UpdateFamily | None = None
+    family: Family | None = None
     rates: Any = None
     constants: tuple[Constant, ...] = dataclasses.field(default=(), compare=False)
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), compare=False)

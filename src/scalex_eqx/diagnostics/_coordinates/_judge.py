@@ -84,7 +84,7 @@ _KINDS: tuple[str, ...] = get_args(Kind)
 
 
 def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFinding]:
-    if not is_forced_inside(row.law, found):
+    if not is_declared_inside(row.law, found):
         yield from _role(row)
     implementation = [*_initial(row), *_update(row)]
     yield from implementation
@@ -94,8 +94,8 @@ def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFindi
         yield from _activations(row)
 
 
-def is_forced_inside(law: Law, found: Measurements) -> bool:
-    """Whether a role is forced that shapes can't contradict: hidden, of an inner layer."""
+def is_declared_inside(law: Law, found: Measurements) -> bool:
+    """Whether a role is declared that shapes can't contradict: hidden, of an inner layer."""
     if not law.spec.forced or law.spec.role is not Role.hidden:
         return False
     if law.path in {lost.path for lost in found.not_followed}:
@@ -126,7 +126,7 @@ def _vanishing(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[C
         if law.spec.role is Role.readout:
             text += (
                 "; if it is an inner layer of a fixed size, give parameterize "
-                f"roles={{{law.path!r}: 'hidden'}} and force=True"
+                f"roles={{{law.path!r}: 'hidden'}}"
             )
         yield CoordinateFinding("output", row.name, row.output.value, 0.0, text)
 
@@ -200,11 +200,7 @@ def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         return
     rate = row.law.rate
     wanted = rate + largest - update
-    alpha = (
-        row.law.aligned(row.law.alignment.alpha)
-        if row.law.role in (Role.hidden, Role.readout)
-        else 0.0
-    )
+    alpha = row.law.aligned(row.law.alignment.alpha) if row.law.role.sums_over_width else 0.0
     if update < alpha - _SAME_RATE:
         consequence = f"what comes out of it changes by more and more, {_power(alpha - update)}"
     elif update < largest:
@@ -222,7 +218,7 @@ def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
 
 
 def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    matrix = row.law.role in (Role.embedding, Role.hidden, Role.readout)
+    matrix = row.law.role.is_matrix
     if not row.law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
         return
     measured, expected = row.gradient.value, -row.law.gradient
@@ -238,7 +234,7 @@ def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
 
 
 def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    if row.law.role in (Role.hidden, Role.readout) and _above(row.input, 0.0):
+    if row.law.role.sums_over_width and _above(row.input, 0.0):
         assert row.input is not None
         yield CoordinateFinding(
             "input",
@@ -293,7 +289,7 @@ def broken_assumptions(rows: Sequence[CoordinateRow]) -> list[str]:
                 getattr(row, name),
                 row.law.aligned(getattr(row.law.alignment, name)),
             )
-            if row.law.role not in (Role.hidden, Role.readout) or measured is None:
+            if not row.law.role.sums_over_width or measured is None:
                 continue
             low = measured.value if measured.interval is None else measured.interval[0]
             if measured.value > assumed + LOOSE / 2 and low > assumed:
@@ -305,9 +301,9 @@ def declarations(laws: Mapping[str, Law], found: Measurements) -> list[str]:
     """What is judged as it is declared, though something else speaks against it."""
     told = []
     for law in {law.path: law for law in laws.values()}.values():
-        if is_forced_inside(law, found):
+        if is_declared_inside(law, found):
             told.append(
-                f"{law.path} is judged as {law.spec.role}, as force=True says, though its shapes "
+                f"{law.path} is judged as {law.spec.role}, as it is declared, though its shapes "
                 f"are those of a {law.shown} weight"
             )
     families = {

@@ -20,10 +20,14 @@ from ...theory import (
     Power,
     Role,
     UpdateFamily,
+    adafactor,
+    adam,
     as_family,
     full_alignment,
     no_alignment,
+    sgd,
 )
+from ...theory._family import Families, Family
 from ...theory._power import Size
 from ._growth import fan_in_slope, sloped, slopes
 from ._run import stacked_paths
@@ -63,7 +67,7 @@ class Law:
     @property
     def multiplier(self) -> float:
         """$a$, further factors included."""
-        return self._of_own_width(self.spec.multiplier_exponent)
+        return sloped(self.spec.multiplier_power, self.slopes)
 
     @property
     def spread(self) -> float:
@@ -95,7 +99,7 @@ class Law:
     def offset(self) -> float:
         """$o$, of the family's updates."""
         assert self.spec.role is not None
-        return self._of_own_width(self.family.offset[self.spec.role])
+        return sloped(self.family.offset_power(self.spec.role), self.slopes)
 
     def aligned(self, exponent: Fraction) -> float:
         """What an alignment's exponent, one of the fan-in, is as one of the width."""
@@ -111,8 +115,7 @@ class Law:
         $\alpha$ keeps the change of the output at order one. Updates that are relative to the
         weight, and the readout's under SGD, may not outgrow it either.
         """
-        grows_in = self.role in (Role.hidden, Role.readout)
-        alpha = self.aligned(self.alignment.alpha) if grows_in else 0.0
+        alpha = self.aligned(self.alignment.alpha) if self.role.sums_over_width else 0.0
         kept = self.family.weight_degree or (
             self.role is Role.readout and self.family.gradient_degree
         )
@@ -123,7 +126,7 @@ def laws(
     widths: Sequence[int],
     models: Sequence[PyTree],
     chain: Sequence[Part],
-    family: str | UpdateFamily | None,
+    family: Families | None,
     alignment: Alignment | None,
 ) -> dict[str, Law]:
     """The law of every trained weight, layers of a stack by themselves.
@@ -143,8 +146,10 @@ def laws(
         weights = [of_width[name][1] for of_width in by_width]
         rules = [part for part in chain if part.works_on(path)]
         measured = _measured_family(rules)
-        own = as_family(family) if family is not None else _family(path, rules, measured)
         shown, spec = shown_role(weights[0], weight), weight.spec
+        assert spec.role is not None
+        declared = as_family(family) if family is not None else _family(path, rules, measured)
+        own = declared.of_role(spec.role)
         found[name] = Law(
             path,
             Role.hidden if spec.forced and spec.role is Role.hidden else shown,
@@ -182,7 +187,7 @@ def shown_role(small: Weight, large: Weight) -> Role:
     return role_from_growth(spec, grows(spec.fan_in), grows(spec.fan_out))
 
 
-def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> UpdateFamily:
+def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> Family:
     """The declared one. Where that is wrong, the first updates are not as it says."""
     rules = [part.rule for part in chain]
     declared = next((rule.family for rule in rules if rule and rule.family), None)
@@ -200,9 +205,9 @@ def _degrees(family: UpdateFamily) -> tuple[Fraction, Fraction]:
 
 
 _BY_DEGREES: dict[tuple[int, ...], UpdateFamily] = {
-    (1, 0): as_family("sgd"),
-    (0, 0): as_family("adam"),
-    (0, 1): as_family("adafactor"),
+    (1, 0): sgd,
+    (0, 0): adam,
+    (0, 1): adafactor,
 }
 
 
