@@ -224,7 +224,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Alignment | LayerExponents | UpdateFamily):
         fields = (f.name for f in dataclasses.fields(value) if f.compare and f.name != "name")
         return {
-            name: _plain(getattr(value, name)) for name in fields if getattr(value, name) != _ZEROS
+            name: _plain(getattr(value, name))
+            for name in fields
+            if getattr(value, name) not in _DEFAULTS
         }
     if isinstance(value, FamilyByRole):
         return _plain(dict(value.families))
@@ -235,7 +237,8 @@ def _plain(value: Any) -> Any:
     return getattr(value, "__qualname__", None) or _repr_or_type(value)
 
 
-_ZEROS = LayerExponents(0, 0, 0)
+# Of an offset, and of a norm.
+_DEFAULTS = (LayerExponents(0, 0, 0), "entries")
 
 
 def _repr_or_type(value: Any) -> str:

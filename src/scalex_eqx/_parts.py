@@ -15,6 +15,7 @@ from .optim import (
     SkipNonfiniteState,
     StochasticRoundingState,
 )
+from .theory._family import Norm
 
 
 class Part(NamedTuple):
@@ -68,6 +69,17 @@ def degree_at_scaling(rules: Iterable[Rule | None]) -> Degree | None:
         out = rule.output
         degree = Degree(out.update * degree.update, out.weight + out.update * degree.weight)
     return degree
+
+
+def norm_at_scaling(rules: Iterable[Rule | None]) -> Norm:
+    """What the last rule in front of that has made the same at every width."""
+    norm: Norm = "entries"
+    for rule in rules:
+        if rule is not None and rule.family is not None:
+            break
+        if rule is not None and rule.output.update == 0:
+            norm = rule.norm
+    return norm
 
 
 _ACCUMULATE = Rule("MultiSteps", fields=(("acc_grads", Degree(update=1)),))

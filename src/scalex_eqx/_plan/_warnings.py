@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._parts import Part, degree_at_scaling
+from .._parts import Part, degree_at_scaling, norm_at_scaling
 from .._weight import Weight, weights_with_paths
 from ..optim import Constant
 from ..optim._numbers import lost, vanishes
@@ -18,6 +18,7 @@ from ._text import short
 # What mixes the gradients of all weights, by the name of the function that Optax makes it with.
 _MIXING = ("clip_by_global_norm", "scale_by_trust_ratio", "normalize_by_update_norm")
 
+_NORMS = {"entries": "entries", "spectral": "largest singular values, as Muon's are"}
 _SIGMAS = 5.0
 _LEAST_DEVIATION = 0.05
 
@@ -134,6 +135,12 @@ def _rate_problems(
             f"learning rates are scaled as for the family {family.name}, but the updates "
             f"have degrees {tuple(degree)} in gradient and weight, not "
             f"({', '.join(map(str, expected))})"
+        )
+    norm = norm_at_scaling(rules)
+    if degree == expected and norm != family.norm:
+        yield (
+            f"learning rates are scaled as for the family {family.name}, whose sizes are those of "
+            f"{_NORMS[family.norm]}, but the updates' are those of {_NORMS[norm]}"
         )
 
 

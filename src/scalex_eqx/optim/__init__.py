@@ -46,6 +46,7 @@ from ._moments import MomentDtype as MomentDtype
 from ._muon import (
     MuonScale as MuonScale,
     ScaleByMuonState as ScaleByMuonState,
+    muon as muon,
     scale_by_muon as scale_by_muon,
 )
 from ._parameter_scaling import (

@@ -5,6 +5,7 @@ import jax
 import optax
 
 from .._pages import Section, see
+from ..theory._family import Families
 from ._checked import state_name
 from ._decay import DecayMode, add_weight_decay
 from ._learning_rate import scale_by_learning_rate
@@ -15,7 +16,7 @@ from ._unannotated import Unannotated, with_unannotated
 
 def descend(
     *update: optax.GradientTransformation,
-    family: str,
+    family: Families,
     learning_rate: ScalarOrSchedule,
     rates: Rates,
     role_multipliers: Mapping[str, Scalar] | None,

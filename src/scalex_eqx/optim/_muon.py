@@ -1,22 +1,37 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._pages import listed
+from .._pages import Section, listed, see
 from .._spec import WeightSpec
-from .._weight import is_trainable, weights_with_paths
+from .._weight import (
+    Weight,
+    is_trainable,
+    is_weight,
+    require_complete,
+    weights_with_paths,
+)
 from ..ops import ComputeDtype, OrthogonalMethod, orthogonalized
 from ..ops._orthogonalized import check_compute_dtype, step_coefficients
 from ..ops._wide import wide
-from ._checked import checked
+from ..theory import Role, full_alignment
+from ..theory._role import TRAINED
+from ._adam import Eps, EpsScaling, scale_by_adam
+from ._checked import checked, state_name
+from ._decay import DecayMode
+from ._descent import descend
 from ._moments import MomentDtype, ema, map_moments, zeros_of
-from ._numbers import Scalar, check_number, known_number, times
+from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
+from ._places import is_place
+from ._rates import Rates
 from ._rule import Degree, Rule
 from ._tree import init_values, map_values
+from ._unannotated import Unannotated
 
 MuonScale = Literal["spectral", "rms", "shape"]
 
@@ -142,6 +157,7 @@ def _rule(
             ("steps", steps),
             ("compute_dtype", compute_dtype or False),
         ),
+        norm="spectral",
     )
 
 
@@ -209,3 +225,116 @@ def _check_matrices(scale: str, params: PyTree) -> None:
             )
     if problems:
         raise ValueError(listed("scale_by_muon can't move these weights:", problems))
+
+
+# By role; the matrices of the trunk are those in which both fans grow.
+_FAMILIES = dict.fromkeys(TRAINED, "adam") | {Role.hidden: "muon"}
+
+
+def muon(
+    learning_rate: ScalarOrSchedule,
+    rates: Rates = full_alignment,
+    *,
+    momentum: Scalar = 0.95,
+    nesterov: bool = True,
+    scale: MuonScale = "spectral",
+    method: OrthogonalMethod = "newton_schulz",
+    steps: int = 5,
+    compute_dtype: ComputeDtype | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Eps = 1e-12,
+    eps_scaling: EpsScaling = "gradient",
+    moment_dtype: Literal["float32", "bfloat16"] | None = None,
+    weight_decay: Scalar | None = None,
+    decay_mode: DecayMode | None = None,
+    weight_decay_schedule: optax.Schedule | None = None,
+    role_multipliers: Mapping[str, Scalar] | None = None,
+    unannotated: Unannotated = "error",
+) -> optax.GradientTransformation:
+    r"""Muon on the matrices of the trunk, Adam on all other weights, by role.
+
+    $$w \leftarrow w - \eta_t\, \gamma_\text{role}\, r^{-c}\, u$$
+
+    with $u$ from [`scalex_eqx.scale_by_muon`][] for weights of role `hidden`, and from
+    [`scalex_eqx.scale_by_adam`][] for embeddings, readouts, biases and gains. Each has the
+    exponents $c$ of its own family. Those of Muon make the largest singular value of a hidden
+    matrix's update follow $\sqrt{\text{fan-out} / \text{fan-in}}$.
+
+    One learning rate is right for both only under `scale="rms"`, which gives Muon's updates
+    entries as large as Adam's. Elsewhere `role_multipliers` gives Adam's roles another:
+
+    ```python
+    adam = 0.003 / 0.02
+    tx = sx.muon(0.02, role_multipliers={"embedding": adam, "readout": adam, "vector": adam})
+    ```
+
+    **Arguments:**
+
+    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `momentum`, `nesterov`, `scale`, `method`, `steps`, `compute_dtype`: as for
+        [`scalex_eqx.scale_by_muon`][].
+    - `b1`, `b2`, `eps`, `eps_scaling`: as for [`scalex_eqx.scale_by_adam`][].
+    - `moment_dtype`: as there, and Muon's mean too.
+    - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
+        for no decay.
+
+    **Returns:** an `optax.GradientTransformation` over trees of weights.
+
+    ??? cite "Source"
+
+        The rate: Yang, Simon and Bernstein, *A Spectral Condition for Feature Learning* (2023),
+        [arXiv:2310.17813](https://arxiv.org/abs/2310.17813).
+    """
+    matrices = scale_by_muon(
+        momentum,
+        nesterov=nesterov,
+        scale=scale,
+        method=method,
+        steps=steps,
+        compute_dtype=compute_dtype,
+        moment_dtype=moment_dtype,
+    )
+    others = scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype)
+    return descend(
+        _hidden_apart(matrices, others),
+        family=_FAMILIES,
+        learning_rate=learning_rate,
+        rates=rates,
+        role_multipliers=role_multipliers,
+        weight_decay=weight_decay,
+        decay_mode=decay_mode,
+        weight_decay_schedule=weight_decay_schedule,
+        unannotated=unannotated,
+    )
+
+
+def _hidden_apart(
+    matrices: optax.GradientTransformation, others: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """`matrices` for weights of role hidden, `others` for the rest."""
+    both = optax.partition({"muon": matrices, "adam": others}, _labels)
+
+    def init(params: optax.Params) -> Any:
+        require_complete(params)
+        return both.init(params)
+
+    def update(updates, state, params=None):
+        if not isinstance(state, optax.transforms.PartitionState):
+            raise ValueError(
+                f"the state is {state_name(state)}; expected that of muon. Pass what "
+                "tx.init(params) or the last tx.update of this optimizer returned"
+                f"{see(Section.mismatch)}"
+            )
+        return both.update(updates, state, params)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _labels(tree: PyTree) -> PyTree:
+    def label(leaf: Any) -> Any:
+        if not is_weight(leaf):
+            return "adam"
+        return Weight("muon" if leaf.spec.role is Role.hidden else "adam", leaf.spec)
+
+    return jtu.tree_map(label, tree, is_leaf=is_place)

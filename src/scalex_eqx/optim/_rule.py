@@ -6,7 +6,7 @@ import jax.tree_util as jtu
 
 from .._spec import WeightSpec
 from ..theory import Power
-from ..theory._family import Family
+from ..theory._family import Family, Norm
 
 
 class Degree(NamedTuple):
@@ -88,6 +88,8 @@ class Rule:
     - `family`, `rates`: whose exponents $c$ scale the update by $r^{-c}$, if the rule does that.
     - `constants`: the numbers in its formula.
     - `settings`: what else a reader of the plan should see, as pairs.
+    - `norm`: what a rule that normalises makes the same at every width: `"entries"`, their size,
+        or `"spectral"`, the largest singular value; see [`scalex_eqx.UpdateFamily`][].
 
     Numbers are not compared: two Adams with different epsilon have states of one structure.
     """
@@ -99,3 +101,4 @@ class Rule:
     rates: Any = None
     constants: tuple[Constant, ...] = dataclasses.field(default=(), compare=False)
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), compare=False)
+    norm: Norm = "entries"
