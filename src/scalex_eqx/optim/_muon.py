@@ -116,7 +116,7 @@ def scale_by_muon(
         m = wide(m)
         ahead = ema(momentum, m, g.astype(m.dtype)) if nesterov else m
         matrix = orthogonalized(
-            _as_matrix(spec, ahead), method=method, steps=steps, compute_dtype=compute_dtype
+            as_matrix(spec, ahead), method=method, steps=steps, compute_dtype=compute_dtype
         )
         factor = _SCALES[scale](*map(float, _base_fans(spec, g.shape)))
         return times(factor, _from_matrix(spec, matrix, g.shape)).astype(g.dtype)
@@ -161,7 +161,7 @@ def _rule(
     )
 
 
-def _as_matrix(spec: WeightSpec, x: Float[Array, "..."]) -> Float[Array, "..."]:
+def as_matrix(spec: WeightSpec, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Stacked matrices of the weight's two fans, in the order in which these stand."""
     x = x.transpose(_order(spec, x.ndim))
     stack = len(spec.stack_axes(x.ndim))
