@@ -5,11 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from .._laws import rate_of
 from .._parts import Part, degree_at_scaling
 from .._weight import Weight, weights_with_paths
 from ..optim import Constant
 from ..optim._numbers import lost, vanishes
-from ..optim._rates import GlobalRate, rate_exponent
+from ..optim._rates import GlobalRate
 from ..theory import Role
 from ._data import PlanRow
 from ._foreign import Effect
@@ -215,14 +216,16 @@ def _decay(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
             if rule is None or rule.family is None or constant.value == 0:
                 continue
             exponents = {
-                weight.spec.role: rate_exponent(path, weight.spec, rule.family, rule.rates)
+                role: rate_of(path, weight.spec, [rule]).of_width(role)
                 for path, weight in trained.items()
-                if scaling.works_on(path) and weight.spec.width_ratio != 1
+                if scaling.works_on(path)
+                and weight.spec.width_ratio != 1
+                and (role := weight.spec.role)
             }
             told = [
                 f"{role} r^{-exponent}"
                 for role, exponent in exponents.items()
-                if exponent and role in (Role.embedding, Role.hidden, Role.readout)
+                if exponent and role.is_matrix
             ]
             if told:
                 yield (
