@@ -147,7 +147,8 @@ def _vanishes(found: Exponent | None) -> bool:
 
 def _role(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     declared, shown = row.law.spec.role, row.law.shown
-    if declared is not shown and "#" not in row.name:
+    stays = shown is Role.constant
+    if declared is not shown and not stays and "#" not in row.name:
         yield CoordinateFinding(
             "role",
             row.name,
