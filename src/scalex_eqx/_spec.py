@@ -192,9 +192,14 @@ class WeightSpec(metaclass=_Interned):
         return parameterization.b[role]
 
     @property
+    def spread_power(self) -> Power:
+        """How the initial spread follows the weight's sizes."""
+        return self.own(self.spread_exponent)
+
+    @property
     def initial_std(self) -> float | None:
         r"""$\sigma r^{-b}$, the standard deviation at initialisation; `None` if not declared."""
-        return None if self.std is None else self.std * self.scale(self.spread_exponent)
+        return None if self.std is None else self.std * self.scale(self.spread_power)
 
     @property
     def gradient_exponent(self) -> Fraction:

@@ -5,11 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from .._laws import rate_of
 from .._parts import Part, degree_at_scaling, norm_at_scaling
 from .._weight import Weight, weights_with_paths
 from ..optim import Constant
 from ..optim._numbers import lost, vanishes
-from ..optim._rates import GlobalRate, rate_exponent
+from ..optim._rates import GlobalRate
 from ..theory import Role
 from ._data import PlanRow
 from ._foreign import Effect
@@ -18,7 +19,10 @@ from ._text import short
 # What mixes the gradients of all weights, by the name of the function that Optax makes it with.
 _MIXING = ("clip_by_global_norm", "scale_by_trust_ratio", "normalize_by_update_norm")
 
-_NORMS = {"entries": "entries", "spectral": "largest singular values, as Muon's are"}
+_NORMS = {
+    "entries": "entries of one size at all widths",
+    "spectral": "largest singular values of one size at all widths, as Muon's have",
+}
 _SIGMAS = 5.0
 _LEAST_DEVIATION = 0.05
 
@@ -139,8 +143,8 @@ def _rate_problems(
     norm = norm_at_scaling(rules)
     if degree == expected and norm != family.norm:
         yield (
-            f"learning rates are scaled as for the family {family.name}, whose sizes are those of "
-            f"{_NORMS[family.norm]}, but the updates' are those of {_NORMS[norm]}"
+            f"learning rates are scaled as for the family {family.name}, whose updates have "
+            f"{_NORMS[family.norm]}, but these have {_NORMS[norm]}"
         )
 
 
@@ -222,14 +226,16 @@ def _decay(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
             if rule is None or rule.family is None or constant.value == 0:
                 continue
             exponents = {
-                weight.spec.role: rate_exponent(path, weight.spec, rule.family, rule.rates)
+                role: rate_of(path, weight.spec, [rule]).of_width(role)
                 for path, weight in trained.items()
-                if scaling.works_on(path) and weight.spec.width_ratio != 1
+                if scaling.works_on(path)
+                and weight.spec.width_ratio != 1
+                and (role := weight.spec.role)
             }
             told = [
                 f"{role} r^{-exponent}"
                 for role, exponent in exponents.items()
-                if exponent and role in (Role.embedding, Role.hidden, Role.readout)
+                if exponent and role.is_matrix
             ]
             if told:
                 yield (

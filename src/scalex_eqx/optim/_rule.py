@@ -59,7 +59,7 @@ class Constant(NamedTuple):
     def power(self, spec: WeightSpec) -> Power:
         """Its scaling law for a weight."""
         of_gradient, of_weight = self.scaling
-        return of_gradient * spec.gradient_power + of_weight * spec.own(spec.spread_exponent)
+        return of_gradient * spec.gradient_power + of_weight * spec.spread_power
 
     @property
     def law(self) -> str:

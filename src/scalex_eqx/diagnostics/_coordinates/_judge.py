@@ -27,8 +27,8 @@ Kind = Literal[
 # What is exact but for rounding and sampling. The sampling error of an initial size is known; at
 # four of them one check of a hundred weights has a false alarm in 160.
 SHARP, SAMPLING_ERRORS = 0.02, 4.0
-# The largest singular value that Newton-Schulz leaves lies from 1.13 to 1.20: as an exponent that is
-# off by 0.09 at most from one width to its double.
+# The largest singular value that Newton-Schulz leaves lies from 1.13 to 1.20: as an exponent that
+# is off by 0.09 at most from one width to its double.
 MATRIX = 0.1
 # What training does is not exact: see the table in the docs for how far correct models stray.
 LOOSE = 0.3
@@ -150,7 +150,8 @@ def _vanishes(found: Exponent | None) -> bool:
 
 def _role(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     declared, shown = row.law.spec.role, row.law.shown
-    if declared is not shown and "#" not in row.name:
+    stays = shown is Role.constant
+    if declared is not shown and not stays and "#" not in row.name:
         yield CoordinateFinding(
             "role",
             row.name,

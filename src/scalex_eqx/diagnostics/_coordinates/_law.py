@@ -9,15 +9,14 @@ import equinox as eqx
 import optax
 from jaxtyping import PyTree
 
+from ..._laws import WeightLaw, rate_of
 from ..._makers import masks
 from ..._parameterize._growth import role_from_growth
 from ..._parts import Part, blank_state, degree_at_scaling, norm_at_scaling, parts
 from ..._spec import WeightSpec
 from ..._weight import Weight, is_trainable
-from ...optim._rates import rate_power
 from ...theory import (
     Alignment,
-    Power,
     Role,
     UpdateFamily,
     adafactor,
@@ -44,12 +43,10 @@ class Law:
     - `role`: as the shapes show it at the widths that were built, unless it is forced to be
         hidden: shapes don't tell an inner layer of a fixed size from an embedding or a readout.
     - `shown`: as the shapes show it in any case.
-    - `spec`: as it is declared.
-    - `rate_power`: of the learning rate that the optimizer gives it.
+    - `declared`: its law over its sizes, under the optimizer.
     - `slopes`: by size, how fast it grows with the width: 1 unless it is rounded or has a width of
         its own. Exponents are those of the width.
     - `fan_in_slope`: the same of the fan-in that the shapes show.
-    - `family`: of the optimizer's updates, as declared.
     - `measured_family`: that of the rules in front of the scaling, where it is another one.
     - `alignment`: what is assumed of it; that of a weight whose fan-in doesn't grow is 0.
     """
@@ -57,23 +54,31 @@ class Law:
     path: str
     role: Role
     shown: Role
-    spec: WeightSpec
-    rate_power: Power
+    declared: WeightLaw
     slopes: dict[Size, float]
     fan_in_slope: float
-    family: UpdateFamily
     measured_family: UpdateFamily | None
     alignment: Alignment
 
     @property
+    def spec(self) -> WeightSpec:
+        """As it is declared."""
+        return self.declared.spec
+
+    @property
+    def family(self) -> UpdateFamily:
+        """Of the optimizer's updates, as declared."""
+        return self.declared.family
+
+    @property
     def multiplier(self) -> float:
         """$a$, further factors included."""
-        return sloped(self.spec.multiplier_power, self.slopes)
+        return sloped(self.declared.multiplier, self.slopes)
 
     @property
     def spread(self) -> float:
         """$b$, of the initial weight."""
-        return self._of_own_width(self.spec.spread_exponent)
+        return sloped(self.declared.spread, self.slopes)
 
     @property
     def size(self) -> float:
@@ -83,31 +88,26 @@ class Law:
     @property
     def gradient(self) -> float:
         """$g$, at initialisation."""
-        return sloped(self.spec.gradient_power, self.slopes)
+        return sloped(self.declared.gradient, self.slopes)
 
     @property
     def rate(self) -> float:
         """$c$, of the learning rate that the optimizer gives it."""
-        return sloped(self.rate_power, self.slopes)
+        return sloped(self.declared.rate, self.slopes)
 
     @property
     def update(self) -> float:
         """$a + c + p g + q b + o$, of the effective update."""
-        p, q = float(self.family.gradient_degree), float(self.family.weight_degree)
-        return self.multiplier + self.rate + p * self.gradient + q * self.spread + self.offset
+        return sloped(self.declared.update, self.slopes)
 
     @property
-    def offset(self) -> float:
-        """$o$, of the family's updates."""
-        assert self.spec.role is not None
-        return sloped(self.family.offset_power(self.spec.role), self.slopes)
+    def own_update(self) -> float:
+        """$a + c + o$ of it."""
+        return sloped(self.declared.own_update, self.slopes)
 
     def aligned(self, exponent: Fraction) -> float:
         """What an alignment's exponent, one of the fan-in, is as one of the width."""
         return float(exponent) * self.fan_in_slope
-
-    def _of_own_width(self, exponent: Fraction) -> float:
-        return sloped(self.spec.own(exponent), self.slopes)
 
     @property
     def largest_update(self) -> float:
@@ -155,11 +155,9 @@ def laws(
             path,
             Role.hidden if spec.forced and spec.role is Role.hidden else shown,
             shown,
-            spec,
-            _rate(path, weight.spec, rules),
+            WeightLaw(spec, own, rate_of(path, spec, [part.rule for part in rules])),
             slopes(widths, [one.spec for one in weights]),
             fan_in_slope(widths, weights),
-            own,
             measured if measured is not None and _degrees(measured) != _degrees(own) else None,
             alignment or _assumed(own, rules),
         )
@@ -220,14 +218,6 @@ def _unknown(path: str) -> Any:
         f"the optimizer doesn't say how the updates of {path} depend on gradient and weight: chain "
         "scale_by_width behind the rule, or name the family ('sgd', 'adam', 'adafactor' or 'muon')"
     )
-
-
-def _rate(path: str, spec: WeightSpec, chain: Sequence[Part]) -> Power:
-    power = Power()
-    for part in chain:
-        if part.rule is not None and part.rule.family is not None:
-            power += rate_power(path, spec, part.rule.family, part.rule.rates)
-    return power
 
 
 def _assumed(family: UpdateFamily, rules: Sequence[Part]) -> Alignment:

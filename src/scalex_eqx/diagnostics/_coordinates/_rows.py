@@ -197,7 +197,7 @@ def _updates(found: Measurements, name: str) -> list[list[float]]:
 def _expected(law: Law, initial: Exponent | None, gradient: Exponent | None) -> float | None:
     r"""$-(a + c + o) - p g - q b$ with $g$ and $b$ as measured: their sampling errors cancel."""
     p, q = law.family.gradient_degree, law.family.weight_degree
-    exponent = -(law.multiplier + law.rate + law.offset)
+    exponent = -law.own_update
     if p:
         if gradient is None:
             return None
