@@ -190,6 +190,8 @@ def _rule(rule: Rule, state: Any) -> dict[str, Any]:
     data: dict[str, Any] = {"rule": rule.name}
     if rule.fields:
         data["keeps"] = [name for name, _ in rule.fields]
+    if rule.roles is not None:
+        data["roles"] = _plain(rule.roles)
     if rule.family is not None:
         data["family"] = _plain(rule.family)
     if rule.rates is not None:

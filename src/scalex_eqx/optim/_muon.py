@@ -3,31 +3,24 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple, get_args
 
-import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._pages import Section, listed, see
+from .._pages import listed
 from .._spec import WeightSpec
-from .._weight import (
-    Weight,
-    is_trainable,
-    is_weight,
-    require_complete,
-    weights_with_paths,
-)
+from .._weight import is_trainable, weights_with_paths
 from ..ops import ComputeDtype, OrthogonalMethod, orthogonalized
 from ..ops._orthogonalized import check_compute_dtype, step_coefficients
 from ..ops._wide import wide
 from ..theory import Role, full_alignment
 from ..theory._role import TRAINED
 from ._adam import Eps, EpsScaling, scale_by_adam
-from ._checked import checked, state_name
+from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
+from ._for_roles import for_roles
 from ._moments import MomentDtype, ema, map_moments, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
-from ._places import is_place
 from ._rates import Rates
 from ._rule import Degree, Rule
 from ._tree import init_values, map_values
@@ -227,8 +220,9 @@ def _check_matrices(scale: str, params: PyTree) -> None:
         raise ValueError(listed("scale_by_muon can't move these weights:", problems))
 
 
-# By role; the matrices of the trunk are those in which both fans grow.
-_FAMILIES = dict.fromkeys(TRAINED, "adam") | {Role.hidden: "muon"}
+# Of the trunk.
+_MATRICES = (Role.hidden,)
+_FAMILIES = dict.fromkeys(TRAINED, "adam") | dict.fromkeys(_MATRICES, "muon")
 
 
 def muon(
@@ -297,7 +291,8 @@ def muon(
     )
     others = scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype)
     return descend(
-        _hidden_apart(matrices, others),
+        for_roles(matrices, _MATRICES),
+        for_roles(others, [role for role in TRAINED if role not in _MATRICES]),
         family=_FAMILIES,
         learning_rate=learning_rate,
         rates=rates,
@@ -307,34 +302,3 @@ def muon(
         weight_decay_schedule=weight_decay_schedule,
         unannotated=unannotated,
     )
-
-
-def _hidden_apart(
-    matrices: optax.GradientTransformation, others: optax.GradientTransformation
-) -> optax.GradientTransformation:
-    """`matrices` for weights of role hidden, `others` for the rest."""
-    both = optax.partition({"muon": matrices, "adam": others}, _labels)
-
-    def init(params: optax.Params) -> Any:
-        require_complete(params)
-        return both.init(params)
-
-    def update(updates, state, params=None):
-        if not isinstance(state, optax.transforms.PartitionState):
-            raise ValueError(
-                f"the state is {state_name(state)}; expected that of muon. Pass what "
-                "tx.init(params) or the last tx.update of this optimizer returned"
-                f"{see(Section.mismatch)}"
-            )
-        return both.update(updates, state, params)
-
-    return optax.GradientTransformation(init, update)
-
-
-def _labels(tree: PyTree) -> PyTree:
-    def label(leaf: Any) -> Any:
-        if not is_weight(leaf):
-            return "adam"
-        return Weight("muon" if leaf.spec.role is Role.hidden else "adam", leaf.spec)
-
-    return jtu.tree_map(label, tree, is_leaf=is_place)

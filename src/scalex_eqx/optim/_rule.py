@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.tree_util as jtu
 
 from .._spec import WeightSpec
-from ..theory import Power
+from ..theory import Power, Role
 from ..theory._family import Family, Norm
 
 
@@ -90,6 +90,7 @@ class Rule:
     - `settings`: what else a reader of the plan should see, as pairs.
     - `norm`: what a rule that normalises makes the same at every width: `"entries"`, their size,
         or `"spectral"`, the largest singular value; see [`scalex_eqx.UpdateFamily`][].
+    - `roles`: of the weights that it works on, if it hands on the updates of others.
 
     Numbers are not compared: two Adams with different epsilon have states of one structure.
     """
@@ -102,3 +103,4 @@ class Rule:
     constants: tuple[Constant, ...] = dataclasses.field(default=(), compare=False)
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), compare=False)
     norm: Norm = "entries"
+    roles: tuple[Role, ...] | None = None
