@@ -40,7 +40,7 @@ def gradients(params: Any, seed: int) -> Any:
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return treedef.unflatten(
-        [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+        [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
     )
 
 
@@ -102,10 +102,10 @@ def test_rates_of_each_role(parameterization: sx.Parameterization):
 
 
 def test_unequal_growth_follows_both_fans():
-    """From 8 and 12 to 16 and 48: the rate grows as the root of fan-out over fan-in."""
+    """From 32 and 48 to 64 and 112, as by rounding: the rate is the root of fan-out over fan-in."""
 
     def grown(width: int) -> Any:
-        inner = {8: 12, 16: 48}[width]
+        inner = {32: 48, 64: 112}[width]
         one, other = jax.random.split(jax.random.key(0))
         return [
             sx.nn.Linear(4, width, key=one),
@@ -114,13 +114,13 @@ def test_unequal_growth_follows_both_fans():
             sx.nn.Readout(width, 2, key=other),
         ]
 
-    params = sx.parameterize(grown, width=16, base_width=8, parameterization=sx.standard)
+    params = sx.parameterize(grown, width=64, base_width=32, parameterization=sx.standard)
     for scale, base in {"spectral": (1.5**0.5, 1.5**-0.5), "shape": (1.5**0.5, 1.0)}.items():
         tx = sx.muon(1.0, scale=scale, method="minimax", steps=7)  # pyright: ignore
         moved = updates(tx, params, 1)[0]
-        for path, k, ratio in (("1/weight", base[0], 2.0), ("2/weight", base[1], 0.5)):
+        for path, k, ratio in (("1/weight", base[0], 7 / 6), ("2/weight", base[1], 6 / 7)):
             s = np.linalg.svd(moved[path], compute_uv=False)
-            np.testing.assert_allclose(s, k * ratio**0.5, rtol=2e-3)
+            np.testing.assert_allclose(s, k * ratio**0.5, rtol=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_unequal_growth_follows_both_fans():
     ],
 )
 def test_the_plan_warns_of_another_family(tx: Any, message: str):
-    matrices = [layer for layer in model()[1:]]
+    matrices = list(model()[1:])
     assert any(message in warning for warning in sx.plan(matrices, tx).warnings)
     right = optax.chain(sx.scale_by_muon(), sx.scale_by_width("muon", sx.full_alignment))
     assert sx.plan(matrices, right).warnings == ()
@@ -151,15 +151,15 @@ def test_the_plan_warns_of_another_family(tx: Any, message: str):
 def test_laws_of_a_state_are_checked(found):
     exported = sx.export_laws(found[1])
     sx.check_laws(found[1], exported)
-    other = jax.eval_shape(sx.adam(1.0).init, model())
-    with pytest.raises(ValueError, match="scale_by_muon"):
+    other = jax.eval_shape(sx.muon(1.0, scale="rms").init, model())
+    with pytest.raises(ValueError, match="0/rule: scale is spectral in the export, rms in"):
         sx.check_laws(other, exported)
 
 
 def test_the_state_of_another_rule_is_named():
     tx: Any = sx.muon(0.1)
     params = model()
-    with pytest.raises(ValueError, match=r"the state is that of scale_by_adam; expected that of"):
+    with pytest.raises(ValueError, match=r"the state is that of scale_by_adam, .*expected the 4"):
         tx.update(params, sx.adam(0.1).init(params), params)
 
 
@@ -172,14 +172,11 @@ def test_a_saved_state_loads(tmp_path, found):
 
 
 def test_injected_numbers():
-    static = ("steps", "nesterov")
-    tx: Any = optax.inject_hyperparams(sx.muon, static_args=static)(1.0, momentum=0.9)
+    tx: Any = optax.inject_hyperparams(sx.muon, static_args="steps")(1.0, momentum=0.9)
     params = model()
     for path, moved in updates(tx, params)[0].items():
         expected = updates(sx.muon(1.0, momentum=0.9), params)[0][path]
         np.testing.assert_allclose(moved, expected, atol=2e-5)
-    with pytest.raises(ValueError, match="name it in static_args"):
-        optax.inject_hyperparams(sx.muon)(1.0).init(params)
 
 
 def test_stress():
@@ -196,5 +193,5 @@ def test_stress():
 def test_bfloat16_weights_train():
     narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model())
     moved, state = updates(sx.muon(0.1, compute_dtype="bfloat16"), narrow, 1)
-    assert {x.dtype for x in moved.values()} == {jnp.bfloat16}
+    assert all(x.dtype == jnp.bfloat16 for x in moved.values())
     assert state[0].mean[1].weight.value.dtype == jnp.float32
