@@ -6,6 +6,8 @@ import optax
 from jaxtyping import PyTree
 
 from .._weight import is_trainable
+from ..theory import Budget
+from ._budget import budget_rate
 from ._checked import checked
 from ._numbers import (
     Scalar,
@@ -29,9 +31,13 @@ class ScaleByLearningRateState(NamedTuple):
 
 
 def scale_by_learning_rate(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule, *, budget: Budget | None = None
 ) -> optax.GradientTransformation:
-    r"""$u \leftarrow -\eta_t\, u$ for a float, a traced scalar or a schedule $\eta$."""
+    r"""$u \leftarrow -\eta_t\, u$ for a float, a traced scalar or a schedule $\eta$.
+
+    With a `budget` $\eta$ is the one at its base.
+    """
+    learning_rate = budget_rate(budget, learning_rate)
     if not callable(learning_rate):
         check_number("learning_rate", learning_rate)
     rule = Rule(
@@ -39,6 +45,8 @@ def scale_by_learning_rate(
         settings=(
             ("learning_rate", None if callable(learning_rate) else known_number(learning_rate)),
             ("is_schedule", callable(learning_rate)),
+            # What came later stays out of states and exports that lack it.
+            *(() if budget is None else (("budget", budget),)),
         ),
     )
 

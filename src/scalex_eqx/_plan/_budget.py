@@ -1,0 +1,75 @@
+"""What the batch size and the training length do to an optimizer's numbers, in words."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+from .._parts import Part
+from ..theory import Budget, Growth
+from ..theory._budget import said_width
+from ._text import short
+
+
+def budget_lines(part: Part, chain: Sequence[Part]) -> Iterator[str]:
+    """The budget that a part was made with, and what it does to each number of its optimizer."""
+    rule = part.rule
+    budget = None if rule is None else dict(rule.settings).get("budget")
+    if not isinstance(budget, Budget):
+        return
+    yield f"{part.name}  budget {budget.rule.name}: {'; '.join(_sizes(budget))}"
+    # Parts of one optimizer work on the same weights.
+    numbers = [
+        name
+        for other in chain
+        if other.rule is not None and other.live == part.live
+        for name, _ in other.rule.settings
+    ]
+    yield _line("learning rate", budget.rule.learning_rate, budget)
+    if "b1" in numbers:
+        yield _line("1 - b1", budget.rule.one_minus_b1, budget)
+        yield _line("1 - b2", budget.rule.one_minus_b2, budget)
+    for i, other in enumerate(chain):
+        for constant in other.rule.constants if other.rule is not None else ():
+            if other.live == part.live and constant.name == "eps":
+                yield _line("eps", budget.rule.eps, budget)
+            if other.live == part.live and constant.name == "weight_decay" and constant.value != 0:
+                yield _decay(budget, coupled=i < chain.index(part))
+
+
+def _sizes(budget: Budget) -> Iterator[str]:
+    yield f"batch {budget.batch:g}, {budget.batch_ratio} x the base's {budget.base_batch:g}"
+    if budget.tokens is not None and budget.base_tokens is not None:
+        yield f"tokens {budget.tokens:g}, {budget.token_ratio} x the base's {budget.base_tokens:g}"
+
+
+def _line(name: str, growth: Growth, budget: Budget) -> str:
+    return f"  {name}: {_said(growth, budget) or 'stays'}"
+
+
+def _decay(budget: Budget, *, coupled: bool) -> str:
+    """All three exponents of the share that a step takes away, apart."""
+    rule = budget.rule.decay
+    if rule is None:
+        return "  weight decay: the rule has none, and nothing grows"
+    width = "width^0" if rule.width is None else said_width(rule.width)
+    if coupled:
+        width = "with the width as the learning rate"
+    powers = [_power(*size) for size in _exponents(rule.growth, budget)]
+    return f"  weight decay of a step ({rule.name}): {', '.join((width, *powers))}"
+
+
+def _said(growth: Growth, budget: Budget) -> str:
+    return ", ".join(_power(*size) for size in _exponents(growth, budget) if size[1])
+
+
+def _exponents(growth: Growth, budget: Budget) -> tuple[tuple[str, Fraction | None, Fraction], ...]:
+    return (
+        ("batch", growth.batch, budget.batch_ratio),
+        ("tokens", growth.tokens, budget.token_ratio),
+    )
+
+
+def _power(size: str, exponent: Fraction | None, ratio: Fraction) -> str:
+    """One that isn't said is only let through where nothing grows."""
+    if exponent is None:
+        return f"{size}^?"
+    return f"{size}^{exponent} = {short(float(ratio) ** float(exponent))}"

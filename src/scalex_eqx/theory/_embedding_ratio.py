@@ -1,0 +1,72 @@
+from fractions import Fraction
+
+from ._alignment import Alignments
+from ._exponents import learning_rate_exponents
+from ._family import UpdateFamily, as_family
+from ._parameterization import Parameterization
+from ._rational import Exponent, exact
+from ._role import Role
+
+
+def with_embedding_ratio(
+    parameterization: Parameterization,
+    family: str | UpdateFamily,
+    alignment: Alignments,
+    *,
+    ratio: Exponent,
+) -> dict[Role, Fraction]:
+    r"""Learning-rate exponents with another embedding rate: $\eta_\text{embedding} /
+    \eta_\text{hidden} \propto r^\rho$.
+
+    $$c_\text{embedding} = a_\text{hidden} + c_\text{hidden} - a_\text{embedding} - \rho$$
+
+    The ratio is that of the rates of *effective* weights, and so means the same in every
+    parameterization. All other exponents are those of
+    [`scalex_eqx.theory.learning_rate_exponents`][]. The dictionary is a `rates` of any optimizer
+    of the family:
+
+    ```python
+    rates = sx.theory.with_embedding_ratio(sx.standard, "adam", sx.full_alignment, ratio="1/2")
+    tx = sx.adam(3e-3, rates)
+    ```
+
+    It holds for models of `parameterization`, and for all weights of role `embedding`. A path goes
+    before the role: `{**rates, "positions/weight": 0}`.
+
+    **Arguments:**
+
+    - `parameterization`, `family`, `alignment`: as in
+        [`scalex_eqx.theory.learning_rate_exponents`][]. Only for families whose updates follow
+        neither gradient nor weight, such as `"adam"`: the published ratios are Adam's, and for
+        these a mapping is all that an `Alignment` is, also where axes grow at unequal rates.
+    - `ratio`: $\rho$; 1 is what full alignment gives.
+
+    **Returns:** a dictionary from each of the five trained roles to its exponent.
+
+    **Raises:** `ValueError` for another family, and for a ratio with which the embedding's update
+    would grow with the width.
+
+    ??? cite "Source"
+
+        $\rho = 1/2$ where the vocabulary is much larger than the width: Hayou and Liu (2025),
+        [arXiv:2506.15025](https://arxiv.org/abs/2506.15025). $\rho = 1$: Everett et al. (2024),
+        [arXiv:2407.05872](https://arxiv.org/abs/2407.05872), and Kalra and Barkeshli (2026),
+        [arXiv:2605.21486](https://arxiv.org/abs/2605.21486).
+    """
+    family = as_family(family)
+    if family.gradient_degree or family.weight_degree:
+        raise ValueError(
+            f"family {family.name!r} has updates that follow the gradient or the weight; expected "
+            "one such as 'adam', for which the ratio of the rates is that of the updates"
+        )
+    rho = exact(ratio, "ratio")
+    exponents = learning_rate_exponents(parameterization, family, alignment)
+    a = parameterization.a
+    update = a.hidden + exponents[Role.hidden] - rho
+    if update < 0:
+        raise ValueError(
+            f"with ratio {rho} the embedding's update would grow as r^{-update} in "
+            f"{parameterization.name!r}, where hidden's rate falls as "
+            f"r^{-(update + rho)}; expected a ratio of at most {update + rho}"
+        )
+    return exponents | {Role.embedding: update - a.embedding}
