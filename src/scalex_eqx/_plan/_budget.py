@@ -5,8 +5,10 @@ from fractions import Fraction
 
 from .._parts import Part
 from ..theory import Budget, Growth
-from ..theory._budget import said_width
+from ..theory._budget import said_ratio, said_width
 from ._text import short
+
+Number = int | float | Fraction
 
 
 def budget_lines(part: Part, chain: Sequence[Part]) -> Iterator[str]:
@@ -36,9 +38,13 @@ def budget_lines(part: Part, chain: Sequence[Part]) -> Iterator[str]:
 
 
 def _sizes(budget: Budget) -> Iterator[str]:
-    yield f"batch {budget.batch:g}, {budget.batch_ratio} x the base's {budget.base_batch:g}"
+    yield _size("batch", budget.batch, budget.base_batch, budget.batch_ratio)
     if budget.tokens is not None and budget.base_tokens is not None:
-        yield f"tokens {budget.tokens:g}, {budget.token_ratio} x the base's {budget.base_tokens:g}"
+        yield _size("tokens", budget.tokens, budget.base_tokens, budget.token_ratio)
+
+
+def _size(name: str, value: Number, base: Number, ratio: Fraction) -> str:
+    return f"{name} {float(value):g}, {said_ratio(ratio)} x the base's {float(base):g}"
 
 
 def _line(name: str, growth: Growth, budget: Budget) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Inexact, Int, PyTree
 from .._spec import WeightSpec
 from ..ops._wide import wide, wide_dtype
 from ..theory import Budget, full_alignment
-from ._budget import budget_betas, budget_eps
+from ._budget import Eps, budget_betas, budget_eps
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import decay_mode_missing, descend
@@ -31,7 +31,6 @@ from ._tree import init_values, map_values
 from ._unannotated import Unannotated
 
 EpsScaling = Literal["gradient", "constant"]
-Eps = Scalar | Callable[[WeightSpec], float]
 
 
 class ScaleByAdamState(NamedTuple):

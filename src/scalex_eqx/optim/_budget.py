@@ -1,6 +1,7 @@
 """Hyperparameters at another batch size and training length, before a rule is made of them."""
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Literal, TypeGuard
 
@@ -13,6 +14,8 @@ from .._spec import WeightSpec
 from ..theory import Budget, LayerExponents, as_family
 from ..theory._budget import said_width
 from ._numbers import Scalar, ScalarOrSchedule, check_number, is_python_number, known_number
+
+Eps = Scalar | Callable[[WeightSpec], float]
 
 _NONE = LayerExponents(0, 0, 0)
 
@@ -47,7 +50,7 @@ def budget_rate(budget: Budget | None, learning_rate: ScalarOrSchedule) -> Scala
     return learning_rate if factor == 1 else schedule
 
 
-def budget_eps(budget: Budget | None, eps: Any) -> Any:
+def budget_eps(budget: Budget | None, eps: Eps) -> Eps:
     """Adam's epsilon at the base width: a number, or a function of the spec."""
     if not _is_given(budget):
         return eps
@@ -56,7 +59,7 @@ def budget_eps(budget: Budget | None, eps: Any) -> Any:
         check_number("eps", eps)
         return _times(factor, eps)
 
-    def of_weight(spec: WeightSpec) -> Any:
+    def of_weight(spec: WeightSpec) -> float:
         return factor * eps(spec)
 
     return eps if factor == 1 else of_weight

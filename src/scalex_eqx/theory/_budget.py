@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Literal, get_args
@@ -14,6 +15,7 @@ QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 # As for the factors that follow the width: a number beyond that is no hyperparameter.
 _LARGEST = 2.0**100
+_LONGEST = 9
 
 
 def _exact(exponent: Exponent | None, name: str) -> Fraction | None:
@@ -204,6 +206,13 @@ class Budget:
                 f"tokens is {self.tokens!r} and base_tokens {self.base_tokens!r}; give both, or "
                 "neither"
             )
+        for name, ratio in (("batch", self.batch_ratio), ("tokens", self.token_ratio)):
+            if not 1 / _LARGEST <= ratio <= _LARGEST:
+                raise ValueError(
+                    f"{name} is {float(getattr(self, name)):.4g} and base_{name} "
+                    f"{float(getattr(self, f'base_{name}')):.4g}; expected a ratio between 2^-100 "
+                    "and 2^100"
+                )
         follows = dict(_tokens(self.rule))
         if self.tokens is None and any(follows.values()):
             said = ", ".join(f"{name} tokens^{y}" for name, y in follows.items() if y)
@@ -278,14 +287,20 @@ class Budget:
             remedy = f"dataclasses.replace(rule, {what}=scalex_eqx.theory.Growth(batch=...))"
         return (
             f"budget rule {self.rule.name!r} doesn't say how {what} follows the {size}, which is "
-            f"{ratio} times the base's; give it an exponent: {remedy}"
+            f"{said_ratio(ratio)} times the base's; give it an exponent: {remedy}"
         )
 
 
 def _check_positive(name: str, value: Any) -> None:
     is_number = isinstance(value, int | float | Fraction) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
+    if not is_number or not 0 < value <= sys.float_info.max:
         raise ValueError(f"{name} is {value!r}; expected a positive, finite number")
+
+
+def said_ratio(ratio: Fraction) -> str:
+    """Exactly, unless that takes many digits."""
+    exactly = str(ratio)
+    return exactly if len(exactly) <= _LONGEST else f"{float(ratio):.4g}"
 
 
 def said_width(width: LayerExponents) -> str:
@@ -307,11 +322,11 @@ def _tokens(rule: BudgetRule) -> Iterator[tuple[str, Fraction | None]]:
 def _raised(ratio: Fraction, exponent: Fraction, what: str) -> float:
     try:
         factor = float(ratio) ** float(exponent)
-    except (OverflowError, ZeroDivisionError):
+    except OverflowError:
         factor = math.inf
     if not 1 / _LARGEST <= factor <= _LARGEST:
         raise ValueError(
-            f"{what} to the power {exponent} at the ratio {ratio} is {factor:.3g}; expected a "
-            "factor between 2^-100 and 2^100. Check batch, base_batch, tokens and base_tokens"
+            f"{what} to the power {exponent} at the ratio {said_ratio(ratio)} is {factor:.3g}; "
+            "expected a factor between 2^-100 and 2^100. Check the exponent"
         )
     return factor

@@ -1,0 +1,53 @@
+"""The embedding's rate against hidden's."""
+
+from fractions import Fraction
+
+import pytest
+
+import scalex_eqx as sx
+from scalex_eqx.theory import Role, assess, learning_rate_exponents, with_embedding_ratio
+
+LAWS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+def test_a_ratio_of_the_width_is_full_alignment(law):
+    full = learning_rate_exponents(law, "adam", sx.full_alignment)
+    assert with_embedding_ratio(law, "adam", sx.full_alignment, ratio=1) == full
+    # No alignment has the root of it already.
+    none = learning_rate_exponents(law, "adam", sx.no_alignment)
+    assert with_embedding_ratio(law, "adam", sx.no_alignment, ratio="1/2") == none
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+@pytest.mark.parametrize("ratio", ["1/2", "1/3", 1])
+def test_the_ratio_is_that_of_effective_updates(law, ratio):
+    """Read from what the theory says of the updates, which knows nothing of ratios."""
+    exponents = with_embedding_ratio(law, "adam", sx.full_alignment, ratio=ratio)
+    found = assess(law, "adam", sx.full_alignment, exponents)
+    embedding, hidden, _ = found.layers
+    assert hidden.update - embedding.update == Fraction(ratio)
+    assert found.stable
+    others = learning_rate_exponents(law, "adam", sx.full_alignment)
+    assert {r: c for r, c in exponents.items() if r != Role.embedding} == {
+        r: c for r, c in others.items() if r != Role.embedding
+    }
+
+
+def test_unit_scaled_mup_divides_the_embedding_rate_by_the_root_of_the_width():
+    """u-muP: embedding 1 / sqrt(d), hidden 1 / d in the standard parameterization's terms."""
+    exponents = with_embedding_ratio(sx.standard, "adam", sx.full_alignment, ratio="1/2")
+    assert exponents[Role.embedding] == Fraction(1, 2) and exponents[Role.hidden] == 1
+
+
+@pytest.mark.parametrize("family", ["sgd", "adafactor"])
+def test_only_for_updates_of_one_size(family):
+    with pytest.raises(ValueError, match=f"family '{family}' has updates that follow"):
+        with_embedding_ratio(sx.standard, family, sx.full_alignment, ratio="1/2")
+
+
+def test_an_embedding_that_would_grow_is_refused():
+    with pytest.raises(ValueError, match=r"would grow as r\^1/2 in 'standard'.*at most 1/2"):
+        with_embedding_ratio(sx.standard, "adam", sx.no_alignment, ratio=1)
+    with pytest.raises(ValueError, match="ratio is 'half'"):
+        with_embedding_ratio(sx.standard, "adam", sx.full_alignment, ratio="half")
