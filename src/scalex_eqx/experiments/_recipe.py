@@ -11,7 +11,7 @@ from .._weight import weights_with_paths
 from ..nn import Transformer
 from ..optim import Rates
 from ..optim._numbers import ScalarOrSchedule
-from ..theory import Parameterization
+from ..theory import Budget, Parameterization
 from ._errors import UsageError
 from ._numbers import SIZES, parse_exponent
 
@@ -57,7 +57,14 @@ class Recipe:
         return PARAMETERIZATIONS[self.parameterization]
 
     def transformation(
-        self, learning_rate: ScalarOrSchedule, *, b1: float, b2: float, eps: float, decay: float
+        self,
+        learning_rate: ScalarOrSchedule,
+        *,
+        b1: float,
+        b2: float,
+        eps: float,
+        decay: float,
+        budget: Budget | None = None,
     ) -> optax.GradientTransformation:
         """The update rule. `decay` is independent of the learning rate and constant in time."""
         rates = RATES[self.rates] if self.rates in RATES else parse_exponents(self.rates)
@@ -72,19 +79,24 @@ class Recipe:
                 b1=b1,
                 b2=b2,
                 eps=eps,
+                budget=budget,
             )
         if self.optimizer == "adam_atan2":
-            return optim.adam_atan2(learning_rate, rates, b1=b1, b2=b2)
+            return optim.adam_atan2(learning_rate, rates, b1=b1, b2=b2, budget=budget)
         if self.optimizer == "adam_parameter_scaling":
-            return optim.adam_parameter_scaling(learning_rate, rates, b1=b1, b2=b2, eps=eps)
+            return optim.adam_parameter_scaling(
+                learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget
+            )
         if self.optimizer == "adafactor":
+            if budget is not None:
+                raise UsageError(f"recipe {self}: adafactor takes no budget; leave out --batch")
             # Without momentum, as it was published; widths from 32 on are factored.
             return optim.adafactor(learning_rate, rates, min_factored_size=32)
         if self.optimizer == "lion":
-            return optim.lion(learning_rate, rates)
+            return optim.lion(learning_rate, rates, budget=budget)
         if self.optimizer == "sgd":
-            return optim.sgd(learning_rate, rates, momentum=b1)
-        return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps)
+            return optim.sgd(learning_rate, rates, momentum=b1, budget=budget)
+        return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget)
 
 
 def parse_recipe(text: str) -> Recipe:
