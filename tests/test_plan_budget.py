@@ -112,5 +112,12 @@ def test_each_part_of_a_partition_has_its_own(model):
     assert "learning rate: batch^1/2 = 2" in text and "learning rate: batch^1 = 9" in text
 
 
+def test_the_parts_of_another_optimizer_are_left_out(model):
+    """A rule that stands in front was made without the budget, and has the numbers it was given."""
+    budget = sx.Budget(sx.theory.malladi_sgd, batch=4, base_batch=1)
+    tx = optax.chain(sx.scale_by_adam(0.9, 0.95), sx.sgd(RATE, budget=budget))
+    assert budget_of(sx.plan(model, tx))[1:] == ["learning rate: batch^1 = 4"]
+
+
 def test_without_a_budget_nothing_is_said(model):
     assert not any("budget" in line for line in sx.plan(model, sx.adam(RATE)).optimizer)

@@ -13,7 +13,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 import scalex_eqx as sx
-from scalex_eqx.optim._budget import budget_betas, budget_decay, budget_eps
+from scalex_eqx.optim._budget import budget_betas, budget_decay, budget_eps, budget_rate
 from scalex_eqx.theory import DecayRule, Growth, LayerExponents, malladi, malladi_sgd
 
 # Roots and products that are exact in binary: all comparisons below are to the last bit.
@@ -92,8 +92,7 @@ def test_the_base_batch_changes_no_bit(weight, mode):
     assert budget_betas(SAME, 0.9, 0.95) == (0.9, 0.95)
     schedule, eps = optax.linear_schedule(0.1, 0.0, 10), lambda spec: 1e-8
     assert budget_eps(SAME, eps) is eps
-    tx = sx.optim.scale_by_learning_rate(schedule, budget=SAME)
-    assert_same(steps(tx, params), steps(sx.optim.scale_by_learning_rate(schedule), params))
+    assert budget_rate(SAME, schedule) is schedule
 
 
 def test_known_betas_are_scaled_as_they_are_written():
@@ -158,7 +157,7 @@ def test_a_traced_beta_that_leaves_its_range_is_no_plausible_number(weight):
 
     @jax.jit
     def update(b1):
-        tx = sx.adam(RATE, b1=b1, b2=0.9, budget=FOUR)
+        tx: Any = sx.adam(RATE, b1=b1, b2=0.9, budget=FOUR)
         return tx.update(params, tx.init(params), params)[0]["w"].value
 
     assert np.isfinite(update(jnp.float32(0.75))).all()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from .._parts import Part
+from ..optim import Rule
 from ..theory import Budget, Growth
 from ..theory._budget import said_ratio, said_width
 from ._text import short
@@ -18,23 +19,31 @@ def budget_lines(part: Part, chain: Sequence[Part]) -> Iterator[str]:
     if not isinstance(budget, Budget):
         return
     yield f"{part.name}  budget {budget.rule.name}: {'; '.join(_sizes(budget))}"
-    # Parts of one optimizer work on the same weights.
-    numbers = [
-        name
-        for other in chain
-        if other.rule is not None and other.live == part.live
-        for name, _ in other.rule.settings
-    ]
     yield _line("learning rate", budget.rule.learning_rate, budget)
-    if "b1" in numbers:
+    is_behind = False
+    for other in chain:
+        is_behind |= other is part
+        if other.rule is not None and _owner(other) == _owner(part):
+            yield from _numbers(other.rule, budget, coupled=not is_behind)
+
+
+def _owner(part: Part) -> str:
+    """The optimizer whose part it is: another one in the same chain may have other numbers."""
+    return part.name.rpartition("[")[0]
+
+
+def _numbers(rule: Rule, budget: Budget, *, coupled: bool) -> Iterator[str]:
+    """What becomes of the numbers of a part, in front of the learning rate or behind it."""
+    names = [name for name, _ in rule.settings]
+    if "b1" in names:
         yield _line("1 - b1", budget.rule.one_minus_b1, budget)
+    if "b2" in names:
         yield _line("1 - b2", budget.rule.one_minus_b2, budget)
-    for i, other in enumerate(chain):
-        for constant in other.rule.constants if other.rule is not None else ():
-            if other.live == part.live and constant.name == "eps":
-                yield _line("eps", budget.rule.eps, budget)
-            if other.live == part.live and constant.name == "weight_decay" and constant.value != 0:
-                yield _decay(budget, coupled=i < chain.index(part))
+    for constant in rule.constants:
+        if constant.name == "eps":
+            yield _line("eps", budget.rule.eps, budget)
+        if constant.name == "weight_decay" and constant.value != 0:
+            yield _decay(budget, coupled=coupled)
 
 
 def _sizes(budget: Budget) -> Iterator[str]:

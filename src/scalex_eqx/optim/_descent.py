@@ -9,7 +9,7 @@ from ..theory import Budget
 from ._budget import budget_decay, check_budget, decay_width
 from ._checked import state_name
 from ._decay import DecayMode, add_weight_decay
-from ._learning_rate import scale_by_learning_rate
+from ._learning_rate import scale_at_budget
 from ._numbers import Scalar, ScalarOrSchedule, check_function, check_number, is_python_number
 from ._rates import Rates, scale_by_width
 from ._unannotated import Unannotated, with_unannotated
@@ -37,7 +37,7 @@ def descend(
     check_budget(budget, family)
     step = (
         scale_by_width(family, rates, role_multipliers=role_multipliers),
-        scale_by_learning_rate(learning_rate, budget=budget),
+        scale_at_budget(learning_rate, budget),
     )
     if weight_decay is None:
         parts = (*update, *step)

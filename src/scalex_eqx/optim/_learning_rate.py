@@ -31,11 +31,18 @@ class ScaleByLearningRateState(NamedTuple):
 
 
 def scale_by_learning_rate(
-    learning_rate: ScalarOrSchedule, *, budget: Budget | None = None
+    learning_rate: ScalarOrSchedule,
 ) -> optax.GradientTransformation:
-    r"""$u \leftarrow -\eta_t\, u$ for a float, a traced scalar or a schedule $\eta$.
+    r"""$u \leftarrow -\eta_t\, u$ for a float, a traced scalar or a schedule $\eta$."""
+    return scale_at_budget(learning_rate, None)
 
-    With a `budget` $\eta$ is the one at its base.
+
+def scale_at_budget(
+    learning_rate: ScalarOrSchedule, budget: Budget | None
+) -> optax.GradientTransformation:
+    """The same for the learning rate at the base of a budget, which the rule then names.
+
+    Plans read there what has been done to the other numbers of the same optimizer too.
     """
     learning_rate = budget_rate(budget, learning_rate)
     if not callable(learning_rate):
