@@ -85,7 +85,9 @@ def test_what_an_optimizer_lacks_is_not_said(model):
     found = budget_of(sx.plan(model, sx.sgd(RATE, momentum=0.9, budget=budget)))
     assert found[1:] == ["learning rate: batch^1 = 4"]
     same = sx.Budget(malladi, batch=4, base_batch=4)
-    plan = sx.plan(model, sx.lion(RATE, weight_decay=0.1, decay_mode="independent", budget=same))
+    plan = sx.plan(
+        model, sx.adam_atan2(RATE, weight_decay=0.1, decay_mode="independent", budget=same)
+    )
     assert budget_of(plan)[1:] == [
         "learning rate: batch^1/2 = 1",
         "1 - b1: batch^1 = 1",

@@ -40,7 +40,6 @@ TWINS: dict[str, tuple[Any, Any, Any]] = {
         {**BETAS, "eps": EPS},
         {**SHORTER, "eps": EPS / 2},
     ),
-    "lion": (sx.lion, BETAS, SHORTER),
     "sign_sgd": (sx.sign_sgd, {}, {}),
 }
 
@@ -199,7 +198,7 @@ def test_coupled_decay_is_divided_by_what_the_rate_gains(weight):
 def test_no_decay_needs_no_rule_for_it(weight):
     params = {"w": weight([[1.0]])}
     sx.sgd(RATE, weight_decay=0.0, budget=FOUR_SGD).init(params)
-    sx.lion(RATE, budget=FOUR).init(params)
+    sx.sign_sgd(RATE, budget=FOUR).init(params)
     with pytest.raises(ValueError, match="'malladi SGD' doesn't say how weight decay follows"):
         sx.sgd(RATE, weight_decay=0.1, decay_mode="coupled", budget=FOUR_SGD)
 
@@ -254,7 +253,7 @@ def tx_with(**more: Any) -> Any:
             r"4; .*nearer to 1, or a larger base_batch: 128 is too large a batch",
         ),
         (
-            lambda: sx.lion(RATE, b2=0.1, budget=FOUR),
+            lambda: sx.adam_atan2(RATE, b2=0.1, budget=FOUR),
             r"b2 is 0\.1 at the base.* makes it -2\.6",
         ),
         (
@@ -279,7 +278,7 @@ def tx_with(**more: Any) -> Any:
         ),
         (tx_with, r"'Complete\(d\)P' says how .* the width \(width\^0\); coupled decay's follows"),
         (
-            lambda: sx.lion(
+            lambda: sx.sign_sgd(
                 RATE,
                 **decays(0.5),
                 budget=sx.Budget(

@@ -62,6 +62,18 @@ def sgd(numbers: Numbers, batch: int, seed: int) -> np.ndarray:
     return w
 
 
+def sign(numbers: Numbers, batch: int, seed: int, *, lion: bool = False) -> np.ndarray:
+    """Of the gradient, or, as Lion does it, of the gradient and its mean."""
+    rate, b1, b2, _ = numbers
+    rng = np.random.default_rng(seed)
+    w, m = np.ones(WEIGHTS), np.zeros(WEIGHTS)
+    for step in range(EXAMPLES // batch):
+        g = gradients(w, ADAM_CURVATURE, batch, step, rng)
+        w = w - rate * np.sign(b1 * m + (1 - b1) * g if lion else g)
+        m = b2 * m + (1 - b2) * g
+    return w
+
+
 def scaled(numbers: Numbers, rule: BudgetRule) -> Numbers:
     budget = Budget(rule, batch=BATCH, base_batch=1)
     return Numbers(
@@ -116,3 +128,19 @@ def test_sgd_ends_in_the_same_distribution(by_sgd: np.ndarray):
 def test_another_exponent_for_sgd_is_told_from_it(by_sgd: np.ndarray, exponent: int | str):
     rule = dataclasses.replace(malladi_sgd, learning_rate=Growth(exponent))
     assert distance(by_sgd, sgd(scaled(SGD, rule), BATCH, seed=1)) > MOST
+
+
+def test_a_sign_follows_the_rule_for_adam():
+    base = sign(ADAM, 1, seed=0)
+    assert distance(base, sign(scaled(ADAM, malladi), BATCH, seed=1)) < MOST
+    same_rate = dataclasses.replace(malladi, learning_rate=Growth())
+    assert distance(base, sign(scaled(ADAM, same_rate), BATCH, seed=1)) > MOST
+
+
+@pytest.mark.parametrize("exponent", [0, "1/2", 1])
+def test_lion_does_not(exponent: int | str):
+    """The reason why it takes no budget: no exponent of its first beta mends it."""
+    numbers = Numbers(0.0025, b1=0.95, b2=0.998)
+    base = sign(numbers, 1, seed=0, lion=True)
+    rule = dataclasses.replace(malladi, one_minus_b1=Growth(exponent))
+    assert distance(base, sign(scaled(numbers, rule), BATCH, seed=1, lion=True)) > MOST

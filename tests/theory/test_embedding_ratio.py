@@ -40,6 +40,14 @@ def test_unit_scaled_mup_divides_the_embedding_rate_by_the_root_of_the_width():
     assert exponents[Role.embedding] == Fraction(1, 2) and exponents[Role.hidden] == 1
 
 
+def test_an_offset_is_part_of_the_update():
+    offset = sx.LayerExponents("1/4", "1/2", "1/2")
+    family = sx.UpdateFamily("mine", 0, 0, offset)
+    exponents = with_embedding_ratio(sx.ntk, family, sx.full_alignment, ratio="1/3")
+    embedding, hidden, _ = assess(sx.ntk, family, sx.full_alignment, exponents).layers
+    assert hidden.update - embedding.update == Fraction(1, 3)
+
+
 @pytest.mark.parametrize("family", ["sgd", "adafactor"])
 def test_only_for_updates_of_one_size(family):
     with pytest.raises(ValueError, match=f"family '{family}' has updates that follow"):

@@ -32,6 +32,8 @@ RATES: dict[str, Rates] = {
     "full": theory.full_alignment,
     "none": theory.no_alignment,
 }
+# What their numbers would have to be at another batch size is not known.
+_NO_BUDGET = ("adafactor", "lion")
 # Those that the Transformer has.
 _ROLES = ("embedding", "hidden", "readout", "vector")
 
@@ -68,6 +70,8 @@ class Recipe:
     ) -> optax.GradientTransformation:
         """The update rule. `decay` is independent of the learning rate and constant in time."""
         rates = RATES[self.rates] if self.rates in RATES else parse_exponents(self.rates)
+        if budget is not None and self.optimizer in _NO_BUDGET:
+            raise UsageError(f"recipe {self}: {self.optimizer} takes no budget; leave out --batch")
         if self.optimizer == "adamw":
             constant = optax.constant_schedule(1.0)
             return optim.adamw(
@@ -88,12 +92,10 @@ class Recipe:
                 learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget
             )
         if self.optimizer == "adafactor":
-            if budget is not None:
-                raise UsageError(f"recipe {self}: adafactor takes no budget; leave out --batch")
             # Without momentum, as it was published; widths from 32 on are factored.
             return optim.adafactor(learning_rate, rates, min_factored_size=32)
         if self.optimizer == "lion":
-            return optim.lion(learning_rate, rates, budget=budget)
+            return optim.lion(learning_rate, rates)
         if self.optimizer == "sgd":
             return optim.sgd(learning_rate, rates, momentum=b1, budget=budget)
         return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget)

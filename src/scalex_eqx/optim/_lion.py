@@ -7,7 +7,6 @@ from jaxtyping import PyTree
 
 from ..ops._wide import wide
 from ..theory import Budget, full_alignment
-from ._budget import budget_betas
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
@@ -95,7 +94,6 @@ def lion(
     decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
-    budget: Budget | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Lion with per-layer learning rates.
@@ -106,22 +104,19 @@ def lion(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`, `budget`, `unannotated`: as for
-        [`scalex_eqx.adam`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `b1`, `b2`, `moment_dtype`: as for [`scalex_eqx.optim.scale_by_lion`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
         for no decay.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
-    b1, b2 = budget_betas(budget, b1, b2)
     return descend(
         scale_by_lion(b1, b2, moment_dtype=moment_dtype),
         family="adam",
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,
-        budget=budget,
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,

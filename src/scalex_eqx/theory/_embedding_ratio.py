@@ -15,15 +15,14 @@ def with_embedding_ratio(
     *,
     ratio: Exponent,
 ) -> dict[Role, Fraction]:
-    r"""Learning-rate exponents with another embedding rate: $\eta_\text{embedding} /
-    \eta_\text{hidden} \propto r^\rho$.
+    r"""Learning-rate exponents with another embedding rate, $r^\rho$ times hidden's.
 
-    $$c_\text{embedding} = a_\text{hidden} + c_\text{hidden} - a_\text{embedding} - \rho$$
+    $$c_\text{embedding} = (a + c + o)_\text{hidden} - (a + o)_\text{embedding} - \rho$$
 
-    The ratio is that of the rates of *effective* weights, and so means the same in every
-    parameterization. All other exponents are those of
-    [`scalex_eqx.theory.learning_rate_exponents`][]. The dictionary is a `rates` of any optimizer
-    of the family:
+    The ratio is that of the updates of *effective* weights, and so means the same in every
+    parameterization. For Adam, of which $o = 0$, it is that of learning rates. All other exponents
+    are those of [`scalex_eqx.theory.learning_rate_exponents`][]. The dictionary is a `rates` of any
+    optimizer of the family:
 
     ```python
     rates = sx.theory.with_embedding_ratio(sx.standard, "adam", sx.full_alignment, ratio="1/2")
@@ -61,12 +60,12 @@ def with_embedding_ratio(
         )
     rho = exact(ratio, "ratio")
     exponents = learning_rate_exponents(parameterization, family, alignment)
-    a = parameterization.a
-    update = a.hidden + exponents[Role.hidden] - rho
+    a, o = parameterization.a, family.offset
+    update = a.hidden + exponents[Role.hidden] + o.hidden - rho
     if update < 0:
         raise ValueError(
             f"with ratio {rho} the embedding's update would grow as r^{-update} in "
-            f"{parameterization.name!r}, where hidden's rate falls as "
+            f"{parameterization.name!r}, where hidden's falls as "
             f"r^{-(update + rho)}; expected a ratio of at most {update + rho}"
         )
-    return exponents | {Role.embedding: update - a.embedding}
+    return exponents | {Role.embedding: update - a.embedding - o.embedding}
