@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +18,7 @@ from scalex_eqx.optim._budget import budget_betas, budget_decay, budget_eps, bud
 from scalex_eqx.theory import DecayRule, Growth, LayerExponents, malladi, malladi_sgd
 
 # Roots and products that are exact in binary: all comparisons below are to the last bit.
-FOUR = sx.Budget(malladi, batch=128, base_batch=32)
+FOUR = sx.Budget(malladi, batch=Fraction(128), base_batch=32)
 FOUR_SGD = sx.Budget(malladi_sgd, batch=128, base_batch=32)
 SAME = sx.Budget(malladi, batch=32, base_batch=32)
 SAME_SGD = sx.Budget(malladi_sgd, batch=32, base_batch=32)
@@ -99,6 +100,7 @@ def test_known_betas_are_scaled_as_they_are_written():
     assert budget_betas(FOUR, 0.9, 0.95) == (0.6, 0.8)
     assert budget_betas(FOUR, np.float64(0.9), 0.999) == (0.6, 0.996)
     assert budget_betas(FOUR, 0.0, 0.999) == (0.0, 0.996)
+    assert budget_betas(FOUR, jnp.float32(0), np.float64(0)) == (0.0, 0.0)
 
 
 def test_the_compiled_step_is_that_of_other_numbers(weight):
@@ -161,6 +163,8 @@ def test_a_traced_beta_that_leaves_its_range_is_no_plausible_number(weight):
 
     assert np.isfinite(update(jnp.float32(0.75))).all()
     assert np.isnan(update(jnp.float32(0.7))).all()
+    # Without a memory there is none that could get shorter.
+    assert np.isfinite(update(jnp.float32(0.0))).all()
     with pytest.raises(ValueError, match=r"b1 is 0\.7 at the base, .* makes it -0\.2, as 1 - b1"):
         sx.adam(RATE, b1=jnp.float32(0.7), b2=0.9, budget=FOUR)
 
@@ -198,6 +202,7 @@ def test_coupled_decay_is_divided_by_what_the_rate_gains(weight):
 def test_no_decay_needs_no_rule_for_it(weight):
     params = {"w": weight([[1.0]])}
     sx.sgd(RATE, weight_decay=0.0, budget=FOUR_SGD).init(params)
+    assert budget_decay(FOUR, np.float64(0), coupled=True) == 0
     sx.sign_sgd(RATE, budget=FOUR).init(params)
     with pytest.raises(ValueError, match="'malladi SGD' doesn't say how weight decay follows"):
         sx.sgd(RATE, weight_decay=0.1, decay_mode="coupled", budget=FOUR_SGD)

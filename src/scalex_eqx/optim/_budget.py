@@ -13,7 +13,7 @@ from jaxtyping import Array
 from .._spec import WeightSpec
 from ..theory import Budget, LayerExponents, as_family
 from ..theory._budget import said_width
-from ._numbers import Scalar, ScalarOrSchedule, check_number, is_python_number, known_number
+from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number
 
 Eps = Scalar | Callable[[WeightSpec], float]
 
@@ -76,14 +76,20 @@ def _beta(budget: Budget, name: Literal["b1", "b2"], beta: Scalar) -> Scalar:
     r"""$1 - k (1 - \beta)$; one of 0 has no memory that could get shorter, and stays."""
     check_number(name, beta, below=1.0)
     factor = budget.factor("one_minus_b1" if name == "b1" else "one_minus_b2")
-    if factor == 1 or (is_python_number(beta) and beta == 0):
+    if factor == 1:
         return beta
-    scaled = _nearer(beta, factor)
-    if isinstance(scaled, Tracer):
+    if isinstance(beta, Tracer):
+        scaled = 1 - factor * (1 - beta)
         # Only the step knows it. A negative one would average with signs that alternate.
-        return jnp.where(scaled < 0, math.nan, scaled)
+        return jnp.where(beta == 0, beta, jnp.where(scaled < 0, math.nan, scaled))
+    if beta == 0:
+        return beta
+    known = known_number(beta)
+    scaled = 1 - factor * (1 - beta) if known is None else _nearer(known, factor)
     if not 0 <= scaled < 1:
-        remedy = f"nearer to 1, or a larger base_batch: {budget.batch:g} is too large a batch"
+        remedy = (
+            f"nearer to 1, or a larger base_batch: {float(budget.batch):g} is too large a batch"
+        )
         if scaled >= 1:
             remedy = "further from 1: the training is too long for it"
         raise ValueError(
@@ -94,17 +100,14 @@ def _beta(budget: Budget, name: Literal["b1", "b2"], beta: Scalar) -> Scalar:
     return scaled
 
 
-def _nearer(beta: Scalar, factor: float) -> Scalar:
-    r"""$1 - k (1 - \beta)$, of a known number as it is written: four times 1 - 0.9 is 0.4."""
-    known = known_number(beta)
-    if known is None:
-        return 1 - factor * (1 - beta)
-    return float(1 - Fraction(factor) * (1 - Fraction(repr(known))))
+def _nearer(beta: float, factor: float) -> float:
+    r"""$1 - k (1 - \beta)$ of a number as it is written: four times 1 - 0.9 is 0.4."""
+    return float(1 - Fraction(factor) * (1 - Fraction(repr(beta))))
 
 
 def budget_decay(budget: Budget | None, decay: Scalar, *, coupled: bool) -> Scalar:
     """The coefficient of weight decay, the width left aside; one that is known to be 0 stays."""
-    if not _is_given(budget) or (is_python_number(decay) and decay == 0):
+    if not _is_given(budget) or known_number(decay) == 0:
         return decay
     rule = budget.rule.decay
     if coupled and rule is not None and rule.width is not None:

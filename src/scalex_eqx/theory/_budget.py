@@ -113,7 +113,7 @@ class BudgetRule:
 
     - `name`: how it is printed.
     - `gradient_degree`: of the families that it is for: 0 if the size of the update doesn't follow
-        the gradient (Adam, Lion), 1 if it does (SGD).
+        the gradient (Adam, a sign), 1 if it does (SGD).
     - `learning_rate`, `eps`: a [`scalex_eqx.theory.Growth`][] each.
     - `one_minus_b1`, `one_minus_b2`: the same for $1 - \beta$, one over the steps that a mean goes
         back.
