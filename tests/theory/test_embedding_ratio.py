@@ -22,11 +22,10 @@ def test_a_ratio_of_the_width_is_full_alignment(law):
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
 @pytest.mark.parametrize("ratio", ["1/2", "1/3", 1])
 def test_the_ratio_is_that_of_effective_updates(law, ratio):
-    """Read from what the theory says of the updates, which knows nothing of ratios."""
     exponents = with_embedding_ratio(law, "adam", sx.full_alignment, ratio=ratio)
+    rates = {role: law.a[role] + exponents[role] for role in (Role.embedding, Role.hidden)}
+    assert rates[Role.hidden] - rates[Role.embedding] == Fraction(ratio)
     found = assess(law, "adam", sx.full_alignment, exponents)
-    embedding, hidden, _ = found.layers
-    assert hidden.update - embedding.update == Fraction(ratio)
     assert found.stable
     others = learning_rate_exponents(law, "adam", sx.full_alignment)
     assert {r: c for r, c in exponents.items() if r != Role.embedding} == {
@@ -41,11 +40,12 @@ def test_unit_scaled_mup_divides_the_embedding_rate_by_the_root_of_the_width():
 
 
 def test_an_offset_is_part_of_the_update():
-    offset = sx.LayerExponents("1/4", "1/2", "1/2")
-    family = sx.UpdateFamily("mine", 0, 0, offset)
-    exponents = with_embedding_ratio(sx.ntk, family, sx.full_alignment, ratio="1/3")
-    embedding, hidden, _ = assess(sx.ntk, family, sx.full_alignment, exponents).layers
-    assert hidden.update - embedding.update == Fraction(1, 3)
+    """Muon's updates of square matrices fall as n^-1/2 by themselves: hidden's rate makes up."""
+    family = sx.UpdateFamily("mine", 0, 0, sx.LayerExponents("1/4", "1/2", "1/2"))
+    exponents = with_embedding_ratio(sx.standard, family, sx.full_alignment, ratio="1/3")
+    # Hidden: c + 1/2 = 1. Embedding: c + 1/4 = 1 - 1/3.
+    assert exponents[Role.hidden] == Fraction(1, 2)
+    assert exponents[Role.embedding] == Fraction(5, 12)
 
 
 @pytest.mark.parametrize("family", ["sgd", "adafactor"])

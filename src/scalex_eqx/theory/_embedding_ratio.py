@@ -1,6 +1,7 @@
 from fractions import Fraction
 
 from ._alignment import Alignments
+from ._assess import assess
 from ._exponents import learning_rate_exponents
 from ._family import UpdateFamily, as_family
 from ._parameterization import Parameterization
@@ -60,12 +61,11 @@ def with_embedding_ratio(
         )
     rho = exact(ratio, "ratio")
     exponents = learning_rate_exponents(parameterization, family, alignment)
-    a, o = parameterization.a, family.offset
-    update = a.hidden + exponents[Role.hidden] + o.hidden - rho
-    if update < 0:
+    embedding, hidden, *_ = assess(parameterization, family, alignment, exponents).layers
+    if hidden.update < rho:
         raise ValueError(
-            f"with ratio {rho} the embedding's update would grow as r^{-update} in "
-            f"{parameterization.name!r}, where hidden's falls as "
-            f"r^{-(update + rho)}; expected a ratio of at most {update + rho}"
+            f"with ratio {rho} the embedding's update would grow as r^{rho - hidden.update} in "
+            f"{parameterization.name!r}, where hidden's falls as r^{-hidden.update}; expected a "
+            f"ratio of at most {hidden.update}"
         )
-    return exponents | {Role.embedding: update - a.embedding - o.embedding}
+    return exponents | {Role.embedding: embedding.c + hidden.update - rho - embedding.update}
