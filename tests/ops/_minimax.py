@@ -13,17 +13,18 @@ def best_quintic(low: float, high: float) -> tuple[np.ndarray, float]:
     By Remez's exchange: its error takes its largest size at both ends and at the two extrema
     between, with alternating signs.
     """
-    inner = np.linspace(low, high, 4)[1:-1]
+    inner, coefficients, error = np.linspace(low, high, 4)[1:-1], np.zeros(3), 0.0
     for _ in range(100):
         x = np.array([low, *inner, high])
         signs = np.array([1, -1, 1, -1])
-        *coefficients, error = np.linalg.solve(np.stack([x, x**3, x**5, signs], 1), np.ones(4))
+        solution = np.linalg.solve(np.stack([x, x**3, x**5, signs], 1), np.ones(4))
+        coefficients, error = solution[:3], float(solution[3])
         a, b, c = coefficients
         moved = np.sqrt(np.sort(np.roots([5 * c, 3 * b, a])))
         if np.max(np.abs(moved - inner)) < 1e-14:
             break
         inner = moved
-    return np.array(coefficients), float(error)
+    return coefficients, error
 
 
 def schedule(

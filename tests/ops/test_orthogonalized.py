@@ -1,6 +1,7 @@
 """Orthogonalisation against NumPy's singular value decomposition in double precision."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -157,7 +158,7 @@ def test_a_part_that_is_zero_stays_zero():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stacks_and_transposes(method: str):
+def test_stacks_and_transposes(method: Any):
     x = np.stack([matrix((7, 4), seed=seed) for seed in range(4)]).astype(np.float32)
     each = np.stack([found(one, method) for one in x])
     np.testing.assert_allclose(found(x, method), each, atol=ROUNDING)

@@ -22,6 +22,7 @@ from .._weight import (
     weights_with_paths,
 )
 from ..theory import Role
+from ._budget import budget_lines
 from ._data import Plan, PlanRow
 from ._foreign import effect
 from ._optimizer import describe
@@ -77,7 +78,11 @@ def plan(
     trained = {row.path: weights[row.path] for row in rows if row.is_trained}
     return Plan(
         rows,
-        tuple(describe(part, names.get(part.name)) for part in chain),
+        tuple(
+            line
+            for part in chain
+            for line in (describe(part, names.get(part.name)), *budget_lines(part, chain))
+        ),
         (
             *warnings(params, rows, chain, effects, names, gradients),
             *shape_factor_warnings(trained, chain, made.shape_factors),

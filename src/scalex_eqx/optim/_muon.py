@@ -14,7 +14,8 @@ from ..ops._orthogonalized import check_compute_dtype, step_coefficients
 from ..ops._wide import wide
 from ..theory import Role, full_alignment
 from ..theory._role import TRAINED
-from ._adam import Eps, EpsScaling, scale_by_adam
+from ._adam import EpsScaling, scale_by_adam
+from ._budget import Eps
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
