@@ -89,6 +89,7 @@ def test_a_horizon_and_a_decay_by_name(monkeypatch, capsys):
         (["mup:sgd:full", *BASE, *BATCH, "--budget-rule", "sdew"], "'sdew' is for updates of one"),
         (["mup:adafactor:none", *BASE, *BATCH], "adafactor takes no budget"),
         (["mup:lion:full", *BASE, *BATCH], "lion takes no budget"),
+        (["mup:muon:full", *BASE, *BATCH], "muon takes no budget"),
     ],
 )
 def test_mistakes_are_told_in_a_line(monkeypatch, capsys, words, message):

@@ -34,7 +34,7 @@ RATES: dict[str, Rates] = {
     "none": theory.no_alignment,
 }
 # What their numbers would have to be at another batch size is not known.
-_NO_BUDGET = ("adafactor", "lion")
+_NO_BUDGET = ("adafactor", "lion", "muon")
 # Those that the Transformer has.
 _ROLES = ("embedding", "hidden", "readout", "vector")
 
