@@ -225,20 +225,22 @@ class Bottleneck(eqx.Module):
         return self.out(h) + jnp.tanh(self.second(h))
 
 
-def test_an_inner_layer_that_vanishes_is_rejected_and_one_that_is_forced_passes():
+def test_an_inner_layer_that_vanishes_is_rejected_and_one_declared_hidden_passes():
     """Under muP a readout's output starts at n^-1/2. That of the two true ones may."""
     wrong = check(builder(sx.mup, Bottleneck), ADAM)
     assert wrong.verdict == "rejected"
     assert kinds(wrong) == {("output", "down/weight")}
     assert wrong.findings[0].measured == pytest.approx(-0.5, abs=0.2)
-    assert "roles={'down/weight': 'hidden'} and force=True" in wrong.summary
+    assert "roles={'down/weight': 'hidden'}" in wrong.summary
 
-    forced = builder(sx.mup, Bottleneck, roles={"down/weight": "hidden"}, force=True)
-    right = check(forced, ADAM)
+    inner = builder(sx.mup, Bottleneck, roles={"down/weight": "hidden"})
+    right = check(inner, ADAM)
     assert right.verdict == "passes"
-    assert any("down/weight is judged as hidden, as force=True" in text for text in right.notices)
+    assert any(
+        "down/weight is judged as hidden, as it is declared" in text for text in right.notices
+    )
     # By what it does it is still judged.
-    assert ("rate", "down/weight") in kinds(check(forced, sx.adam(0.01, sx.global_rate)))
+    assert ("rate", "down/weight") in kinds(check(inner, sx.adam(0.01, sx.global_rate)))
 
 
 def test_what_is_added_to_something_that_stays_may_vanish():

@@ -201,6 +201,31 @@ def test_a_declared_role_may_be_forced_too():
     assert found["weight"].role is Role.embedding
 
 
+@pytest.mark.parametrize(
+    ("shape", "fan_in", "fan_out", "multiplier"),
+    [((-1, 3), 4, 1, 0.25**0.5), ((3, -1), 1, 4, 1.0)],
+)
+def test_an_inner_layer_of_a_fixed_size_is_hidden(shape, fan_in: int, fan_out: int, multiplier):
+    """Its law is hidden's in the fan-in that it has, given or declared."""
+
+    def make(width: int):
+        return jnp.ones(tuple(width if size < 0 else size for size in shape))
+
+    def declared(width: int):
+        return sx.Weight(make(width), sx.WeightSpec((-2,), (-1,), std=1.0, role=Role.hidden))
+
+    said = {"roles": {"w": "hidden"}, "layouts": {"w": ("in", "out")}}
+    given = scaled(lambda width: {"w": make(width)}, parameterization=sx.ntk, **said)["w"].spec
+    own = scaled(lambda width: {"w": declared(width)}, parameterization=sx.ntk)["w"].spec
+    for spec in (given, own):
+        assert spec.role is Role.hidden
+        assert (spec.size_ratio("fan_in"), spec.size_ratio("fan_out")) == (fan_in, fan_out)
+        assert spec.multiplier == multiplier
+        assert spec.gradient_power == sx.theory.gradient_power(sx.ntk, Role.hidden)
+    with expect_error("w: roles says hidden", "those of vector"):
+        scaled(lambda width: {"w": jnp.ones(width)}, roles={"w": "hidden"})
+
+
 def test_force_does_not_cover_axes_that_grow_at_another_rate():
     with expect_error("w: axes (-2,) grow by 4"):
         scaled(lambda n: {"w": jnp.ones((n * n, n))}, roles={"w": "hidden"}, force=True)

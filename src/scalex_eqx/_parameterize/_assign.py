@@ -166,8 +166,9 @@ def _with_sizes(spec: WeightSpec, rates: Growth, ratio: Fraction) -> WeightSpec:
     assert spec.role is not None
     growing = GROWING[spec.role]
     own = rates.fan_in if "fan_in" in growing else rates.fan_out
+    is_inner = spec.role is Role.hidden and rates.fan_out != 1
     # A role that is forced on axes that stay says that the width is what they grow with.
-    own = ratio if own == 1 or not growing else own
+    own = ratio if (own == 1 and not is_inner) or not growing else own
     other = rates.fan_out if spec.role is Role.hidden else own
     sizes = (("fan_out", other),) if other != own else ()
     return dataclasses.replace(spec, width_ratio=own, sizes=sizes)
@@ -209,9 +210,12 @@ def _undeclared(
 def _checked_role(
     role: Role, given: Role | None, declared: Role | None, triple: Triple, force: bool
 ) -> Role:
-    """`role`, which the shapes show, unless a given one is forced."""
+    """`role`, which the shapes show, unless it is an inner layer or a given one is forced."""
     if given is not None and force:
         return given
+    # Shapes don't tell a readout or an embedding from a layer inside the model of a fixed size.
+    if (given or declared) is Role.hidden and role in (Role.readout, Role.embedding):
+        return Role.hidden
     base, probe, _ = triple.shapes
     shown = (
         f"but its shapes, {base} at the base width and {probe} at the probe width, are those of "

@@ -187,7 +187,7 @@ def _readout_ratio(
     what = "embeddings of a model with a tied readout" if tied else "readouts"
     return ratio, [
         f"the {what} grow at different rates: {listing}. Gradients come through one readout; a "
-        'matrix inside the model that only looks like one is roles={path: "hidden"} with force=True'
+        'matrix inside the model that only looks like one is roles={path: "hidden"}'
     ]
 
 

@@ -84,7 +84,7 @@ _KINDS: tuple[str, ...] = get_args(Kind)
 
 
 def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFinding]:
-    if not is_forced_inside(row.law, found):
+    if not is_declared_inside(row.law, found):
         yield from _role(row)
     implementation = [*_initial(row), *_update(row)]
     yield from implementation
@@ -94,8 +94,8 @@ def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFindi
         yield from _activations(row)
 
 
-def is_forced_inside(law: Law, found: Measurements) -> bool:
-    """Whether a role is forced that shapes can't contradict: hidden, of an inner layer."""
+def is_declared_inside(law: Law, found: Measurements) -> bool:
+    """Whether a role is declared that shapes can't contradict: hidden, of an inner layer."""
     if not law.spec.forced or law.spec.role is not Role.hidden:
         return False
     if law.path in {lost.path for lost in found.not_followed}:
@@ -126,7 +126,7 @@ def _vanishing(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[C
         if law.spec.role is Role.readout:
             text += (
                 "; if it is an inner layer of a fixed size, give parameterize "
-                f"roles={{{law.path!r}: 'hidden'}} and force=True"
+                f"roles={{{law.path!r}: 'hidden'}}"
             )
         yield CoordinateFinding("output", row.name, row.output.value, 0.0, text)
 
@@ -305,9 +305,9 @@ def declarations(laws: Mapping[str, Law], found: Measurements) -> list[str]:
     """What is judged as it is declared, though something else speaks against it."""
     told = []
     for law in {law.path: law for law in laws.values()}.values():
-        if is_forced_inside(law, found):
+        if is_declared_inside(law, found):
             told.append(
-                f"{law.path} is judged as {law.spec.role}, as force=True says, though its shapes "
+                f"{law.path} is judged as {law.spec.role}, as it is declared, though its shapes "
                 f"are those of a {law.shown} weight"
             )
     families = {

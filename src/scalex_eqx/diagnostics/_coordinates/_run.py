@@ -89,7 +89,7 @@ def _check_bases(widths: Sequence[int], models: Sequence[PyTree]) -> None:
         ratios = [weight.spec.width_ratio for weight in weights]
         fans = [_own_fan(weight) for weight in weights]
         # A role that is forced on axes that stay has the width's ratio.
-        sizes = fans if len(set(fans)) > 1 else widths
+        sizes = fans if len(set(fans)) > 1 or set(ratios) == {1} else widths
         bases = {size / ratio for size, ratio in zip(sizes, ratios, strict=True) if ratio}
         if len(bases) > 1:
             shown = sorted({w / ratio for w, ratio in zip(widths, ratios, strict=True) if ratio})
