@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..theory import Role
 from ._gated import GatedMLP
-from ._init import check_positive
+from ._init import check_positive, wide
 from ._linear import Linear
 
 Gates = Literal["chosen", "all"]
@@ -133,8 +133,7 @@ class MixtureOfExperts(eqx.Module):
 
         **Returns:** the output, and the router's choice, for [`scalex_eqx.nn.load_loss`][].
         """
-        logits = self.router(x)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        logits = wide(self.router(x))
         _, best = jax.lax.top_k(logits, self.top_k)
         chosen = jnp.zeros(logits.shape, bool).at[best].set(True)
         probabilities = jax.nn.softmax(logits)

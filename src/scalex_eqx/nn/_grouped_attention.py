@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._pages import Section, see
 from ..theory import Role
 from ._attention import LogitScale, causal_softmax, checked_scale
-from ._init import check_positive, each
+from ._init import check_positive, each, wide
 from ._linear import Linear
 from ._norm import HeadNorm
 from ._rotary import check_even, rotary
@@ -112,8 +112,7 @@ class GroupedQueryAttention(eqx.Module):
         q = q.reshape(*k.shape[:-1], -1, self.head_dimension)
         logits = jnp.einsum("...qhgd,...khd->...hgqk", q, k)
         # A softmax in bfloat16 loses what many positions add up to.
-        logits = logits.astype(jnp.promote_types(x.dtype, jnp.float32))
-        logits = checked_scale(self.logit_scale, self.head_dimension) * logits
+        logits = checked_scale(self.logit_scale, self.head_dimension) * wide(logits)
         mixed = jnp.einsum("...hgqk,...khd->...qhgd", causal_softmax(logits).astype(x.dtype), v)
         return each(self.output, mixed.reshape(*x.shape[:-1], -1))
 

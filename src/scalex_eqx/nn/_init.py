@@ -36,6 +36,11 @@ def default_dtype(dtype: Any) -> Any:
     return jnp.result_type(float) if dtype is None else dtype
 
 
+def wide(x: Array) -> Array:
+    """`x` in float32 at least: for sums and angles that a shorter dtype can't hold."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
 def each(layer: Callable[[Array], Any], x: Float[Array, "*batch in"]) -> Any:
     """`layer` of each vector in `x`, mapped over a single axis; it puts out vectors.
 

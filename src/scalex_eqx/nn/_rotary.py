@@ -1,6 +1,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._init import wide
+
 
 def rotary(
     x: Float[Array, "*batch seq heads d"], base: float
@@ -30,12 +32,10 @@ def rotary(
     """
     length, d = x.shape[-3], x.shape[-1]
     check_even(d)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    speed = base ** (-jnp.arange(0, d, 2, dtype=dtype) / d)
-    angle = jnp.arange(length, dtype=dtype)[:, None, None] * speed[None, None]
-    angle = jnp.broadcast_to(angle, (*x.shape[:-1], d // 2))
-    first, second = jnp.split(x.astype(dtype), 2, axis=-1)
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    first, second = jnp.split(wide(x), 2, axis=-1)
+    speed = base ** (-jnp.arange(0, d, 2, dtype=first.dtype) / d)
+    angle = jnp.arange(length, dtype=first.dtype)[:, None, None] * speed[None, None]
+    cos, sin = (jnp.broadcast_to(f(angle), first.shape) for f in (jnp.cos, jnp.sin))
     turned = jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
     return turned.astype(x.dtype)
 
@@ -44,5 +44,6 @@ def check_even(d: int) -> None:
     """Refuses a number of features that don't make pairs."""
     if d % 2:
         raise ValueError(
-            f"head_dimension is {d}; rotary positions turn pairs: expected an even one"
+            f"head_dimension is {d}, of which rotary positions can't make pairs; expected an even "
+            "number, or rotary_base=None"
         )
