@@ -9,6 +9,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import PyTree
 
+from ._laws import rate_of
 from ._pages import Section, listed, see
 from ._parameterize import is_tie
 from ._parts import Part, blank_state, map_parts, parts
@@ -21,7 +22,6 @@ from ._weight import (
     weights_with_paths,
 )
 from .optim import Constant, Degree, Rule
-from .optim._rates import rate_exponent
 from .theory import Parameterization, equivalence
 
 
@@ -140,11 +140,8 @@ class _Walk:
         for path, move in self.trained.items():
             if part.works_on(path):
                 self.gained[path] = move.gain(rule.output, self.gained[path])
-                if rule.family is not None:
-                    before, after = (
-                        rate_exponent(path, spec, rule.family, rule.rates) for spec in move
-                    )
-                    self.gained[path] += after - before
+                before, after = (rate_of(path, spec, [rule]) for spec in move)
+                self.gained[path] += (after - before).total
         return part.state._replace(**fields) if fields else part.state
 
     def _convert_field(self, degree: Degree, path: str, weight: Weight) -> Weight:

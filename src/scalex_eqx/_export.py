@@ -13,7 +13,8 @@ from ._fingerprint import by_path, laws
 from ._pages import Section, listed, see
 from ._weight import weights_with_paths
 from .optim import Rule
-from .theory import Alignment, LayerExponents, UpdateFamily
+from .theory import Alignment, FamilyByRole, LayerExponents, Power, UpdateFamily
+from .theory._power import SIZES
 
 _FORMAT = "scalex_eqx laws"
 _VERSION = 1
@@ -225,6 +226,10 @@ def _plain(value: Any) -> Any:
         return {
             name: _plain(getattr(value, name)) for name in fields if getattr(value, name) != _ZEROS
         }
+    if isinstance(value, FamilyByRole):
+        return _plain(dict(value.families))
+    if isinstance(value, Power):
+        return {size: str(value[size]) for size in SIZES if value[size]}
     if isinstance(value, Fraction):
         return str(value)
     return getattr(value, "__qualname__", None) or _repr_or_type(value)

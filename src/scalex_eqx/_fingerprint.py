@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
-from ._spec import WeightSpec
+from ._laws import law_data
 from ._weight import Tie, Weight, path_string
 
 _Entry = TypeVar("_Entry")
@@ -16,7 +16,7 @@ def laws(tree: PyTree) -> dict[str, Any]:
     """The scaling law of every weight and tie of `tree` by its path, as plain data."""
     leaves = jtu.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Weight | Tie))
     return by_path(
-        (path, _law(leaf.spec) if isinstance(leaf, Weight) else {"factor": leaf.factor})
+        (path, law_data(leaf.spec) if isinstance(leaf, Weight) else {"factor": leaf.factor})
         for path, leaf in leaves
         if isinstance(leaf, Weight | Tie)
     )
@@ -46,24 +46,3 @@ def fingerprint(tree: PyTree) -> str:
     """
     text = json.dumps(laws(tree), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _law(spec: WeightSpec) -> dict[str, Any]:
-    law: dict[str, Any] = {
-        "fan_in": list(spec.fan_in),
-        "fan_out": list(spec.fan_out),
-        "role": spec.role and str(spec.role),
-        "std": spec.std,
-        "factor_exponent": str(spec.factor_exponent),
-        "width_ratio": spec.width_ratio and str(spec.width_ratio),
-    }
-    if spec.parameterization is not None and spec.role is not None:
-        law["a"] = str(spec.parameterization.a[spec.role])
-        law["b"] = str(spec.parameterization.b[spec.role])
-        law["logit_exponent"] = str(spec.parameterization.logit_exponent)
-        law["parameterization"] = spec.parameterization.name
-    if spec.sizes:
-        law["sizes"] = {size: str(ratio) for size, ratio in spec.sizes}
-    if spec.frozen:
-        law["frozen"] = True
-    return law

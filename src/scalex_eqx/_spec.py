@@ -17,22 +17,11 @@ from .theory import (
     ntk,
     standard,
 )
-from .theory._exponents import own_power
-from .theory._power import SIZES, Size, total
+from .theory._power import GROWING, SIZES, Size, own_power, total
 
 _LAWS = (standard, ntk, mup, mean_field)
 # Those that a name is enough for.
 _NAMED = {law.name: law for own in _LAWS for law in (own, own.tied())}
-
-GROWING: dict[Role, tuple[Size, ...]] = {
-    Role.embedding: ("fan_out", "readout"),
-    Role.hidden: ("fan_in", "fan_out", "readout"),
-    Role.readout: ("fan_in",),
-    Role.vector: ("fan_out", "readout"),
-    Role.constant: (),
-    Role.buffer: (),
-}
-"""The sizes of a weight that grow with the width, by its role."""
 
 
 class _Interned(type):
@@ -80,6 +69,8 @@ class WeightSpec(metaclass=_Interned):
     - `forced`: whether it has a role that its shapes don't show: that of an inner layer of a fixed
         size, or one by `force=True`. It says nothing of the law, which the role has, and is not in
         the fingerprint.
+    - `ends_branch`: whether a residual branch ends in the weight, which then carries the branch's
+        factor $r_\text{depth}^{-\alpha}$, if the parameterization has a law for the depth.
     """
 
     fan_in: tuple[int, ...]
@@ -92,6 +83,7 @@ class WeightSpec(metaclass=_Interned):
     frozen: bool = False
     sizes: tuple[tuple[Size, Fraction], ...] = ()
     forced: bool = False
+    ends_branch: bool = False
 
     def __post_init__(self):
         self._check_declared()
@@ -160,6 +152,7 @@ class WeightSpec(metaclass=_Interned):
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
             "frozen": self.frozen,
             "forced": self.forced,
+            "ends a branch": self.ends_branch,
         }
         return ", ".join(words for words, is_said in known.items() if is_said)
 
@@ -171,12 +164,12 @@ class WeightSpec(metaclass=_Interned):
     @property
     def is_trained(self) -> bool:
         """Whether update rules move it: it is neither a `buffer` nor frozen."""
-        return self.role is not Role.buffer and not self.frozen
+        return (self.role is None or self.role.is_trained) and not self.frozen
 
     @property
     def multiplier(self) -> float:
         """$r^{-(a + f)}$, the value's factor in the forward pass; 1 until completed."""
-        return self.scale(self.multiplier_exponent) if self.is_complete else 1.0
+        return self.scale(self.multiplier_power) if self.is_complete else 1.0
 
     @property
     def multiplier_exponent(self) -> Fraction:
@@ -185,15 +178,28 @@ class WeightSpec(metaclass=_Interned):
         return parameterization.a[role] + self.factor_exponent
 
     @property
+    def multiplier_power(self) -> Power:
+        """How the multiplier follows the weight's sizes: `multiplier_exponent`, and the depth."""
+        own = self.own(self.multiplier_exponent)
+        if not self.ends_branch:
+            return own
+        return own + Power(depth=self._completed()[0].branch or 0)
+
+    @property
     def spread_exponent(self) -> Fraction:
         """$b$: the initial spread is $r^{-b}$ times the base model's."""
         parameterization, role, _ = self._completed()
         return parameterization.b[role]
 
     @property
+    def spread_power(self) -> Power:
+        """How the initial spread follows the weight's sizes."""
+        return self.own(self.spread_exponent)
+
+    @property
     def initial_std(self) -> float | None:
         r"""$\sigma r^{-b}$, the standard deviation at initialisation; `None` if not declared."""
-        return None if self.std is None else self.std * self.scale(self.spread_exponent)
+        return None if self.std is None else self.std * self.scale(self.spread_power)
 
     @property
     def gradient_exponent(self) -> Fraction:

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 import scalex_eqx as sx
+from scalex_eqx._laws import WeightLaw
 from scalex_eqx.diagnostics import CoordinateCheck, CoordinateRow, Exponent, prescribe
 from scalex_eqx.diagnostics._coordinates._law import Law
 from scalex_eqx.theory._power import SIZES
@@ -37,18 +38,16 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
         parameterization=law,
         width_ratio=Fraction(4),
     )
-    family, alignment = sx.theory.as_family("adam"), sx.full_alignment
+    family, alignment = sx.theory.adam, sx.full_alignment
     path = name.removesuffix("/0").removesuffix("/1")
     slopes = dict.fromkeys(SIZES, 1.0)
     exact = Law(
         path,
         sx.Role(role),
         sx.Role(role),
-        spec,
-        sx.theory.Power(),
+        WeightLaw(spec, family, sx.theory.Power()),
         slopes,
         1.0,
-        family,
         None,
         alignment,
     )

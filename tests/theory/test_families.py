@@ -50,7 +50,7 @@ def test_the_entries_of_an_orthogonal_matrix(role: Role):
     sizes = [rms(muon_update(role, n)[0]) for n in WIDTHS]
     # Orthonormal rows or columns: the mean square of the entries is exact.
     assert sizes == pytest.approx([1 / np.sqrt(max(shape(role, n))) for n in WIDTHS])
-    assert slope(sizes) == pytest.approx(-float(MUON.offset[role]))
+    assert slope(sizes) == pytest.approx(-float(MUON.offset_power(role).total))
 
 
 @pytest.mark.parametrize(("role", "alpha"), [(Role.hidden, 0.5), (Role.readout, 1.0)])
@@ -106,6 +106,6 @@ def test_an_offset_moves_the_learning_rate_and_nothing_else():
     before = theory.solve(theory.mup, "sgd", alignment, depth=3)
     after = theory.solve(theory.mup, shifted, alignment, depth=3)
     for one, other in zip(before.layers, after.layers, strict=True):
-        assert other.c == one.c - shifted.offset[one.role]
+        assert other.c == one.c - shifted.offset_power(one.role).total
         assert other.residual == one.residual
     assert after.exponents[Role.vector] == before.exponents[Role.vector]

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from .._meant import meant
 from .._pages import listed
-from .._spec import GROWING, WeightSpec
+from .._spec import WeightSpec
 from .._weight import Tie, path_string
 from ..theory import (
     Parameterization,
@@ -22,8 +22,10 @@ from ..theory import (
     ntk,
     standard,
 )
+from ..theory._power import GROWING
 from ._assign import Options, Triple, assign, choose, likeness
 from ._complete import complete
+from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
 from ._shared import Use, find_uses, half_named, tied_getters
@@ -54,6 +56,7 @@ def give_law(
     ties = {path: nodes.pop(path) for path in list(nodes) if _is_tie(nodes[path])}
     places = _places(models, uses)
     chosen, errors = choose(options, _wanted(nodes), _wanted(places))
+    errors += head_errors(nodes, chosen)
     if ratios is None:
         ratios = infer_ratios(nodes, chosen)
 

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._laws import rate_of
 from .._parts import Part
 from .._spec import WeightSpec
 from ..optim import Rule
 from ..optim._decay import DECAYED
-from ..optim._rates import rate_power
 from ._foreign import Effect
 
 
@@ -57,7 +57,7 @@ def _own(found: Step, path: str, spec: WeightSpec, dtype: Any, rule: Rule, scale
         found.learning_rate_factor = found.learning_rate = scale = None
     if rule.family is not None:
         gamma = settings.get("role_multipliers", {}).get(spec.role, 1.0)
-        scale = gamma and gamma * spec.scale(rate_power(path, spec, rule.family, rule.rates))
+        scale = gamma and gamma * spec.scale(rate_of(path, spec, [rule]))
         found.learning_rate_factor = _product(found.learning_rate_factor, scale)
     if "learning_rate" in settings:
         found.learning_rate = scale = settings["learning_rate"]

@@ -5,11 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from .._laws import rate_of
 from .._parts import Part, degree_at_scaling
 from .._weight import Weight, weights_with_paths
 from ..optim import Constant
 from ..optim._numbers import lost, vanishes
-from ..optim._rates import GlobalRate, rate_exponent
+from ..optim._rates import GlobalRate
 from ..theory import Role
 from ._data import PlanRow
 from ._foreign import Effect
@@ -77,13 +78,18 @@ def _rates(
 ) -> Iterator[str]:
     """What is wrong with the learning rates' scaling, each with the weights that it concerns."""
     found: dict[str, list[str]] = {}
-    known: dict[tuple[int, ...], list[str]] = {}
+    known: dict[Any, list[str]] = {}
     for path, weight in trained.items():
-        if weight.spec.width_ratio != 1:
-            working = tuple(i for i, part in enumerate(chain) if part.works_on(path))
-            if working not in known:
-                known[working] = list(_rate_problems([chain[i] for i in working], effects, names))
-            for problem in known[working]:
+        if weight.spec.width_ratio != 1 or weight.spec.sizes:
+            working, role = (
+                tuple(i for i, p in enumerate(chain) if p.works_on(path)),
+                weight.spec.role,
+            )
+            assert role is not None
+            if (working, role) not in known:
+                at_work = [chain[i] for i in working]
+                known[working, role] = list(_rate_problems(role, at_work, effects, names))
+            for problem in known[working, role]:
                 found.setdefault(problem, []).append(path)
     for problem, paths in found.items():
         whose = "all weights" if len(paths) == len(trained) else ", ".join(paths)
@@ -91,7 +97,7 @@ def _rates(
 
 
 def _rate_problems(
-    chain: list[Part], effects: dict[str, Effect], names: dict[str, str]
+    role: Role, chain: list[Part], effects: dict[str, Effect], names: dict[str, str]
 ) -> Iterator[str]:
     rules = [part.rule for part in chain]
     scaling = [rule for rule in rules if rule is not None and rule.family is not None]
@@ -119,9 +125,10 @@ def _rate_problems(
     if any(isinstance(rule.rates, GlobalRate) for rule in scaling):
         yield "one learning rate at every width, by rates=global_rate; the best one may drift"
     degree = degree_at_scaling(rules)
-    family = scaling[0].family if scaling else None
-    if family is None or degree is None:
+    declared = scaling[0].family if scaling else None
+    if declared is None or degree is None:
         return
+    family = declared.of_role(role)
     expected = (family.gradient_degree, family.weight_degree)
     if degree != expected:
         yield (
@@ -209,14 +216,16 @@ def _decay(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
             if rule is None or rule.family is None or constant.value == 0:
                 continue
             exponents = {
-                weight.spec.role: rate_exponent(path, weight.spec, rule.family, rule.rates)
+                role: rate_of(path, weight.spec, [rule]).of_width(role)
                 for path, weight in trained.items()
-                if scaling.works_on(path) and weight.spec.width_ratio != 1
+                if scaling.works_on(path)
+                and weight.spec.width_ratio != 1
+                and (role := weight.spec.role)
             }
             told = [
                 f"{role} r^{-exponent}"
                 for role, exponent in exponents.items()
-                if exponent and role in (Role.embedding, Role.hidden, Role.readout)
+                if exponent and role.is_matrix
             ]
             if told:
                 yield (

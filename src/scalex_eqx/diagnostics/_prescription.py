@@ -8,12 +8,14 @@ from ..theory import (
     Alignment,
     Role,
     Solution,
-    UpdateFamily,
+    as_family,
     full_alignment,
     learning_rate_exponents,
     no_alignment,
     solve,
 )
+from ..theory._family import Family
+from ..theory._role import TRAINED
 from ._columns import columns
 from ._coordinates import CoordinateCheck, CoordinateRow
 from ._exponent import Exponent
@@ -159,7 +161,9 @@ def prescribe(check: CoordinateCheck) -> Prescription:
     embedding, readout = (_one(rows, role) for role in (Role.embedding, Role.readout))
     hidden = [row for row in rows if row.law.role is Role.hidden]
     chain = [embedding, *hidden, readout]
-    family, assumed = readout.law.family, readout.law.alignment
+    assumed = readout.law.alignment
+    by_role = {row.law.role: row.law.family for row in [readout, *reversed(rows)]}
+    family = as_family({role: by_role.get(role, readout.law.family) for role in TRAINED})
     used = [_used(row, ("alpha", "u")) for row in chain[1:]]
     with_omega = [_used(row, _FIELDS) for row in chain[1:]]
     solutions = [_solve(chain, family, alignments) for alignments in (used, with_omega)]
@@ -173,7 +177,7 @@ def prescribe(check: CoordinateCheck) -> Prescription:
 
 
 def _solve(
-    chain: Sequence[CoordinateRow], family: UpdateFamily, alignments: Sequence[Alignment]
+    chain: Sequence[CoordinateRow], family: Family, alignments: Sequence[Alignment]
 ) -> Solution:
     specs = [row.law.spec for row in chain]
     pairs = [(spec.multiplier_exponent, spec.spread_exponent) for spec in specs]

@@ -17,11 +17,12 @@ from ..theory import (
     Alignment,
     Power,
     Role,
-    UpdateFamily,
     as_family,
     depends_on_depth,
+    depth_exponent,
     learning_rate_exponents,
 )
+from ..theory._family import Families, Family
 from ..theory._rational import exact
 from ._numbers import Scalar, check_number, known_number, lost, times, vanishes
 from ._places import is_place
@@ -51,7 +52,7 @@ Rates = Alignment | GlobalRate | Mapping[Role, Fraction] | Mapping[str, Any]
 
 
 def scale_by_width(
-    family: str | UpdateFamily,
+    family: Families,
     rates: Rates,
     *,
     role_multipliers: Mapping[str, Scalar] | None = None,
@@ -74,7 +75,8 @@ def scale_by_width(
     **Arguments:**
 
     - `family`: how the size of the rule's updates follows from gradient and weight: `"sgd"`,
-        `"adam"`, `"adafactor"`, or a `theory.UpdateFamily`.
+        `"adam"`, `"adafactor"`, a `theory.UpdateFamily`, or a mapping with one for each role, as
+        [`scalex_eqx.theory.as_family`][] takes it.
     - `rates`: where the exponents $c$ come from. An `Alignment`: the largest stable learning
         rates under that assumption, from [`scalex_eqx.theory.learning_rate_exponents`][].
         `global_rate`: all zero. A mapping from role or path to exponent: your own. A path is
@@ -122,7 +124,7 @@ def scale_by_width(
 
 
 def _factors(
-    factor: Callable[..., Scalar], family: UpdateFamily, rates: Any, tree: PyTree
+    factor: Callable[..., Scalar], family: Family, rates: Any, tree: PyTree
 ) -> Iterator[tuple[Callable[[], str], Weight, Scalar]]:
     """Each trained weight with a function that gives its path, and its factor."""
     known: dict[Any, Scalar] = {}
@@ -172,24 +174,29 @@ def _times_factors(factors: list[Scalar], updates: PyTree) -> PyTree:
     return without_frozen(jtu.tree_unflatten(treedef, leaves))
 
 
-def rate_power(path: str, spec: WeightSpec, family: UpdateFamily, rates: Any) -> Power:
+def rate_power(path: str, spec: WeightSpec, family: Family, rates: Any) -> Power:
     """How a completed weight's learning rate follows its sizes.
 
-    A prescription of a family that follows the gradient makes up for how the gradient follows each
-    size: what the exponent $c$ of equal growth has of it, $p g$, is taken off the weight's own
-    width and given to the sizes that it comes from. Exponents that are given are those of the
-    weight's own width.
+    A prescription makes up for how the updates follow each size, through the gradient or by the
+    rule itself: what the exponent $c$ of equal growth has of it, $p g + o$, is taken off the
+    weight's own width and given to the sizes that it comes from. The depth has an exponent of its
+    own. Exponents that are given are those of the weight's own width.
 
     **Arguments:** those of `rate_exponent`.
     """
     power = spec.own(rate_exponent(path, spec, family, rates))
     if not isinstance(rates, Alignment):
         return power
-    gradient = spec.gradient_power
-    return power + family.gradient_degree * (spec.own(gradient.total) - gradient)
+    assert spec.role is not None and spec.parameterization is not None
+    one, role = family.of_role(spec.role), spec.role
+    by_itself = one.gradient_degree * spec.gradient_power + one.offset_power(role)
+    depth = depth_exponent(spec.parameterization, one, rates)
+    # Of the sum, what follows the width: the depth's share stands in the exponent of the depth.
+    of_width = by_itself - Power(depth=by_itself.depth)
+    return power + spec.own(of_width.of_width(role)) - of_width + Power(depth=depth)
 
 
-def rate_exponent(path: str, spec: WeightSpec, family: UpdateFamily, rates: Any) -> Fraction:
+def rate_exponent(path: str, spec: WeightSpec, family: Family, rates: Any) -> Fraction:
     """The exponent $c$ of a completed weight's learning rate, $r^{-c}$.
 
     **Arguments:**
@@ -204,7 +211,7 @@ def rate_exponent(path: str, spec: WeightSpec, family: UpdateFamily, rates: Any)
     if isinstance(rates, Alignment):
         exponent = _prescription(spec.parameterization, family, rates)[spec.role]
         # The gradient goes through the forward factor, the prescription doesn't know of it.
-        return exponent - family.gradient_degree * spec.factor_exponent
+        return exponent - family.of_role(spec.role).gradient_degree * spec.factor_exponent
     matching = {key: c for key, c in rates if not isinstance(key, Role) and _matches(path, key)}
     if len(set(matching.values())) > 1:
         said = ", ".join(f"{key!r} says {c}" for key, c in matching.items())

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax.tree_util as jtu
 
 from .._spec import WeightSpec
-from ..theory import Power, UpdateFamily
+from ..theory import Power
+from ..theory._family import Family
 
 
 class Degree(NamedTuple):
@@ -58,7 +59,7 @@ class Constant(NamedTuple):
     def power(self, spec: WeightSpec) -> Power:
         """Its scaling law for a weight."""
         of_gradient, of_weight = self.scaling
-        return of_gradient * spec.gradient_power + of_weight * spec.own(spec.spread_exponent)
+        return of_gradient * spec.gradient_power + of_weight * spec.spread_power
 
     @property
     def law(self) -> str:
@@ -94,7 +95,7 @@ class Rule:
     name: str
     fields: tuple[tuple[str, Degree], ...] = ()
     output: Degree = UNCHANGED
-    family: UpdateFamily | None = None
+    family: Family | None = None
     rates: Any = None
     constants: tuple[Constant, ...] = dataclasses.field(default=(), compare=False)
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), compare=False)

@@ -7,6 +7,7 @@ from ._alignment import (
     no_alignment as no_alignment,
 )
 from ._assess import assess as assess
+from ._depth import depth_exponent as depth_exponent
 from ._equivalence import equivalence as equivalence, shift as shift
 from ._exponents import (
     gradient_exponents as gradient_exponents,
@@ -14,6 +15,7 @@ from ._exponents import (
     learning_rate_exponents as learning_rate_exponents,
 )
 from ._family import (
+    FamilyByRole as FamilyByRole,
     UpdateFamily as UpdateFamily,
     adafactor as adafactor,
     adam as adam,

@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from ._alignment import Alignments
-from ._family import UpdateFamily, as_family
+from ._family import Families, Family, as_family
 from ._layers import Layer, Layers, as_layers
 from ._rational import Number, rounded
 from ._role import Role
@@ -16,7 +16,7 @@ ZERO = Fraction(0)
 
 def assess(
     parameterization: Layers,
-    family: str | UpdateFamily,
+    family: Families,
     alignment: Alignments,
     learning_rates: LearningRates,
     *,
@@ -55,24 +55,26 @@ def assess(
 
 def assess_layers(
     layers: Sequence[Layer],
-    family: UpdateFamily,
+    family: Family,
     rates: Sequence[Fraction],
     others: Mapping[Role, Fraction],
     notes: tuple[str, ...],
 ) -> Solution:
     """The verdict on one exponent for each layer, and those of vectors and constants."""
     *_, readout = layers
-    readout_update = rates[-1] + natural_update(readout, family, readout.a)
+    readout_update = rates[-1] + natural_update(readout, readout.a)
     backward = min(readout.size, readout_update)
     bias = (
-        others[Role.vector] + family.gradient_degree * backward if Role.vector in others else None
+        others[Role.vector] + family.of_role(Role.vector).gradient_degree * backward
+        if Role.vector in others
+        else None
     )
     solved: list[LayerSolution] = []
     faults: list[str] = []
     previous = ZERO
     for layer, c in zip(layers, rates, strict=True):
         gradient = layer.a if layer is readout else layer.a + backward
-        update = c + natural_update(layer, family, gradient)
+        update = c + natural_update(layer, gradient)
         terms = changes(layer, update, previous)
         # A bias and a gain stand beside every matrix but the readout.
         if bias is not None and layer is not readout:
@@ -90,7 +92,7 @@ def assess_layers(
             terms=tuple(terms.items()),
         )
         solved.append(one)
-        faults += _faults(layer, family, one, previous)
+        faults += _faults(layer, one, previous)
         previous = one.residual
     faults += [
         f"{role}: its update grows as r^{-change}"
@@ -101,9 +103,9 @@ def assess_layers(
     return Solution(family, tuple(solved), exponents, tuple(faults), (*notes, *said), ())
 
 
-def natural_update(layer: Layer, family: UpdateFamily, gradient: Fraction) -> Fraction:
+def natural_update(layer: Layer, gradient: Fraction) -> Fraction:
     """The exponent of the effective update's size at a learning rate that stays constant."""
-    p, q = family.gradient_degree, family.weight_degree
+    p, q = layer.family.gradient_degree, layer.family.weight_degree
     return layer.a + p * gradient + q * layer.b + layer.offset
 
 
@@ -119,9 +121,7 @@ def changes(layer: Layer, update: Fraction, previous: Fraction) -> dict[str, Fra
     }
 
 
-def _faults(
-    layer: Layer, family: UpdateFamily, solved: LayerSolution, previous: Fraction
-) -> list[str]:
+def _faults(layer: Layer, solved: LayerSolution, previous: Fraction) -> list[str]:
     """What this layer itself does wrong, also where the change of its input doesn't grow."""
     found = []
     if solved.residual < 0:
@@ -131,7 +131,7 @@ def _faults(
         named = ", ".join(name for name, value in own.items() if value == worst)
         if worst < 0:
             found.append(f"{layer.name}: {what} grows as r^{-worst} ({named})")
-    if family.weight_degree and solved.update < layer.size:
+    if layer.family.weight_degree and solved.update < layer.size:
         excess = layer.size - solved.update
         found.append(f"{layer.name}: its update outgrows its weight by r^{excess}")
     return found

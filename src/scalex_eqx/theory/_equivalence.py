@@ -38,8 +38,13 @@ def equivalence(old: Parameterization, new: Parameterization) -> LayerExponents:
 
     Standard and NTK are equivalent, and so are muP and mean-field.
 
-    **Raises:** `ValueError` if there is none: a role's $a + b$ differ.
+    **Raises:** `ValueError` if there is none: a role's $a + b$ differ, or the laws of the depth.
     """
+    if old.branch != new.branch:
+        raise ValueError(
+            f"{old.name!r} and {new.name!r} are not equivalent: the exponent of residual branches "
+            f"is {old.branch} in the one and {new.branch} in the other; expected the same"
+        )
     for role in _MATRICES:
         sizes = old.a[role] + old.b[role], new.a[role] + new.b[role]
         if sizes[0] != sizes[1]:

@@ -2,10 +2,10 @@ import functools
 from fractions import Fraction
 
 from ._alignment import Alignments
-from ._family import UpdateFamily
+from ._family import Families
 from ._layers import check_initialisation
 from ._parameterization import Parameterization
-from ._power import Power
+from ._power import Power, own_power
 from ._role import Role
 from ._solve import solve
 
@@ -60,28 +60,25 @@ def gradient_power(parameterization: Parameterization, role: Role) -> Power:
     $r_R^{-A}$, spread over the neurons of a layer: its norm over a layer of any width is the
     one that it has over the readout's inputs, $r_R^{1/2 - A}$.
 
+    With a law for the depth, the gradient of a weight in a residual branch comes through the
+    branch's factor, and is $L^{-\alpha}$ times as large.
+
     **Arguments:**
 
     - `parameterization`: the exponents $a$ and $b$.
     - `role`: of the weight.
     """
     gradient_exponents(parameterization)  # Refuses one that is not stable at initialisation.
-    own = own_power(role, parameterization.a[role])
+    own = own_power(role, parameterization.a[role]) + Power(depth=parameterization.branch or 0)
     if role not in (Role.embedding, Role.hidden, Role.vector):
         return own
     half = Fraction(1, 2)
     return own + Power(fan_out=half, readout=parameterization.logit_exponent - half)
 
 
-def own_power(role: Role, exponent: Fraction) -> Power:
-    """A power of a weight's own width: its fan-in, or its fan-out if only that grows."""
-    grows_in = role in (Role.hidden, Role.readout)
-    return Power(fan_in=exponent) if grows_in else Power(fan_out=exponent)
-
-
 def learning_rate_exponents(
     parameterization: Parameterization,
-    family: str | UpdateFamily,
+    family: Families,
     alignment: Alignments,
     depth: int = 1,
 ) -> dict[Role, Fraction]:
@@ -100,7 +97,8 @@ def learning_rate_exponents(
     **Arguments:**
 
     - `parameterization`: the exponents $a$ and $b$.
-    - `family`: `"sgd"`, `"adam"`, `"adafactor"`, or an `UpdateFamily`.
+    - `family`: `"sgd"`, `"adam"`, `"adafactor"`, an `UpdateFamily`, or a mapping with one for
+        each role.
     - `alignment`: one for all layers, or as in [`scalex_eqx.theory.solve`][].
     - `depth`: the number of hidden layers. It matters if
         [`scalex_eqx.theory.depends_on_depth`][] says so.

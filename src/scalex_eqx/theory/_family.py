@@ -1,10 +1,19 @@
 import dataclasses
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 from ._parameterization import LayerExponents
+from ._power import Power, own_power
 from ._rational import Number, set_rounded
+from ._role import TRAINED, Role
 
 _NO_OFFSET = LayerExponents(0, 0, 0)
+
+
+Offset = (
+    LayerExponents | Mapping[Role, Power] | Mapping[str, Power] | tuple[tuple[Role, Power], ...]
+)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -26,7 +35,8 @@ class UpdateFamily:
     - `weight_degree`: $q$, at least 0. With $q > 0$ updates are relative to the weight, and no
         weight's update may outgrow it.
     - `offset`: $o$ by role, for updates whose size depends on the dimensions by itself; 0 by
-        default. `vector` and `constant` have none.
+        default. Exponents of each weight's own width as `LayerExponents`, or a mapping from role
+        to [`scalex_eqx.theory.Power`][] where fan-in and fan-out count by themselves.
 
     Each is an int, a `Fraction`, a string such as `"3/4"`, or a float, which is rounded.
 
@@ -42,7 +52,7 @@ class UpdateFamily:
     name: str
     gradient_degree: Fraction
     weight_degree: Fraction
-    offset: LayerExponents
+    offset: LayerExponents | tuple[tuple[Role, Power], ...]
     notes: tuple[str, ...] = dataclasses.field(init=False, compare=False, repr=False)
 
     def __init__(
@@ -50,12 +60,14 @@ class UpdateFamily:
         name: str,
         gradient_degree: Number,
         weight_degree: Number,
-        offset: LayerExponents = _NO_OFFSET,
+        offset: Offset = _NO_OFFSET,
     ):
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "offset", offset)
+        object.__setattr__(self, "offset", _checked_offset(name, offset))
         set_rounded(self, {"gradient_degree": gradient_degree, "weight_degree": weight_degree})
-        notes = (*self.notes, *(f"offset, {note}" for note in offset.notes))
+        notes = self.notes
+        if isinstance(offset, LayerExponents):
+            notes = (*notes, *(f"offset, {note}" for note in offset.notes))
         object.__setattr__(self, "notes", notes)
         if not 0 <= self.gradient_degree <= 1:
             raise ValueError(
@@ -66,6 +78,69 @@ class UpdateFamily:
                 f"weight_degree of family {name!r} is {self.weight_degree}; expected at least 0"
             )
 
+    def offset_power(self, role: Role) -> Power:
+        """$o$ of a weight of that role, over its sizes."""
+        if isinstance(self.offset, LayerExponents):
+            return own_power(role, self.offset[role])
+        return dict(self.offset).get(role, Power())
+
+    def of_role(self, role: Role) -> "UpdateFamily":
+        """Itself: it is the family of every role."""
+        del role
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilyByRole:
+    """A family for each role; see [`scalex_eqx.theory.as_family`][].
+
+    **Arguments:**
+
+    - `families`: pairs of role and family, for every trained role.
+    """
+
+    families: tuple[tuple[Role, UpdateFamily], ...]
+
+    @property
+    def name(self) -> str:
+        """Such as `muon of hidden, else adam`."""
+        names: dict[str, list[str]] = {}
+        for role, family in self.families:
+            names.setdefault(family.name, []).append(role)
+        *some, last = sorted(names, key=lambda name: len(names[name]))
+        return ", ".join(
+            [*(f"{name} of {' and '.join(names[name])}" for name in some), f"else {last}"]
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was rounded."""
+        return tuple(dict.fromkeys(note for _, family in self.families for note in family.notes))
+
+    def of_role(self, role: Role) -> UpdateFamily:
+        """The family of that role."""
+        return dict(self.families)[role]
+
+
+Family = UpdateFamily | FamilyByRole
+Families = str | Family | Mapping[Role, str | UpdateFamily] | Mapping[str, str | UpdateFamily]
+"""What a family may be given as: its name, itself, or one for each role."""
+
+
+def _checked_offset(name: str, offset: Any) -> Any:
+    if isinstance(offset, LayerExponents):
+        return offset
+    if isinstance(offset, tuple):
+        offset = dict(offset)
+    if not isinstance(offset, Mapping) or not all(
+        role in TRAINED and isinstance(power, Power) for role, power in offset.items()
+    ):
+        raise ValueError(
+            f"offset of family {name!r} is {offset!r}; expected LayerExponents, or a mapping from "
+            "role to Power"
+        )
+    return tuple((Role(role), power) for role, power in sorted(offset.items()))
+
 
 sgd = UpdateFamily("sgd", 1, 0)
 adam = UpdateFamily("adam", 0, 0)
@@ -74,12 +149,37 @@ adafactor = UpdateFamily("adafactor", 0, 1)
 families = {family.name: family for family in (sgd, adam, adafactor)}
 
 
-def as_family(family: str | UpdateFamily) -> UpdateFamily:
-    """The family called `family`; an `UpdateFamily` is itself."""
-    if isinstance(family, UpdateFamily):
+def as_family(family: Families) -> Family:
+    """The family called `family`; an `UpdateFamily` is itself.
+
+    **Arguments:**
+
+    - `family`: a name, an `UpdateFamily`, or a mapping from every trained role (`embedding`,
+        `hidden`, `readout`, `vector`, `constant`) to one of those, for an optimizer that updates
+        weights of some roles by another rule.
+
+    **Raises:** `ValueError` for a name or role that is unknown, or a role without a family.
+    """
+    if isinstance(family, UpdateFamily | FamilyByRole):
         return family
+    if isinstance(family, Mapping):
+        return _by_role(family)
     if family not in families:
         raise ValueError(
-            f"family {family!r} is unknown: expected {', '.join(families)}, or an UpdateFamily"
+            f"family {family!r} is unknown: expected {', '.join(families)}, an UpdateFamily, or a "
+            "mapping from role to one"
         )
     return families[family]
+
+
+def _by_role(given: Mapping[Any, Any]) -> Family:
+    unknown = [role for role in given if role not in TRAINED]
+    missing = [role for role in TRAINED if role not in given]
+    if unknown or missing:
+        wrong = f"name {', '.join(map(repr, unknown))}" if unknown else f"lack {', '.join(missing)}"
+        raise ValueError(
+            f"the families by role {wrong}; expected one for each of {', '.join(TRAINED)}"
+        )
+    by_role = tuple((role, as_family(given[role]).of_role(role)) for role in TRAINED)
+    distinct = {one for _, one in by_role}
+    return distinct.pop() if len(distinct) == 1 else FamilyByRole(by_role)

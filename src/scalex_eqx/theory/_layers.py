@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from ._alignment import Alignment, Alignments
-from ._family import UpdateFamily
+from ._family import Family, UpdateFamily
 from ._parameterization import Parameterization
 from ._rational import Number, rounded
 from ._role import Role
@@ -27,8 +27,13 @@ class Layer:
     role: Role
     a: Fraction
     b: Fraction
-    offset: Fraction
+    family: UpdateFamily
     alignment: Alignment | None
+
+    @functools.cached_property
+    def offset(self) -> Fraction:
+        """The exponent o of its updates, one of the width."""
+        return self.family.offset_power(self.role).of_width(self.role)
 
     @functools.cached_property
     def size(self) -> Fraction:
@@ -37,7 +42,7 @@ class Layer:
 
 
 def as_layers(
-    parameterization: Layers, family: UpdateFamily, alignment: Alignments, depth: int | None
+    parameterization: Layers, family: Family, alignment: Alignments, depth: int | None
 ) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
     """The model's layers, embedding first and readout last, and notes on rounded exponents."""
     depth = _depth(parameterization, alignment, depth)
@@ -55,7 +60,7 @@ def as_layers(
         f"alignment {used.name!r}: {note}" for used in alignments if used for note in used.notes
     ]
     layers = tuple(
-        Layer(name, role, a, b, family.offset[role], used)
+        Layer(name, role, a, b, family.of_role(role), used)
         for name, role, (a, b), used in zip(names, roles, ab, alignments, strict=True)
     )
     return layers, tuple(dict.fromkeys(notes))

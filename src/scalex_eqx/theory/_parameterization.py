@@ -1,7 +1,7 @@
 import dataclasses
 from fractions import Fraction
 
-from ._rational import Number, set_rounded
+from ._rational import Exponent, Number, exact, set_rounded
 from ._role import Role
 
 
@@ -49,6 +49,8 @@ class Parameterization:
     - `name`: how it is printed.
     - `a`: the multiplier's exponents (embedding, hidden, readout).
     - `b`: the exponents of the initial standard deviation.
+    - `branch`: $\alpha$, the exponent of residual branches' factor $r_\text{depth}^{-\alpha}$,
+        from 1/2 to 1; `None` if there is no law for the depth. See `deep`.
 
     `standard`, `ntk`, `mup` and `mean_field` are ready-made; write your own as
     `Parameterization("mine", a=LayerExponents(0, "1/4", "1/2"), b=LayerExponents(0, "1/4", 0))`.
@@ -62,6 +64,17 @@ class Parameterization:
     name: str
     a: LayerExponents
     b: LayerExponents
+    branch: Fraction | None = None
+
+    def __post_init__(self):
+        if self.branch is None:
+            return
+        object.__setattr__(self, "branch", exact(self.branch, "branch"))
+        if not Fraction(1, 2) <= self.branch <= 1:
+            raise ValueError(
+                f"branch of {self.name!r} is {self.branch}; expected 1/2 to 1: below, the sum of "
+                "the residual branches grows with the depth, and above it vanishes"
+            )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -75,6 +88,27 @@ class Parameterization:
         r"""$A = a + b$ of the readout: the effective readout's entries are $r^{-A}$ at init."""
         return self.a.readout + self.b.readout
 
+    def deep(self, branch: Exponent = 1) -> "Parameterization":
+        r"""The same parameterization with a law for the depth.
+
+        With $L$ the ratio of the depths, each residual branch is multiplied by $L^{-\alpha}$, and
+        learning rates and epsilons of the weights inside follow from that; see
+        [`scalex_eqx.theory.depth_exponent`][]. $\alpha = 1$ is CompleteP, with which every layer
+        learns features at every depth; $\alpha = 1/2$ is the least that keeps the residual stream
+        bounded.
+
+        **Arguments:**
+
+        - `branch`: $\alpha$, exact, from 1/2 to 1.
+
+        ??? cite "Source"
+
+            Dey et al., *Don't be lazy: CompleteP enables compute-efficient deep transformers*
+            (2025), [arXiv:2505.01618](https://arxiv.org/abs/2505.01618).
+        """
+        alpha = exact(branch, "branch")
+        return dataclasses.replace(self, name=f"{self.name} (deep {alpha})", branch=alpha)
+
     def tied(self) -> "Parameterization":
         r"""The same parameterization for a model whose embedding is also its readout.
 
@@ -84,10 +118,11 @@ class Parameterization:
         $(a_o, b_\text{embedding})$, hence $A = 1$, in every parameterization.
         """
         b = self.b.embedding
-        return Parameterization(
-            f"{self.name} (tied)",
-            derived(self.a, readout=1 - b),
-            derived(self.b, readout=b),
+        return dataclasses.replace(
+            self,
+            name=f"{self.name} (tied)",
+            a=derived(self.a, readout=1 - b),
+            b=derived(self.b, readout=b),
         )
 
 

@@ -3,11 +3,22 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from ._rational import Exponent, exact
+from ._role import Role
 
-Size = Literal["fan_in", "fan_out", "readout"]
+Size = Literal["fan_in", "fan_out", "readout", "depth"]
 
 SIZES: tuple[Size, ...] = get_args(Size)
 """The sizes of a weight that may grow, each with a ratio of its own to the base model's."""
+
+GROWING: dict[Role, tuple[Size, ...]] = {
+    Role.embedding: ("fan_out", "readout"),
+    Role.hidden: ("fan_in", "fan_out", "readout"),
+    Role.readout: ("fan_in",),
+    Role.vector: ("fan_out", "readout"),
+    Role.constant: (),
+    Role.buffer: (),
+}
+"""The sizes of a weight that grow with the width, by its role."""
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -20,6 +31,7 @@ class Power:
     |---|---|
     | `fan_in`, `fan_out` | the weight's own fan-in and fan-out |
     | `readout` | the fan-in of the readout through which the weight's gradient comes |
+    | `depth` | the number of layers of the stack that the weight stands in; 1 outside of one |
 
     `Power(fan_in="1/2", readout=1)`; what is left out is 0. Powers of products are sums:
     `+`, `-`, and `*` with a number.
@@ -30,15 +42,26 @@ class Power:
     fan_in: Fraction
     fan_out: Fraction
     readout: Fraction
+    depth: Fraction
 
-    def __init__(self, fan_in: Exponent = 0, fan_out: Exponent = 0, readout: Exponent = 0):
-        for name, value in zip(SIZES, (fan_in, fan_out, readout), strict=True):
+    def __init__(
+        self,
+        fan_in: Exponent = 0,
+        fan_out: Exponent = 0,
+        readout: Exponent = 0,
+        depth: Exponent = 0,
+    ):
+        for name, value in zip(SIZES, (fan_in, fan_out, readout, depth), strict=True):
             object.__setattr__(self, name, exact(value, name))
 
     @property
     def total(self) -> Fraction:
-        """The exponent where all sizes grow by one ratio."""
+        """The exponent of the width, where all sizes that follow it grow by one ratio."""
         return self.fan_in + self.fan_out + self.readout
+
+    def of_width(self, role: Role) -> Fraction:
+        """The same for a weight of that role, of whose sizes some don't follow the width."""
+        return sum((self[size] for size in GROWING[role]), Fraction(0))
 
     def __getitem__(self, size: Size) -> Fraction:
         return getattr(self, size)
@@ -56,5 +79,12 @@ class Power:
 
 
 def total(exponent: Fraction | Power) -> Fraction:
-    """The exponent where all sizes grow by one ratio."""
+    """The exponent of the width, where all sizes that follow it grow by one ratio."""
     return exponent.total if isinstance(exponent, Power) else exponent
+
+
+def own_power(role: Role, exponent: Fraction) -> Power:
+    """A power of a weight's own width: its fan-in, or its fan-out if only that grows."""
+    if role.sums_over_width:
+        return Power(fan_in=exponent)
+    return Power(fan_out=exponent)

@@ -23,3 +23,21 @@ class Role(StrEnum):
     vector = "vector"
     constant = "constant"
     buffer = "buffer"
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it has a fan-in: weight decay and matrix rules are for those."""
+        return self in (Role.embedding, Role.hidden, Role.readout)
+
+    @property
+    def sums_over_width(self) -> bool:
+        """Whether its fan-in grows with the width."""
+        return self in (Role.hidden, Role.readout)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether update rules move it."""
+        return self is not Role.buffer
+
+
+TRAINED = tuple(role for role in Role if role.is_trained)

@@ -1,7 +1,7 @@
 import dataclasses
 from fractions import Fraction
 
-from ._family import UpdateFamily
+from ._family import Family
 from ._role import Role
 
 
@@ -62,7 +62,7 @@ class Solution:
     - `alternatives`: where there are several maxima, the others.
     """
 
-    family: UpdateFamily
+    family: Family
     layers: tuple[LayerSolution, ...]
     exponents: dict[Role, Fraction]
     faults: tuple[str, ...]
@@ -118,8 +118,12 @@ class Solution:
 
     def _is_bounded(self, layer: LayerSolution) -> bool:
         """Whether only the size of the initial weight keeps the update from being larger."""
-        p, q = self.family.gradient_degree, self.family.weight_degree
-        applies = q or (p and layer.role is Role.readout)
+        q = self.family.of_role(layer.role).weight_degree
+        follows = any(
+            self.family.of_role(role).gradient_degree
+            for role in (Role.vector, *(one.role for one in self.layers[:-1]))
+        )
+        applies = q or (follows and layer.role is Role.readout)
         return bool(applies) and layer.update == layer.a + layer.b
 
     def _on_logits(self) -> str:
@@ -128,7 +132,7 @@ class Solution:
         said = f"trivial in the limit, the logits' change falls as r^-{self.logits}: "
         if not self._is_bounded(self.layers[-1]):
             return said + "the learning rates are too small to change them"
-        if self.family.weight_degree:
+        if self.family.of_role(Role.readout).weight_degree:
             return said + "a readout update no larger than its weight is too small to change them"
         return said + (
             "a larger update of the readout would exceed its initial size and enlarge the "

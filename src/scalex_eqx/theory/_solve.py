@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from ._alignment import Alignments
 from ._assess import ZERO, assess_layers, changes, natural_update
-from ._family import UpdateFamily, as_family
+from ._family import Families, Family, as_family
 from ._layers import Infeasible, Layer, Layers, as_layers, check_initialisation
 from ._parameterization import Parameterization
 from ._role import Role
@@ -13,7 +13,7 @@ from ._solution import Alternative, Solution
 
 def solve(
     parameterization: Layers,
-    family: str | UpdateFamily,
+    family: Families,
     alignment: Alignments,
     *,
     depth: int | None = None,
@@ -40,7 +40,8 @@ def solve(
 
     - `parameterization`: a `Parameterization`, or pairs $(a, b)$ for every layer from embedding
         to readout.
-    - `family`: `"sgd"`, `"adam"`, `"adafactor"`, or an `UpdateFamily`.
+    - `family`: `"sgd"`, `"adam"`, `"adafactor"`, an `UpdateFamily`, or a mapping with one for
+        each role, as [`scalex_eqx.theory.as_family`][] takes it.
     - `alignment`: one `Alignment` for all layers, a mapping with one each for `hidden` and
         `readout`, or a sequence with one for every layer behind the embedding. The embedding
         needs none, since its fan-in doesn't grow.
@@ -67,7 +68,7 @@ def solve(
     residuals = _required_residuals(layers)
     solution = _largest_rates(layers, family, residuals, notes)
     if nontrivial and solution.trivial:
-        if family.weight_degree:
+        if layers[-1].family.weight_degree:
             raise Infeasible(_why_trivial(layers[-1]))
         solution = _largest_rates(layers, family, residuals, notes, bounded=False)
     if feature_learning and not solution.feature_learning:
@@ -104,7 +105,7 @@ def _required_residuals(layers: Sequence[Layer], *, lazy: bool = False) -> list[
 
 def _largest_rates(
     layers: Sequence[Layer],
-    family: UpdateFamily,
+    family: Family,
     residuals: Sequence[Fraction],
     notes: tuple[str, ...],
     *,
@@ -112,14 +113,16 @@ def _largest_rates(
 ) -> Solution:
     """The largest learning rates that keep every layer's change at or below its residual.
 
-    `bounded`: whether the readout's update is kept at or below its initial size where p > 0.
+    `bounded`: whether the readout's update is kept at or below its initial size where p > 0 in
+    front of it.
     """
-    p, q = family.gradient_degree, family.weight_degree
+    follows = _follows(layers, family)
+    of_vector = family.of_role(Role.vector).gradient_degree
     updates, largest, previous = [], ZERO, ZERO
     for layer, residual in zip(layers, residuals, strict=True):
         s = layer.alignment
         update = residual if s is None else residual + max(s.alpha, s.u - previous)
-        if q or (p and bounded and layer is layers[-1]):
+        if layer.family.weight_degree or (follows and bounded and layer is layers[-1]):
             update = max(update, layer.size)
         updates.append(update)
         largest = max(largest, previous)
@@ -127,25 +130,32 @@ def _largest_rates(
     readout = layers[-1]
     backward = min(readout.size, updates[-1])
     rates = [
-        update - natural_update(layer, family, layer.a if layer is readout else layer.a + backward)
+        update - natural_update(layer, layer.a if layer is readout else layer.a + backward)
         for layer, update in zip(layers, updates, strict=True)
     ]
     # Biases and gains stand at every layer and must not add to any of their changes.
-    others = {Role.vector: largest - p * backward, Role.constant: ZERO}
+    others = {Role.vector: largest - of_vector * backward, Role.constant: ZERO}
     return assess_layers(layers, family, rates, others, notes)
+
+
+def _follows(layers: Sequence[Layer], family: Family) -> bool:
+    """Whether updates in front of the readout follow the gradient, which comes through it."""
+    families = [family.of_role(Role.vector), *(layer.family for layer in layers[:-1])]
+    return any(one.gradient_degree for one in families)
 
 
 def _alternatives(
     layers: Sequence[Layer],
-    family: UpdateFamily,
+    family: Family,
     residuals: Sequence[Fraction],
     solution: Solution,
     notes: tuple[str, ...],
 ) -> Iterator[Alternative]:
     """Other maxima. Each has a larger learning rate somewhere, or it is none."""
     others: dict[str, Solution] = {}
-    follows_gradient_alone = family.gradient_degree and not family.weight_degree
-    if follows_gradient_alone and solution.layers[-1].update == layers[-1].size:
+    # What keeps it there is the gradient behind it alone, and not the size of its own weight.
+    is_free = not layers[-1].family.weight_degree
+    if is_free and _follows(layers, family) and solution.layers[-1].update == layers[-1].size:
         others[
             "a larger learning rate of the readout, for smaller ones of all layers before it: its "
             "update exceeds its initial size, and the gradients grow with it"

@@ -147,7 +147,8 @@ def _vanishes(found: Exponent | None) -> bool:
 
 def _role(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     declared, shown = row.law.spec.role, row.law.shown
-    if declared is not shown and "#" not in row.name:
+    stays = shown is Role.constant
+    if declared is not shown and not stays and "#" not in row.name:
         yield CoordinateFinding(
             "role",
             row.name,
@@ -200,11 +201,7 @@ def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         return
     rate = row.law.rate
     wanted = rate + largest - update
-    alpha = (
-        row.law.aligned(row.law.alignment.alpha)
-        if row.law.role in (Role.hidden, Role.readout)
-        else 0.0
-    )
+    alpha = row.law.aligned(row.law.alignment.alpha) if row.law.role.sums_over_width else 0.0
     if update < alpha - _SAME_RATE:
         consequence = f"what comes out of it changes by more and more, {_power(alpha - update)}"
     elif update < largest:
@@ -222,7 +219,7 @@ def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
 
 
 def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    matrix = row.law.role in (Role.embedding, Role.hidden, Role.readout)
+    matrix = row.law.role.is_matrix
     if not row.law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
         return
     measured, expected = row.gradient.value, -row.law.gradient
@@ -238,7 +235,7 @@ def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
 
 
 def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    if row.law.role in (Role.hidden, Role.readout) and _above(row.input, 0.0):
+    if row.law.role.sums_over_width and _above(row.input, 0.0):
         assert row.input is not None
         yield CoordinateFinding(
             "input",
@@ -293,7 +290,7 @@ def broken_assumptions(rows: Sequence[CoordinateRow]) -> list[str]:
                 getattr(row, name),
                 row.law.aligned(getattr(row.law.alignment, name)),
             )
-            if row.law.role not in (Role.hidden, Role.readout) or measured is None:
+            if not row.law.role.sums_over_width or measured is None:
                 continue
             low = measured.value if measured.interval is None else measured.interval[0]
             if measured.value > assumed + LOOSE / 2 and low > assumed:

@@ -9,21 +9,24 @@ import equinox as eqx
 import optax
 from jaxtyping import PyTree
 
+from ..._laws import WeightLaw, rate_of
 from ..._makers import masks
 from ..._parameterize._growth import role_from_growth
 from ..._parts import Part, blank_state, degree_at_scaling, parts
 from ..._spec import WeightSpec
 from ..._weight import Weight, is_trainable
-from ...optim._rates import rate_power
 from ...theory import (
     Alignment,
-    Power,
     Role,
     UpdateFamily,
+    adafactor,
+    adam,
     as_family,
     full_alignment,
     no_alignment,
+    sgd,
 )
+from ...theory._family import Families, Family
 from ...theory._power import Size
 from ._growth import fan_in_slope, sloped, slopes
 from ._run import stacked_paths
@@ -39,12 +42,10 @@ class Law:
     - `role`: as the shapes show it at the widths that were built, unless it is forced to be
         hidden: shapes don't tell an inner layer of a fixed size from an embedding or a readout.
     - `shown`: as the shapes show it in any case.
-    - `spec`: as it is declared.
-    - `rate_power`: of the learning rate that the optimizer gives it.
+    - `declared`: its law over its sizes, under the optimizer.
     - `slopes`: by size, how fast it grows with the width: 1 unless it is rounded or has a width of
         its own. Exponents are those of the width.
     - `fan_in_slope`: the same of the fan-in that the shapes show.
-    - `family`: of the optimizer's updates, as declared.
     - `measured_family`: that of the rules in front of the scaling, where it is another one.
     - `alignment`: what is assumed of it; that of a weight whose fan-in doesn't grow is 0.
     """
@@ -52,23 +53,31 @@ class Law:
     path: str
     role: Role
     shown: Role
-    spec: WeightSpec
-    rate_power: Power
+    declared: WeightLaw
     slopes: dict[Size, float]
     fan_in_slope: float
-    family: UpdateFamily
     measured_family: UpdateFamily | None
     alignment: Alignment
 
     @property
+    def spec(self) -> WeightSpec:
+        """As it is declared."""
+        return self.declared.spec
+
+    @property
+    def family(self) -> UpdateFamily:
+        """Of the optimizer's updates, as declared."""
+        return self.declared.family
+
+    @property
     def multiplier(self) -> float:
         """$a$, further factors included."""
-        return self._of_own_width(self.spec.multiplier_exponent)
+        return sloped(self.declared.multiplier, self.slopes)
 
     @property
     def spread(self) -> float:
         """$b$, of the initial weight."""
-        return self._of_own_width(self.spec.spread_exponent)
+        return sloped(self.declared.spread, self.slopes)
 
     @property
     def size(self) -> float:
@@ -78,31 +87,26 @@ class Law:
     @property
     def gradient(self) -> float:
         """$g$, at initialisation."""
-        return sloped(self.spec.gradient_power, self.slopes)
+        return sloped(self.declared.gradient, self.slopes)
 
     @property
     def rate(self) -> float:
         """$c$, of the learning rate that the optimizer gives it."""
-        return sloped(self.rate_power, self.slopes)
+        return sloped(self.declared.rate, self.slopes)
 
     @property
     def update(self) -> float:
         """$a + c + p g + q b + o$, of the effective update."""
-        p, q = float(self.family.gradient_degree), float(self.family.weight_degree)
-        return self.multiplier + self.rate + p * self.gradient + q * self.spread + self.offset
+        return sloped(self.declared.update, self.slopes)
 
     @property
-    def offset(self) -> float:
-        """$o$, of the family's updates."""
-        assert self.spec.role is not None
-        return self._of_own_width(self.family.offset[self.spec.role])
+    def own_update(self) -> float:
+        """$a + c + o$ of it."""
+        return sloped(self.declared.own_update, self.slopes)
 
     def aligned(self, exponent: Fraction) -> float:
         """What an alignment's exponent, one of the fan-in, is as one of the width."""
         return float(exponent) * self.fan_in_slope
-
-    def _of_own_width(self, exponent: Fraction) -> float:
-        return sloped(self.spec.own(exponent), self.slopes)
 
     @property
     def largest_update(self) -> float:
@@ -111,8 +115,7 @@ class Law:
         $\alpha$ keeps the change of the output at order one. Updates that are relative to the
         weight, and the readout's under SGD, may not outgrow it either.
         """
-        grows_in = self.role in (Role.hidden, Role.readout)
-        alpha = self.aligned(self.alignment.alpha) if grows_in else 0.0
+        alpha = self.aligned(self.alignment.alpha) if self.role.sums_over_width else 0.0
         kept = self.family.weight_degree or (
             self.role is Role.readout and self.family.gradient_degree
         )
@@ -123,7 +126,7 @@ def laws(
     widths: Sequence[int],
     models: Sequence[PyTree],
     chain: Sequence[Part],
-    family: str | UpdateFamily | None,
+    family: Families | None,
     alignment: Alignment | None,
 ) -> dict[str, Law]:
     """The law of every trained weight, layers of a stack by themselves.
@@ -143,17 +146,17 @@ def laws(
         weights = [of_width[name][1] for of_width in by_width]
         rules = [part for part in chain if part.works_on(path)]
         measured = _measured_family(rules)
-        own = as_family(family) if family is not None else _family(path, rules, measured)
         shown, spec = shown_role(weights[0], weight), weight.spec
+        assert spec.role is not None
+        declared = as_family(family) if family is not None else _family(path, rules, measured)
+        own = declared.of_role(spec.role)
         found[name] = Law(
             path,
             Role.hidden if spec.forced and spec.role is Role.hidden else shown,
             shown,
-            spec,
-            _rate(path, weight.spec, rules),
+            WeightLaw(spec, own, rate_of(path, spec, [part.rule for part in rules])),
             slopes(widths, [one.spec for one in weights]),
             fan_in_slope(widths, weights),
-            own,
             measured if measured is not None and _degrees(measured) != _degrees(own) else None,
             alignment or _assumed(own, rules),
         )
@@ -182,7 +185,7 @@ def shown_role(small: Weight, large: Weight) -> Role:
     return role_from_growth(spec, grows(spec.fan_in), grows(spec.fan_out))
 
 
-def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> UpdateFamily:
+def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> Family:
     """The declared one. Where that is wrong, the first updates are not as it says."""
     rules = [part.rule for part in chain]
     declared = next((rule.family for rule in rules if rule and rule.family), None)
@@ -200,9 +203,9 @@ def _degrees(family: UpdateFamily) -> tuple[Fraction, Fraction]:
 
 
 _BY_DEGREES: dict[tuple[int, ...], UpdateFamily] = {
-    (1, 0): as_family("sgd"),
-    (0, 0): as_family("adam"),
-    (0, 1): as_family("adafactor"),
+    (1, 0): sgd,
+    (0, 0): adam,
+    (0, 1): adafactor,
 }
 
 
@@ -211,14 +214,6 @@ def _unknown(path: str) -> Any:
         f"the optimizer doesn't say how the updates of {path} depend on gradient and weight: chain "
         "scale_by_width behind the rule, or name the family ('sgd', 'adam' or 'adafactor')"
     )
-
-
-def _rate(path: str, spec: WeightSpec, chain: Sequence[Part]) -> Power:
-    power = Power()
-    for part in chain:
-        if part.rule is not None and part.rule.family is not None:
-            power += rate_power(path, spec, part.rule.family, part.rule.rates)
-    return power
 
 
 def _assumed(family: UpdateFamily, rules: Sequence[Part]) -> Alignment:

@@ -7,7 +7,8 @@ from typing import Literal
 import optax
 from jaxtyping import Array
 
-from ...theory import Alignment, UpdateFamily
+from ...theory import Alignment
+from ...theory._family import Families
 from .._columns import columns
 from .._exponent import Exponent
 from .._results import Table
@@ -164,7 +165,7 @@ def coordinate_check(
     seeds: Sequence[int] = (0, 1, 2, 3),
     steps: int = 10,
     alignment: Alignment | None = None,
-    family: str | UpdateFamily | None = None,
+    family: Families | None = None,
     least_drop: float = 0.02,
     advance: Advance | None = None,
 ) -> CoordinateCheck:

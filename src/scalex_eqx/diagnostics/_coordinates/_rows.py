@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ...theory import Role
 from .._alignment import MeasuredAlignment, weight_name
 from .._exponent import Exponent, fit_exponent
 from ._law import Law
@@ -188,7 +187,7 @@ def _updates(found: Measurements, name: str) -> list[list[float]]:
 def _expected(law: Law, initial: Exponent | None, gradient: Exponent | None) -> float | None:
     r"""$-(a + c + o) - p g - q b$ with $g$ and $b$ as measured: their sampling errors cancel."""
     p, q = law.family.gradient_degree, law.family.weight_degree
-    exponent = -(law.multiplier + law.rate + law.offset)
+    exponent = -law.own_update
     if p:
         if gradient is None:
             return None
@@ -203,7 +202,7 @@ def _expected(law: Law, initial: Exponent | None, gradient: Exponent | None) -> 
 
 def _assumed(law: Law) -> float:
     """The change of the output, if nothing in front of the weight grows or vanishes."""
-    if law.role not in (Role.hidden, Role.readout):
+    if not law.role.sums_over_width:
         return -law.update
     s = law.alignment
     alpha, omega, u = (law.aligned(x) for x in (s.alpha, s.omega, s.u))
@@ -220,7 +219,7 @@ def _explained(
 ) -> float | None:
     """The same with alignment, input and its change as measured."""
     update, size = -law.update, -law.size
-    if law.role in (Role.hidden, Role.readout):
+    if law.role.sums_over_width:
         terms = [_sum(update, alpha, into)]
         if into_change is not None:
             terms += [_sum(update, u, into_change), _sum(size, omega, into_change)]
