@@ -128,7 +128,7 @@ def test_gated_mlp_with_another_activation(draw, x64):
 def test_declared_laws():
     layers = {
         "linear": nn.Linear(9, 4, use_bias=True, key=KEY),
-        "inner": nn.Linear(4, 9, role=Role.hidden, key=KEY),
+        "inner": nn.Linear(4, 9, use_bias=True, role=Role.hidden, key=KEY),
         "readout": nn.Readout(9, 4, key=KEY),
         "embedding": nn.Embedding(9, 4, key=KEY),
         "norm": nn.LayerNorm(4, use_bias=True),
@@ -146,7 +146,8 @@ def test_declared_laws():
         "embedding/weight": ((-2,), (-1,), 1.0, Role.embedding),
         "norm/gain": ((), (-1,), None, None),
         "norm/bias": ((), (-1,), None, None),
-        "heads/gain": ((), (-2, -1), None, None),
+        "inner/bias": ((), (-1,), None, Role.vector),
+        "heads/gain": ((), (-2, -1), None, Role.vector),
     }
 
 

@@ -24,11 +24,11 @@ def normal(
 
 
 def constant(
-    shape: int | tuple[int, ...], value: float, dtype: Any = None
+    shape: int | tuple[int, ...], value: float, dtype: Any = None, *, role: Role | None = None
 ) -> Weight[Float[Array, "..."]]:
     """A gain or a bias: a weight that produces all of its axes."""
     array = jnp.full(shape, value, default_dtype(dtype))
-    return Weight(array, WeightSpec(fan_in=(), fan_out=tuple(range(-array.ndim, 0))))
+    return Weight(array, WeightSpec(fan_in=(), fan_out=tuple(range(-array.ndim, 0)), role=role))
 
 
 def default_dtype(dtype: Any) -> Any:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._weight import Weight, effective
+from ..theory import Role
 from ._init import check_positive, constant
 
 
@@ -80,9 +81,10 @@ class RMSNorm(eqx.Module):
 class HeadNorm(eqx.Module):
     r"""Of each head by itself: $y_h = \gamma_h\, x_h / \sqrt{\overline{x_h^2} + \epsilon}$.
 
-    It normalises the queries and keys of attention, so that no logit exceeds the scale's $d$. Every
-    head has a gain of its own, whose law is that of a `vector`: one that is shared by a growing
-    number of heads has a gradient that sums over them, for which no role has the exponents.
+    It normalises the queries and keys of attention, so that their products are at most $d$. Every
+    head has a gain of its own, a `vector` whether or not the number of heads grows. One that is
+    shared by a growing number of heads has a gradient that sums over them, for which no role has
+    the exponents.
 
     ??? cite "Source"
 
@@ -111,7 +113,8 @@ class HeadNorm(eqx.Module):
         - `dtype`: of the gains; JAX's default float if not given.
         """
         check_positive(heads=heads, head_dimension=head_dimension)
-        self.gain = constant((heads, head_dimension), 1.0, dtype) if use_gain else None
+        shape = (heads, head_dimension)
+        self.gain = constant(shape, 1.0, dtype, role=Role.vector) if use_gain else None
         self.eps = eps
 
     def __check_init__(self):
