@@ -2,17 +2,18 @@
 
     python tests/scaling/expert_sizes.py [--out docs/results/expert_sizes.json]
 
-A gated block with experts, at width 64, is trained on one sequence of eight tokens for four steps
-of Adam at a learning rate of 2^-12, with sixteen seeds. Exponents are those of the mixture's
-output at first, of its change, and of the first gradient of the experts' `down` and of the router,
-under a fixed random cotangent of the logits. What grows is
+A gated block with experts, at width 64, is trained on sequences of eight tokens for four steps of
+Adam at a learning rate of 2^-12, with sixteen seeds. Exponents are those of the mixture's output at
+first, of its change, and of the first gradients of the experts' `down` and of the router, under a
+random cotangent of the logits that is divided by the number of tokens. What grows is
 
-- `experts`: 4, 16 and 64 of them, of which a token has two;
-- `experts and top_k`: 4, 16 and 64, of which a token has half;
+- `experts`: 4, 16 and 64 of them, of which a token has two; one sequence;
+- `experts and tokens`: the same, with 1, 4 and 16 sequences;
+- `experts and top_k`: 4, 16 and 64 experts, of which a token has half; one sequence;
 - `inner`: the inner size of four experts, 32, 128 and 512, with `down`'s rate as its fan-in asks,
-  1/fan-in;
-- `inner, extra factor`: the same with `down`'s initial spread multiplied once more by the root of
-  the ratio, as width times ratio experts are reported to want.
+  1 / fan-in; one sequence;
+- `inner, extra factor`: the same with `down`'s initial spread divided once more by the root of the
+  ratio.
 
 Writes the table that the docs show.
 """
@@ -37,6 +38,10 @@ FAST_COMPILE = {"xla_backend_optimization_level": 0}
 RATIOS = (1, 4, 16)
 
 
+Numbers = tuple[int, int, int, int]
+"""Experts, top_k, inner size, sequences."""
+
+
 def model(width: int, experts: int, top_k: int, inner: int, key: Any) -> nn.Decoder:
     def block(key: Any) -> nn.DecoderBlock:
         attention, mlp = jax.random.split(key)
@@ -55,11 +60,15 @@ def model(width: int, experts: int, top_k: int, inner: int, key: Any) -> nn.Deco
 
 
 def output(model: nn.Decoder, tokens: Any) -> Any:
-    """What the mixture puts out."""
+    """What the mixture puts out, for sequences of tokens."""
     block = jax.tree.map(lambda leaf: leaf[0], model.blocks)
-    x = jax.vmap(model.token_embedding)(tokens)
-    x = x + block.attention(jax.vmap(block.attention_norm)(x))
-    return jax.vmap(block.mlp)(jax.vmap(block.mlp_norm)(x))[0]
+
+    def each(f: Any) -> Any:
+        return jax.vmap(jax.vmap(f))
+
+    x = each(model.token_embedding)(tokens)
+    x = x + block.attention(each(block.attention_norm)(x))
+    return each(block.mlp)(each(block.mlp_norm)(x))[0]
 
 
 def rms(x: Any) -> Any:
@@ -70,15 +79,17 @@ def down(model: Any) -> Any:
     return model.blocks.mlp.experts.down.weight.value
 
 
-def sizes(numbers: tuple[int, int, int], inner_ratio: int, extra: bool, seed: Any) -> Any:
+def sizes(numbers: Numbers, inner_ratio: int, extra: bool, seed: Any) -> Any:
     """The output's size, that of its change, and those of the gradients of `down` and router."""
     key = jax.random.key(seed)
-    tokens = jax.random.randint(key, (TOKENS + 1,), 0, VOCABULARY)
-    inputs, targets = tokens[:-1], tokens[1:]
-    cotangent = jax.random.normal(jax.random.fold_in(key, 1), (TOKENS, VOCABULARY))
+    experts, top_k, inner, sequences = numbers
+    tokens = jax.random.randint(key, (sequences, TOKENS + 1), 0, VOCABULARY)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    shape = (sequences, TOKENS, VOCABULARY)
+    cotangent = jax.random.normal(jax.random.fold_in(key, 1), shape) / (sequences * TOKENS)
     # At the base width nothing is scaled by the width.
     made = sx.parameterize(
-        lambda width: model(width, *numbers, jax.random.fold_in(key, 2)),
+        lambda width: model(width, experts, top_k, inner, jax.random.fold_in(key, 2)),
         width=WIDTH,
         base_width=WIDTH,
         parameterization=sx.standard,
@@ -109,16 +120,17 @@ def sizes(numbers: tuple[int, int, int], inner_ratio: int, extra: bool, seed: An
     return jnp.stack([rms(before), rms(after - before), rms(down(gradient)), rms(router)])
 
 
-CASES = {
-    "experts": ([(4 * r, 2, 32) for r in RATIOS], False),
-    "experts and top_k": ([(4 * r, 2 * r, 32) for r in RATIOS], False),
-    "inner": ([(4, 2, 32 * r) for r in RATIOS], False),
-    "inner, extra factor": ([(4, 2, 32 * r) for r in RATIOS], True),
+CASES: dict[str, tuple[list[Numbers], bool]] = {
+    "experts": ([(4 * r, 2, 32, 1) for r in RATIOS], False),
+    "experts and tokens": ([(4 * r, 2, 32, r) for r in RATIOS], False),
+    "experts and top_k": ([(4 * r, 2 * r, 32, 1) for r in RATIOS], False),
+    "inner": ([(4, 2, 32 * r, 1) for r in RATIOS], False),
+    "inner, extra factor": ([(4, 2, 32 * r, 1) for r in RATIOS], True),
 }
 COLUMNS = ("output", "change", "gradient of down", "gradient of router")
 
 
-def exponents(numbers: list[tuple[int, int, int]], extra: bool) -> dict[str, float]:
+def exponents(numbers: list[Numbers], extra: bool) -> dict[str, float]:
     """How each size goes with the ratio."""
     logs = []
     for own in numbers:

@@ -11,8 +11,9 @@ standard does, and mean-field as muP.
 `plain` is a block of `sx.nn.Transformer`. The others are Llama's: RMS norms, rotary positions,
 normalised queries and keys with gains, and a gated MLP of 8/3 of the width, rounded up to a
 multiple of 64. In `grouped` there is a key-value head for two query heads; in `fixed` there are two
-of them at every width; `experts` has these, and four gated MLPs, of which a token has two. Writes
-the table that the docs show.
+of them at every width; `smaller` is the same with initial values that are smaller by the root of
+the width's ratio; `experts` is `fixed` with four gated MLPs, of which a token has two. Writes the
+table that the docs show.
 """
 
 import argparse
@@ -41,19 +42,27 @@ def rounded(width: int, multiple: int = 64) -> int:
     return -(-(8 * width // 3) // multiple) * multiple
 
 
-def gated(width: int, key: Any, *, grows: bool = False, experts: int = 0) -> nn.Decoder:
+def gated(
+    width: int, key: Any, *, grows: bool = False, smaller: bool = False, experts: int = 0
+) -> nn.Decoder:
     def block(key: Any) -> nn.DecoderBlock:
         attention, mlp = jax.random.split(key)
         inner = rounded(width)
+        layer = nn.GroupedQueryAttention(
+            width,
+            head_dimension=HEAD_DIMENSION,
+            key_value_heads=width // HEAD_DIMENSION // 2 if grows else 2,
+            query_key_norm="gain",
+            key=attention,
+        )
+        if smaller:
+            factor = (width / WIDTHS[0]) ** -0.5
+            layer = eqx.tree_at(
+                lambda layer: layer.value.weight.value, layer, replace_fn=lambda w: factor * w
+            )
         return nn.DecoderBlock(
             attention_norm=nn.RMSNorm(width),
-            attention=nn.GroupedQueryAttention(
-                width,
-                head_dimension=HEAD_DIMENSION,
-                key_value_heads=width // HEAD_DIMENSION // 2 if grows else 2,
-                query_key_norm="gain",
-                key=attention,
-            ),
+            attention=layer,
             mlp_norm=nn.RMSNorm(width),
             mlp=nn.MixtureOfExperts(width, inner, experts=experts, top_k=2, key=mlp)
             if experts
@@ -78,6 +87,7 @@ MODELS = {
     "plain": plain,
     "grouped": functools.partial(gated, grows=True),
     "fixed": gated,
+    "smaller": functools.partial(gated, smaller=True),
     "experts": functools.partial(gated, experts=4),
 }
 
@@ -85,7 +95,7 @@ MODELS = {
 def outputs(model: Any, tokens: Any) -> dict[str, Any]:
     """What the layers of `model` put out: its own forward pass, written out."""
     x = jax.vmap(model.token_embedding)(tokens)
-    if isinstance(model, nn.Transformer):
+    if hasattr(model, "position_embedding"):
         x = x + sx.effective(model.position_embedding.weight)[: len(tokens)]
     found = {}
     for layer in range(DEPTH):
