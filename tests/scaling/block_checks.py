@@ -2,9 +2,9 @@
 
     python tests/scaling/block_checks.py [--out docs/results/block_checks.json]
 
-Each parameterization with each update family is to pass, and planted faults are to be rejected with
-the culprit named first: the model of `_blocks.py` at widths 16 and 64, three seeds, two steps.
-Writes the table that the docs show.
+Each parameterization is to pass with Adam, and muP with each update family; planted faults are to
+be rejected with the culprit named first. The model is that of `_blocks.py`, at widths 16 and 64,
+with two seeds and after two steps. Writes the table that the docs show.
 """
 
 import argparse
@@ -18,10 +18,10 @@ import scalex_eqx as sx
 from scalex_eqx.diagnostics import Table, record
 
 PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
-OPTIMIZERS = {
-    "adam": sx.adam(0.01),
-    "sgd": sx.sgd(0.3),
-    "adafactor": sx.adafactor(0.03, min_factored_size=8),
+RIGHT = {
+    **{f"{law.name}, adam": (law, sx.adam(0.01)) for law in PARAMETERIZATIONS},
+    "mup, sgd": (sx.mup, sx.sgd(0.3)),
+    "mup, adafactor": (sx.mup, sx.adafactor(0.03, min_factored_size=8)),
 }
 ADAM_RATES = sx.theory.learning_rate_exponents(sx.standard, "adam", sx.full_alignment)
 VALUE, ROUTER = "blocks/attention/value/weight", "blocks/mlp/router/weight"
@@ -30,9 +30,7 @@ VALUE, ROUTER = "blocks/attention/value/weight", "blocks/mlp/router/weight"
 def cases() -> dict[str, tuple[str | None, Any]]:
     """By name, who is to be named, and the check."""
     found: dict[str, tuple[str | None, Any]] = {
-        f"{law.name}, {name}": (None, functools.partial(check, law, tx))
-        for law in PARAMETERIZATIONS
-        for name, tx in OPTIMIZERS.items()
+        name: (None, functools.partial(check, law, tx)) for name, (law, tx) in RIGHT.items()
     }
     wrong_router = sx.adam(0.01, {**ADAM_RATES, f"*/{ROUTER.partition('/')[2]}": 0})
     found["values taken for a readout (muP, adam)"] = (
@@ -52,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for name, (culprit, run) in cases().items():
-        found = run(seeds=(0, 1, 2))
+        found = run()
         first = found.findings[0].weight if found.findings else None
         rows.append(
             {
