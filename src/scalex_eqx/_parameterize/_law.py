@@ -163,8 +163,10 @@ def _other_readouts(paths: Iterable[Path]) -> list[str]:
     if not readouts:
         return []
     return [
-        f"the model has a tied readout and readouts of its own: {readouts}. A scaling law for both "
-        "is not available; keep one"
+        f"the model has a tied readout and readouts of its own: {readouts}. They have other "
+        "exponents (a + b is 1 for a tied one), so that gradients of two sizes would come back and "
+        "the law has room for one; keep one of them, or, if it is a layer inside the model, say "
+        'roles={path: "hidden"}'
     ]
 
 
