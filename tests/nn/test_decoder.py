@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -36,7 +38,7 @@ def decoder(width: int = 8, experts: int = 0, depth: int = 2, dtype=None, **argu
     )
 
 
-def by_hand(model: nn.Decoder, tied: bool) -> np.ndarray:
+def by_hand(model: Any, tied: bool) -> np.ndarray:
     """Block by block in NumPy; attention, which has a test of its own, is the layer's."""
 
     def array(weight) -> np.ndarray:
@@ -140,6 +142,16 @@ def test_blocks_of_other_modules(draw):
     plain = draw(lambda: nn.Block(8, head_dimension=4, key=KEY))
     x = jax.random.normal(KEY, (3, 8))
     np.testing.assert_allclose(block(x), plain(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("experts", [0, 3])
+def test_branches_end_in_the_last_layers_of_attention_and_mlp(experts: int):
+    weights = sx.weights_with_paths(eqx.filter_eval_shape(lambda: decoder(experts=experts)))
+    down = "mlp/experts/down" if experts else "mlp/down"
+    assert {path for path, weight in weights.items() if weight.spec.ends_branch} == {
+        "blocks/attention/output/weight",
+        f"blocks/{down}/weight",
+    }
 
 
 def test_no_layers_are_refused():

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -5,10 +6,15 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._weight import Weight, map_weights
+from ._attention import CausalSelfAttention
 from ._embedding import Embedding, TiedReadout
-from ._experts import load_loss
+from ._experts import MixtureOfExperts, load_loss
+from ._gated import GatedMLP
+from ._grouped_attention import GroupedQueryAttention
 from ._init import check_positive, each
 from ._linear import Readout
+from ._mlp import MLP
 from ._norm import RMSNorm
 
 
@@ -17,19 +23,35 @@ class DecoderBlock(eqx.Module):
 
     $$h = x + \text{attention}(\text{norm}\, x), \qquad y = h + \text{mlp}(\text{norm}\, h)$$
 
-    **Arguments:**
-
-    - `attention_norm`, `mlp_norm`: of one position's features, such as
-        [`scalex_eqx.nn.RMSNorm`][].
-    - `attention`: of a sequence, such as [`scalex_eqx.nn.GroupedQueryAttention`][].
-    - `mlp`: of one position's features, [`scalex_eqx.nn.GatedMLP`][],
-        [`scalex_eqx.nn.MLP`][] or [`scalex_eqx.nn.MixtureOfExperts`][].
+    The last layers of this library's attention and MLPs are declared to be those in which a
+    residual branch ends; a module of your own declares its own.
     """
 
     attention_norm: Callable[..., Any]
     attention: Callable[..., Any]
     mlp_norm: Callable[..., Any]
     mlp: Callable[..., Any]
+
+    def __init__(
+        self,
+        *,
+        attention_norm: Callable[..., Any],
+        attention: Callable[..., Any],
+        mlp_norm: Callable[..., Any],
+        mlp: Callable[..., Any],
+    ):
+        """**Arguments:**
+
+        - `attention_norm`, `mlp_norm`: of one position's features, such as
+            [`scalex_eqx.nn.RMSNorm`][].
+        - `attention`: of a sequence, such as [`scalex_eqx.nn.GroupedQueryAttention`][].
+        - `mlp`: of one position's features, [`scalex_eqx.nn.GatedMLP`][],
+            [`scalex_eqx.nn.MLP`][] or [`scalex_eqx.nn.MixtureOfExperts`][].
+        """
+        self.attention_norm = attention_norm
+        self.attention = _ending(attention)
+        self.mlp_norm = mlp_norm
+        self.mlp = _ending(mlp)
 
     def __call__(
         self, x: Float[Array, "*batch seq width"], *, key: PRNGKeyArray | None = None
@@ -56,6 +78,27 @@ class DecoderBlock(eqx.Module):
             return x + y, None
         y, routing = y
         return x + y, load_loss(routing)
+
+
+_LAST = {
+    CausalSelfAttention: lambda module: module.output,
+    GroupedQueryAttention: lambda module: module.output,
+    MLP: lambda module: module.down,
+    GatedMLP: lambda module: module.down,
+    MixtureOfExperts: lambda module: module.experts.down,
+}
+
+
+def _ending(module: Any) -> Any:
+    """The module, with the weights of its last layer declared to end a residual branch."""
+
+    def declared(weight: Weight) -> Weight:
+        return Weight(weight.value, dataclasses.replace(weight.spec, ends_branch=True))
+
+    last = _LAST.get(type(module))
+    if last is None:
+        return module
+    return eqx.tree_at(last, module, replace_fn=lambda layer: map_weights(declared, layer))
 
 
 class Decoder(eqx.Module):
