@@ -220,7 +220,7 @@ def test_the_page_on_numerics_prints_the_results_of_a_cpu():
         assert f"| {row['update']:.2f} |" in page
 
 
-def results_of(name: str, table: str) -> list[dict[str, Any]]:
+def results_of(name: str, table: str) -> list[Any]:
     text = (ROOT / f"docs/results/{name}.json").read_text(encoding="utf-8")
     return list(sx.diagnostics.Results.from_json(text).table(table).rows)
 
@@ -228,7 +228,7 @@ def results_of(name: str, table: str) -> list[dict[str, Any]]:
 def test_the_page_on_blocks_prints_its_results():
     page = (ROOT / "docs/blocks.md").read_text(encoding="utf-8")
 
-    def line(name: str, row: dict[str, Any], columns: tuple[str, ...]) -> str:
+    def line(name: str, row: Any, columns: tuple[str, ...]) -> str:
         numbers = ("" if row[c] is None else f"{row[c] + 0.0:+.2f}" for c in columns)
         return " | ".join(("|", name, *numbers))[2:]
 
