@@ -25,6 +25,11 @@ def test_the_coordinate_check_passes():
     roles = {row.name: row.law.role for row in found.rows}
     inner = ("attention/key/weight/0", "attention/value/weight/0", "mlp/router/weight/0")
     assert {roles[f"blocks/{name}"] for name in inner} == {sx.Role.hidden}
+    # What is in front of few features is changed along the rows that they have.
+    omegas = {row.name: row.omega for row in found.rows}
+    values, queries = (omegas[f"blocks/attention/{name}/weight/0"] for name in ("value", "query"))
+    assert values is not None and queries is not None
+    assert values.value > queries.value + 0.1
 
 
 def test_values_that_are_taken_for_a_readout_are_rejected():
