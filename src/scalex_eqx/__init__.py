@@ -44,6 +44,7 @@ from .optim import (
 )
 from .theory import (
     Alignment as Alignment,
+    Budget as Budget,
     LayerExponents as LayerExponents,
     Parameterization as Parameterization,
     Role as Role,

@@ -13,7 +13,8 @@ from ._fingerprint import by_path, laws
 from ._pages import Section, listed, see
 from ._weight import weights_with_paths
 from .optim import Rule
-from .theory import Alignment, FamilyByRole, LayerExponents, Power, UpdateFamily
+from .theory import Alignment, Budget, FamilyByRole, LayerExponents, Power, UpdateFamily
+from .theory._budget import QUANTITIES, said_width
 from .theory._power import SIZES
 
 _FORMAT = "scalex_eqx laws"
@@ -230,12 +231,25 @@ def _plain(value: Any) -> Any:
         return _plain(dict(value.families))
     if isinstance(value, Power):
         return {size: str(value[size]) for size in SIZES if value[size]}
+    if isinstance(value, Budget):
+        return _budget(value)
     if isinstance(value, Fraction):
         return str(value)
     return getattr(value, "__qualname__", None) or _repr_or_type(value)
 
 
 _ZEROS = LayerExponents(0, 0, 0)
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    """What it does, whatever its rules are called and the base's sizes are."""
+    rule = budget.rule
+    data = {"batch": str(budget.batch_ratio), "tokens": str(budget.token_ratio)}
+    data |= {quantity: str(getattr(rule, quantity)) for quantity in QUANTITIES}
+    if rule.decay is not None:
+        width = rule.decay.width
+        data["decay"] = f"{rule.decay.growth} {'' if width is None else said_width(width)}".strip()
+    return data
 
 
 def _repr_or_type(value: Any) -> str:

@@ -22,6 +22,7 @@ from .._weight import (
     weights_with_paths,
 )
 from ..theory import Role
+from ._budget import budget_lines
 from ._data import Plan, PlanRow
 from ._foreign import effect
 from ._optimizer import describe
@@ -75,7 +76,11 @@ def plan(
     names = {name: maker.name for name, maker in made.names.items()}
     return Plan(
         rows,
-        tuple(describe(part, names.get(part.name)) for part in chain),
+        tuple(
+            line
+            for part in chain
+            for line in (describe(part, names.get(part.name)), *budget_lines(part, chain))
+        ),
         warnings(params, rows, chain, effects, names, gradients),
         fingerprint(model),
     )

@@ -1,6 +1,6 @@
 """The exponents of every weight, measured, against its law: each size by itself.
 
-    python tests/power/size_exponents.py [--seeds 3] [--out docs/results/size_exponents.json]
+    python tests/scaling/size_exponents.py [--seeds 3] [--out docs/results/size_exponents.json]
 
 Models grow in one size while the others are held, or as real models do. For every weight and
 parameterization: the root mean square of the effective weight at first, of its first updates under
@@ -299,7 +299,7 @@ def main() -> None:
     print(tables[0].to_markdown(), tables[1].to_markdown(), sep="\n\n")
     print(f"{len(rows)} exponents, {len(wrong)} outside of their tolerance")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    command = f"python tests/power/size_exponents.py --seeds {arguments.seeds}"
+    command = f"python tests/scaling/size_exponents.py --seeds {arguments.seeds}"
     arguments.out.write_text(record(tables, command).to_json(), encoding="utf-8")
 
 
