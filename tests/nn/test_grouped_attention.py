@@ -214,3 +214,16 @@ def test_the_laws_of_its_weights(grows: bool):
     assert specs["query_norm/gain"].size_ratio("fan_out") == 4
     of_shared = {specs[path].size_ratio("fan_out") for path in ("key_norm/gain", "key/bias")}
     assert of_shared == shared
+
+
+def test_heads_that_grow_ask_for_the_scale_of_their_logits():
+    def scaled(logit_scale):
+        def make(width):
+            return attention(1, width=width, head_dimension=width // 2, logit_scale=logit_scale)
+
+        return lambda: sx.parameterize(make, width=16, base_width=8, parameterization=sx.mup)
+
+    with pytest.raises(ValueError, match='heads of this GroupedQ.* grow .* Give logit_scale="1/d"'):
+        eqx.filter_eval_shape(scaled("1/sqrt(d)"))
+    roles = sx.weights_with_paths(eqx.filter_eval_shape(scaled("1/d"))).values()
+    assert {weight.spec.role for weight in roles} == {sx.Role.hidden}

@@ -15,8 +15,11 @@ BASE, VOCABULARY, LENGTH = 16, 8, 8
 ADAM = sx.adam(0.01)
 
 
-def model(width: int, key, role=sx.Role.hidden) -> nn.Decoder:
+def model(
+    width: int, key, *, role: sx.Role | None = sx.Role.hidden, experts: int = 3
+) -> nn.Decoder:
     """Key-value heads, experts and their number fixed, the inner size rounded to 16."""
+    inner = -(-8 * width // 3 // 16) * 16
 
     def block(key):
         attention_key, mlp_key = jax.random.split(key)
@@ -33,9 +36,9 @@ def model(width: int, key, role=sx.Role.hidden) -> nn.Decoder:
             attention_norm=nn.RMSNorm(width),
             attention=eqx.tree_at(lambda a: a.value, attention, value),
             mlp_norm=nn.RMSNorm(width, use_gain=False),
-            mlp=nn.MixtureOfExperts(
-                width, -(-8 * width // 3 // 16) * 16, experts=3, top_k=2, key=mlp_key
-            ),
+            mlp=nn.MixtureOfExperts(width, inner, experts=experts, top_k=2, key=mlp_key)
+            if experts
+            else nn.GatedMLP(width, inner, width, key=mlp_key),
         )
 
     return nn.Decoder(vocabulary_size=VOCABULARY, width=width, depth=1, block=block, key=key)
@@ -58,7 +61,8 @@ def batch(key):
 
 
 def loss(model, tokens, targets):
-    logits, load = model.with_load(tokens)
+    is_mixture = isinstance(model.blocks.mlp, nn.MixtureOfExperts)
+    logits, load = model.with_load(tokens) if is_mixture else (model(tokens), jnp.zeros(1))
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
     return entropy + 0.01 * load.mean()
 
