@@ -223,7 +223,9 @@ def test_heads_that_grow_ask_for_the_scale_of_their_logits():
 
         return lambda: sx.parameterize(make, width=16, base_width=8, parameterization=sx.mup)
 
-    with pytest.raises(ValueError, match='heads of this GroupedQ.* grow .* Give logit_scale="1/d"'):
+    with pytest.raises(
+        ValueError, match=r'heads of this GroupedQ.* grow .* Give logit_scale="1/d"'
+    ):
         eqx.filter_eval_shape(scaled("1/sqrt(d)"))
     roles = sx.weights_with_paths(eqx.filter_eval_shape(scaled("1/d"))).values()
     assert {weight.spec.role for weight in roles} == {sx.Role.hidden}
