@@ -154,6 +154,24 @@ def test_branches_end_in_the_last_layers_of_attention_and_mlp(experts: int):
     }
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_inner_layers_of_a_fixed_size_are_no_readouts(tied: bool):
+    """Beside a tied readout they are none either, which would have no law."""
+
+    def scaled():
+        return sx.parameterize(
+            lambda width: decoder(width, experts=3, tied=tied),
+            width=32,
+            base_width=8,
+            parameterization=sx.mup,
+        )
+
+    weights = sx.weights_with_paths(eqx.filter_eval_shape(scaled))
+    readouts = {path for path, weight in weights.items() if weight.spec.role is sx.Role.readout}
+    assert readouts == (set() if tied else {"readout/weight"})
+    assert weights["blocks/mlp/router/weight"].spec.role is sx.Role.hidden
+
+
 def test_no_layers_are_refused():
     with pytest.raises(ValueError, match="depth is 0; expected a positive integer"):
         decoder(depth=0)

@@ -58,8 +58,9 @@ class MixtureOfExperts(eqx.Module):
     $$p = \operatorname{softmax}(R x),$$
 
     over the chosen experts alone, or over all. The router $R$ is an inner layer: its number of
-    outputs is fixed, and it declares the role `hidden`. The experts are stacked: each of their
-    weights has a leading axis of size `experts`, and the law of the expert's own layer.
+    outputs is fixed, and it declares the role `hidden`. So do the experts' gate and up, whose size
+    may stay. The experts are stacked: each of their weights has a leading axis of size `experts`,
+    and the law of the expert's own layer.
 
     The gates of the chosen experts sum to one. So the output's change in training is of the same
     order for any number of experts, and for any $k$; its initial size falls as $k^{-1/2}$. Under
@@ -117,7 +118,13 @@ class MixtureOfExperts(eqx.Module):
         self.router = Linear(features, experts, role=Role.hidden, dtype=dtype, key=router_key)
         self.experts = eqx.filter_vmap(
             lambda key: GatedMLP(
-                features, hidden_features, features, activation=activation, dtype=dtype, key=key
+                features,
+                hidden_features,
+                features,
+                activation=activation,
+                role=Role.hidden,
+                dtype=dtype,
+                key=key,
             )
         )(jax.random.split(expert_key, experts))
         self.top_k = top_k

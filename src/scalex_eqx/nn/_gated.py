@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..theory import Role
 from ._linear import Linear
 
 
@@ -32,6 +33,7 @@ class GatedMLP(eqx.Module):
         *,
         activation: Callable[[Array], Array] = jax.nn.silu,
         use_bias: bool = False,
+        role: Role | None = None,
         dtype: Any = None,
         key: PRNGKeyArray,
     ):
@@ -41,12 +43,16 @@ class GatedMLP(eqx.Module):
             output. Llama's inner layer has 8/3 of the width, rounded up to a multiple.
         - `activation`: of the gate.
         - `use_bias`: whether the three layers have biases.
+        - `role`: of gate and up, as in [`scalex_eqx.nn.Linear`][]: `Role.hidden` for an inner size
+            that stays.
         - `dtype`: of the weights; JAX's default float if not given.
         - `key`: for the initial draw.
         """
         gate, up, down = jax.random.split(key, 3)
-        self.gate = Linear(in_features, hidden_features, use_bias=use_bias, dtype=dtype, key=gate)
-        self.up = Linear(in_features, hidden_features, use_bias=use_bias, dtype=dtype, key=up)
+        self.gate, self.up = (
+            Linear(in_features, hidden_features, use_bias=use_bias, role=role, dtype=dtype, key=key)
+            for key in (gate, up)
+        )
         self.down = Linear(hidden_features, out_features, use_bias=use_bias, dtype=dtype, key=down)
         self.activation = activation
 
