@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from ..._makers import masks
 from ..._parameterize._growth import role_from_growth
 from ..._parts import Part, blank_state, degree_at_scaling, parts
-from ..._spec import WeightSpec
+from ..._spec import GROWING, WeightSpec
 from ..._weight import Weight, is_trainable
 from ...optim._rates import rate_power
 from ...theory import (
@@ -36,8 +36,9 @@ class Law:
     **Arguments:**
 
     - `path`: of the weight; layers of a stack share one.
-    - `role`: as the shapes show it at the widths that were built, unless it is forced to be
-        hidden: shapes don't tell an inner layer of a fixed size from an embedding or a readout.
+    - `role`: as the shapes show it at the widths that were built, unless it is forced to one of
+        which more axes grow: shapes don't tell an inner layer of a fixed size from an embedding
+        or a readout.
     - `shown`: as the shapes show it in any case.
     - `spec`: as it is declared.
     - `rate_power`: of the learning rate that the optimizer gives it.
@@ -147,7 +148,9 @@ def laws(
         shown, spec = shown_role(weights[0], weight), weight.spec
         found[name] = Law(
             path,
-            Role.hidden if spec.forced and spec.role is Role.hidden else shown,
+            spec.role
+            if spec.role and spec.forced and growing(shown) < growing(spec.role)
+            else shown,
             shown,
             spec,
             _rate(path, weight.spec, rules),
@@ -180,6 +183,11 @@ def shown_role(small: Weight, large: Weight) -> Role:
         return any(small.value.shape[axis] != large.value.shape[axis] for axis in axes)
 
     return role_from_growth(spec, grows(spec.fan_in), grows(spec.fan_out))
+
+
+def growing(role: Role) -> set[str]:
+    """The weight's own sizes that grow with the width."""
+    return {"fan_in", "fan_out"} & set(GROWING[role])
 
 
 def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> UpdateFamily:
