@@ -15,7 +15,7 @@ from ..theory import full_alignment
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import decay_mode_missing, descend
-from ._moments import ema, map_moments, mass, sizes, zeros_of
+from ._moments import ema, mass, moved, sizes, zeros_of
 from ._numbers import (
     Scalar,
     ScalarOrSchedule,
@@ -26,7 +26,7 @@ from ._numbers import (
 )
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
-from ._tree import init_values, map_values
+from ._tree import init_values, move_values
 from ._unannotated import Unannotated
 
 EpsScaling = Literal["gradient", "constant"]
@@ -102,12 +102,14 @@ def scale_by_adam(
     def update(updates, state, params=None):
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
-        mu = map_moments(lambda m, g: ema(b1, m, g), state.mu, updates)
-        nu = map_moments(lambda v, g: ema(b2, v, jnp.square(g)), state.nu, updates)
         mass1, mass2 = mass(b1, count), mass(b2, count)
-        new_updates = map_values(
-            lambda spec, g, m, v: ratio(spec, g, _over(m, mass1), _over(v, mass2)), updates, mu, nu
-        )
+
+        def move(spec, g, m, v):
+            m = moved(lambda m, g: ema(b1, m, g), m, g)
+            v = moved(lambda v, g: ema(b2, v, jnp.square(g)), v, g)
+            return ratio(spec, g, _over(m, mass1), _over(v, mass2)), m, v
+
+        new_updates, mu, nu = move_values(move, updates, state.mu, state.nu)
         return new_updates, ScaleByAdamState(count, mu, nu, rule)
 
     return checked(rule, ScaleByAdamState, init, update, takes_complex=True)

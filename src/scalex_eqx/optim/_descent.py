@@ -7,6 +7,7 @@ import optax
 from .._pages import Section, see
 from ._checked import state_name
 from ._decay import DecayMode, add_weight_decay
+from ._flat import taken_apart
 from ._learning_rate import scale_by_learning_rate
 from ._numbers import Scalar, ScalarOrSchedule, check_function, check_number, is_python_number
 from ._rates import Rates, scale_by_width
@@ -45,7 +46,7 @@ def descend(
 
 def _chain(*parts: optax.GradientTransformation) -> optax.GradientTransformation:
     """`optax.chain`, which says whose state it was given in place of its own."""
-    chain = optax.chain(*parts)
+    chain = taken_apart(optax.chain(*parts))
 
     def update(updates, state, params=None):
         if type(state) is not tuple or len(state) != len(parts):

@@ -9,12 +9,12 @@ from ..theory import full_alignment
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import MomentDtype, finite_or_nan, map_moments, zeros_of
+from ._moments import MomentDtype, finite_or_nan, moved, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Degree, Rule
 from ._stateless import stateless
-from ._tree import init_values, map_values
+from ._tree import init_values, map_values, move_values
 from ._unannotated import Unannotated
 
 
@@ -66,14 +66,15 @@ def scale_by_momentum(
     def accumulate(m, g):
         return as_dtype_of(m, momentum) * m + g
 
-    def output(_, g, m):
+    def move(_, g, m):
+        m = moved(accumulate, m, g)
         update = accumulate(wide(m), g.astype(wide(m).dtype)) if nesterov else m
-        return finite_or_nan(update).astype(g.dtype)
+        return finite_or_nan(update).astype(g.dtype), m
 
     def update(updates, state, params=None):
         del params
-        trace = map_moments(accumulate, state.trace, updates)
-        return map_values(output, updates, trace), ScaleByMomentumState(trace, rule)
+        new_updates, trace = move_values(move, updates, state.trace)
+        return new_updates, ScaleByMomentumState(trace, rule)
 
     return checked(rule, ScaleByMomentumState, init, update, takes_complex=True)
 
