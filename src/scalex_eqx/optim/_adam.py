@@ -26,7 +26,7 @@ from ._numbers import (
 )
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
-from ._tree import init_values, move_values
+from ._tree import init_values, map_values, move_values
 from ._unannotated import Unannotated
 
 EpsScaling = Literal["gradient", "constant"]
@@ -104,12 +104,15 @@ def scale_by_adam(
         count = jnp.asarray(optax.safe_increment(state.count))
         mass1, mass2 = mass(b1, count), mass(b2, count)
 
-        def move(spec, g, m, v):
-            m = moved(lambda m, g: ema(b1, m, g), m, g)
+        def move(_, m, v, g):
             v = moved(lambda v, g: ema(b2, v, jnp.square(g)), v, g)
-            return ratio(spec, g, _over(m, mass1), _over(v, mass2)), m, v
+            return moved(lambda m, g: ema(b1, m, g), m, g), v
 
-        new_updates, mu, nu = move_values(move, updates, state.mu, state.nu)
+        # By itself, so that `skip_nonfinite` can keep the old moments in front of their use.
+        mu, nu, _ = move_values(move, state.mu, state.nu, updates)
+        new_updates = map_values(
+            lambda spec, g, m, v: ratio(spec, g, _over(m, mass1), _over(v, mass2)), updates, mu, nu
+        )
         return new_updates, ScaleByAdamState(count, mu, nu, rule)
 
     return checked(rule, ScaleByAdamState, init, update, takes_complex=True)

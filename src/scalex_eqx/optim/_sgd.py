@@ -14,7 +14,7 @@ from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known
 from ._rates import Rates
 from ._rule import Degree, Rule
 from ._stateless import stateless
-from ._tree import init_values, map_values, move_values
+from ._tree import init_values, map_values
 from ._unannotated import Unannotated
 
 
@@ -66,15 +66,14 @@ def scale_by_momentum(
     def accumulate(m, g):
         return as_dtype_of(m, momentum) * m + g
 
-    def move(_, g, m):
-        m = moved(accumulate, m, g)
+    def output(_, g, m):
         update = accumulate(wide(m), g.astype(wide(m).dtype)) if nesterov else m
-        return finite_or_nan(update).astype(g.dtype), m
+        return finite_or_nan(update).astype(g.dtype)
 
     def update(updates, state, params=None):
         del params
-        new_updates, trace = move_values(move, updates, state.trace)
-        return new_updates, ScaleByMomentumState(trace, rule)
+        trace = map_values(lambda _, m, g: moved(accumulate, m, g), state.trace, updates)
+        return map_values(output, updates, trace), ScaleByMomentumState(trace, rule)
 
     return checked(rule, ScaleByMomentumState, init, update, takes_complex=True)
 
