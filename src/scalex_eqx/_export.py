@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from ._differences import Difference, differences
 from ._fingerprint import by_path, laws
 from ._pages import Section, listed, see
-from ._weight import weights_with_paths
+from ._weight import of_kind, weights_with_paths
 from .optim import Rule
 from .theory import Alignment, Budget, FamilyByRole, LayerExponents, Power, UpdateFamily
 from .theory._budget import QUANTITIES, said_width
@@ -21,6 +21,7 @@ _FORMAT = "scalex_eqx laws"
 _VERSION = 1
 _PARTS = ("laws", "rules", "states")
 _RULE_FIELDS = ("rule", "family", "rates", "keeps")
+_is_rule, _is_tuple = of_kind(Rule), of_kind(tuple)
 
 
 def export_laws(tree: PyTree) -> dict[str, Any]:
@@ -165,9 +166,9 @@ def named_tuples(tree: PyTree, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any
     """Path and node of every named tuple of `tree`, also within others: parts of a state."""
 
     def is_one(node: Any) -> bool:
-        return node is not tree and bool(getattr(node, "_fields", ())) and isinstance(node, tuple)
+        return node is not tree and _is_tuple(node) and bool(getattr(node, "_fields", ()))
 
-    if not path and isinstance(tree, tuple) and getattr(tree, "_fields", ()):
+    if not path and _is_tuple(tree) and getattr(tree, "_fields", ()):
         yield path, tree
     for inner, node in jtu.tree_leaves_with_path(tree, is_leaf=is_one):
         if is_one(node):
@@ -176,9 +177,9 @@ def named_tuples(tree: PyTree, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any
 
 
 def _rules(tree: PyTree, owners: Mapping[Any, Any]) -> dict[str, Any]:
-    nodes = jtu.tree_leaves_with_path(tree, is_leaf=lambda node: isinstance(node, Rule))
+    nodes = jtu.tree_leaves_with_path(tree, is_leaf=_is_rule)
     return by_path(
-        (path, _rule(node, owners.get(path[:-1]))) for path, node in nodes if isinstance(node, Rule)
+        (path, _rule(node, owners.get(path[:-1]))) for path, node in nodes if _is_rule(node)
     )
 
 

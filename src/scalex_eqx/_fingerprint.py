@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -7,18 +8,20 @@ import jax.tree_util as jtu
 from jaxtyping import PyTree
 
 from ._laws import law_data
-from ._weight import Tie, Weight, path_string
+from ._weight import Tie, Weight, is_weight, of_kind, path_string
 
 _Entry = TypeVar("_Entry")
 
 
 def laws(tree: PyTree) -> dict[str, Any]:
     """The scaling law of every weight and tie of `tree` by its path, as plain data."""
-    leaves = jtu.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Weight | Tie))
+    is_one = of_kind(Weight, Tie)
+    # Weights of one law share their spec.
+    law = functools.cache(law_data)
     return by_path(
-        (path, law_data(leaf.spec) if isinstance(leaf, Weight) else {"factor": leaf.factor})
-        for path, leaf in leaves
-        if isinstance(leaf, Weight | Tie)
+        (path, dict(law(leaf.spec)) if is_weight(leaf) else {"factor": leaf.factor})
+        for path, leaf in jtu.tree_leaves_with_path(tree, is_leaf=is_one)
+        if is_one(leaf)
     )
 
 

@@ -154,7 +154,9 @@ class Tie:
 
 def is_weight(node: Any) -> TypeGuard[Weight]:
     """Whether `node` is a `Weight`; made for `is_leaf`."""
-    return isinstance(node, Weight)
+    # The type alone is asked, here and below: `isinstance` goes on to ask the node for its
+    # __class__, and Equinox's modules, of which a model has thousands, answer in Python.
+    return issubclass(type(node), Weight)
 
 
 def effective(x: Weight[Array] | Array) -> Array:
@@ -256,10 +258,18 @@ def lacks_law(leaf: Any) -> bool:
     return not leaf.spec.is_complete if is_weight(leaf) else is_trainable(leaf)
 
 
-def _is_weight_or_state(node: Any) -> bool:
-    # Running statistics are no weights.
-    return isinstance(node, (Weight, eqx.nn.State, eqx.nn.StateIndex))
+def of_kind(*kinds: type) -> Callable[[Any], bool]:
+    """The function that tells whether a node is of one of several types."""
 
+    @functools.lru_cache(maxsize=1024)
+    def is_kind(kind: type) -> bool:
+        return issubclass(kind, kinds)
+
+    return lambda node: is_kind(type(node))
+
+
+# Running statistics are no weights.
+_is_weight_or_state = of_kind(Weight, eqx.nn.State, eqx.nn.StateIndex)
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 

@@ -17,9 +17,12 @@ from scalex_eqx.experiments._lock import locked
 from scalex_eqx.experiments._numbers import parse_exponent
 from scalex_eqx.experiments._write import written_whole
 
-# The package is entered without its `__init__`, which would import JAX in every process.
+# The package is entered without its `__init__`, which would import JAX in every process. What is
+# ignored where the tests run, behind `nohup` or as a shell's background job, is not to be here.
 PROGRAM = f"""
-import sys, types
+import signal, sys, types
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 package = types.ModuleType("scalex_eqx")
 package.__path__ = {list(scalex_eqx.__path__)!r}
 sys.modules["scalex_eqx"] = package

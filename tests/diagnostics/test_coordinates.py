@@ -18,7 +18,8 @@ import scalex_eqx as sx
 from scalex_eqx.diagnostics import CoordinateCheck, coordinate_check, coordinate_figure
 from scalex_eqx.diagnostics._coordinates._run import _in_order
 
-BASE, WIDTHS, SEEDS, STEPS = 32, (32, 128), (0, 1), 3
+from ._checks import BASE, SEEDS, STEPS, WIDTHS, batch, builder, kinds
+
 PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
 ADAM = sx.adam(0.01)
 OPTIMIZERS = {
@@ -53,27 +54,9 @@ class WithoutMultiplier(Perceptron):
         return self.layers[-1].weight.value @ x
 
 
-def builder(parameterization: sx.Parameterization, model: Any = Perceptron, **options: Any) -> Any:
-    def build(width, key):
-        return sx.parameterize(
-            lambda width: model(width, key),
-            width=width,
-            base_width=BASE,
-            parameterization=parameterization,
-            **options,
-        )
-
-    return build
-
-
 def loss(model, x, y):
     logits = jax.vmap(model)(x)
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-
-
-def batch(key):
-    x = jax.random.normal(key, (64, 8))
-    return x, jnp.argmax(x[:, :4], axis=-1)
 
 
 def check(build: Any, tx: Any, **options: Any) -> CoordinateCheck:
@@ -81,13 +64,9 @@ def check(build: Any, tx: Any, **options: Any) -> CoordinateCheck:
     return coordinate_check(build, loss, tx, batch, **settings)
 
 
-def kinds(found: CoordinateCheck) -> set[tuple[str, str]]:
-    return {(finding.kind, finding.weight) for finding in found.findings}
-
-
 @pytest.fixture(scope="module")
 def of_standard() -> CoordinateCheck:
-    return check(builder(sx.standard), ADAM)
+    return check(builder(sx.standard, Perceptron), ADAM)
 
 
 def test_a_correct_model_passes(of_standard: CoordinateCheck):
@@ -97,7 +76,7 @@ def test_a_correct_model_passes(of_standard: CoordinateCheck):
 
 
 def test_another_correct_model_passes():
-    assert check(builder(sx.mean_field), OPTIMIZERS["adafactor"]).verdict == "passes"
+    assert check(builder(sx.mean_field, Perceptron), OPTIMIZERS["adafactor"]).verdict == "passes"
 
 
 def test_the_exponents_of_the_standard_parameterization(of_standard: CoordinateCheck):
@@ -128,14 +107,14 @@ def test_the_readouts_change_is_laid_at_the_door_of_its_omega(of_standard: Coord
 
 
 def test_one_learning_rate_for_all_is_rejected():
-    found = check(builder(sx.standard), sx.adam(0.01, sx.global_rate))
+    found = check(builder(sx.standard, Perceptron), sx.adam(0.01, sx.global_rate))
     assert found.verdict == "rejected"
     assert kinds(found) == {("rate", f"layers/{i}/weight") for i in (1, 2, 3)}
     assert "n^+0.00, not n^-1.00" in found.summary
 
 
 def test_a_hidden_weight_labelled_embedding_is_rejected():
-    wrong = builder(sx.standard, roles={"layers/2/weight": "embedding"}, force=True)
+    wrong = builder(sx.standard, Perceptron, roles={"layers/2/weight": "embedding"}, force=True)
     found = check(wrong, ADAM)
     assert found.verdict == "rejected"
     assert found.findings[0].kind == "role"
@@ -146,7 +125,7 @@ def test_a_hidden_weight_labelled_embedding_is_rejected():
 
 def test_a_readout_labelled_hidden_is_seen_by_its_shapes_and_by_sgd():
     """Under Adam muP so labelled is the standard parameterization: only the shapes can tell."""
-    wrong = builder(sx.mup, roles={"layers/3/weight": "hidden"}, force=True)
+    wrong = builder(sx.mup, Perceptron, roles={"layers/3/weight": "hidden"}, force=True)
     with_adam = check(wrong, ADAM)
     assert kinds(with_adam) == {("role", "layers/3/weight")}
     with_sgd = check(wrong, OPTIMIZERS["sgd"])
@@ -156,7 +135,7 @@ def test_a_readout_labelled_hidden_is_seen_by_its_shapes_and_by_sgd():
 
 def test_a_doubled_init_exponent_is_rejected():
     def doubled(width, key):
-        model = builder(sx.standard)(width, key)
+        model = builder(sx.standard, Perceptron)(width, key)
         where: Any = lambda model: model.layers[1].weight.value  # noqa: E731
         return eqx.tree_at(where, model, replace_fn=lambda w: w * (width / BASE) ** -0.5)
 
@@ -173,7 +152,7 @@ def test_a_missing_multiplier_is_rejected():
 
 
 def test_coupled_decay_is_rejected():
-    found = check(builder(sx.standard), sx.adamw(0.01, 0.1, decay_mode="coupled"))
+    found = check(builder(sx.standard, Perceptron), sx.adamw(0.01, 0.1, decay_mode="coupled"))
     assert found.verdict == "rejected"
     assert kinds(found) == {("decay", f"layers/{i}/weight") for i in (1, 2, 3)}
 
@@ -182,7 +161,7 @@ def test_a_constant_epsilon_is_seen_to_take_more_and_more():
     """eps / (eps + |g|) with hidden gradients that fall as n^-1/2: four times the width, half the
     gradient."""
     tx = sx.adam(0.01, eps=1e-3, eps_scaling="constant")
-    found = check(builder(sx.standard), tx, steps=1)
+    found = check(builder(sx.standard, Perceptron), tx, steps=1)
     epsilon = {share.name: share.epsilon for share in found.shares}["layers/1/weight"]
     assert epsilon is not None
     gradients = [1e-3 / share - 1e-3 for share in epsilon]
@@ -192,7 +171,9 @@ def test_a_constant_epsilon_is_seen_to_take_more_and_more():
 
 def test_decay_and_an_epsilon_that_follows_the_gradient_are_the_same_at_every_width():
     found = check(
-        builder(sx.standard), sx.adamw(0.01, 0.02, decay_mode="independent", eps=1e-3), steps=1
+        builder(sx.standard, Perceptron),
+        sx.adamw(0.01, 0.02, decay_mode="independent", eps=1e-3),
+        steps=1,
     )
     assert not any("epsilon takes" in notice for notice in found.notices)
     for share in found.shares:
@@ -230,10 +211,10 @@ def test_behind_a_readout_that_starts_at_zero_faults_are_still_seen():
 
     def wrong(width, key):
         where: Any = lambda model: model.layers[1].weight.value  # noqa: E731
-        model = builder(sx.mup)(width, key)
+        model = builder(sx.mup, Perceptron)(width, key)
         return zeroed(eqx.tree_at(where, model, replace_fn=lambda w: w * (width / BASE) ** 0.5))
 
-    correct = check(lambda width, key: zeroed(builder(sx.mup)(width, key)), ADAM)
+    correct = check(lambda width, key: zeroed(builder(sx.mup, Perceptron)(width, key)), ADAM)
     assert correct.verdict == "inconclusive" and correct.findings == ()
     assert any("layers/1/weight has no gradient at first" in text for text in correct.notices)
     assert kinds(check(wrong, ADAM)) == {("initial", "layers/1/weight")}
@@ -260,7 +241,7 @@ def test_a_loss_that_rises_is_named(of_standard: CoordinateCheck):
 def test_what_does_not_train_is_inconclusive():
     """Adam's exponents with SGD, at a rate at which the loss hardly moves."""
     exponents = {"embedding": 0, "hidden": 1, "readout": 1, "vector": 0, "constant": 0}
-    found = check(builder(sx.standard), sx.sgd(1e-4, exponents))
+    found = check(builder(sx.standard, Perceptron), sx.sgd(1e-4, exponents))
     assert found.verdict == "inconclusive"
     assert found.findings != ()
     assert "inconclusive: the loss fell by 0.0 %" in found.summary
@@ -293,26 +274,26 @@ def test_layers_of_a_scan_follow_each_other():
 )
 def test_bad_arguments_are_refused(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        check(builder(sx.standard), ADAM, **options)
+        check(builder(sx.standard, Perceptron), ADAM, **options)
 
 
 def test_inputs_that_are_no_tuple_are_refused():
     settings: Any = {"widths": (64, 128), "seeds": (0,), "steps": 1}
     settings["batch"] = lambda key: batch(key)[0]
     with pytest.raises(ValueError, match=r"batch\(key\) is a .*; expected the tuple .*\(x,\)"):
-        coordinate_check(builder(sx.mup), loss, sx.adam(0.1), **settings)
+        coordinate_check(builder(sx.mup, Perceptron), loss, sx.adam(0.1), **settings)
 
 
 def test_an_optimizer_of_unknown_family_is_refused():
     foreign = optax.sgd(0.1)
     with pytest.raises(ValueError, match="doesn't say how the updates of layers/0/weight depend"):
-        check(builder(sx.standard), foreign, steps=1)
+        check(builder(sx.standard, Perceptron), foreign, steps=1)
 
 
 def test_a_learning_rate_that_starts_at_zero_is_refused():
     with pytest.raises(ValueError, match="first update is zero"):
         check(
-            builder(sx.standard),
+            builder(sx.standard, Perceptron),
             sx.adam(lambda count: jnp.where(jnp.asarray(count) > 0, 0.1, 0.0)),
             steps=1,
         )

@@ -14,6 +14,8 @@ import scalex_eqx as sx
 from scalex_eqx.diagnostics import CoordinateCheck, coordinate_check, gradient_exponents
 from scalex_eqx.diagnostics._alignment import weight_name
 
+from ._checks import builder
+
 BASE, EXPERTS = 16, 3
 CONSTANT_RATE = {"embedding": "1/2", "hidden": 1, "readout": "1/2", "vector": 0, "constant": 0}
 
@@ -57,19 +59,6 @@ class Joined(eqx.Module):
         return self.last(jnp.tanh(h).sum(0))
 
 
-def builder(make: Any, **options: Any) -> Callable[[int, Any], Any]:
-    def build(width, key):
-        return sx.parameterize(
-            lambda width: make(width, key),
-            width=width,
-            base_width=BASE,
-            parameterization=sx.mup,
-            **options,
-        )
-
-    return build
-
-
 def loss(model: Any, x: Any) -> Any:
     return jnp.mean((jax.vmap(sx.resolve(model))(x) - jnp.sin(x[:, :2])) ** 2)
 
@@ -83,8 +72,10 @@ def check(build: Any, tx: optax.GradientTransformation) -> CoordinateCheck:
 
 
 def test_experts_have_rows_and_one_learning_rate_for_all_widths_is_found():
-    right = check(builder(Routed), sx.adam(1e-2))
-    wrong = check(builder(Routed), sx.adam(1e-2, rates={**CONSTANT_RATE, "experts/weight": 0}))
+    right = check(builder(sx.mup, Routed, BASE), sx.adam(1e-2))
+    wrong = check(
+        builder(sx.mup, Routed, BASE), sx.adam(1e-2, rates={**CONSTANT_RATE, "experts/weight": 0})
+    )
     rows = {row.name: row for row in right.rows}
     assert {f"experts/{name}/{e}" for name in ("weight", "bias") for e in range(EXPERTS)} <= set(
         rows
@@ -97,7 +88,7 @@ def test_experts_have_rows_and_one_learning_rate_for_all_widths_is_found():
 
 
 def test_pieces_of_a_stack_have_rows_where_they_are_met():
-    found = check(builder(Joined, layouts={"table": ("out",)}), sx.adam(1e-2))
+    found = check(builder(sx.mup, Joined, BASE, layouts={"table": ("out",)}), sx.adam(1e-2))
     names = [row.name for row in found.rows if row.name.startswith("table")]
     # Of one use the first member is met, of the other the rest; each has a row of its own.
     assert {name for name in names if "#" not in name} == {f"table/{i}" for i in range(EXPERTS)}
@@ -132,13 +123,13 @@ def test_what_can_not_be_traced_is_named_with_its_line_and_the_remedy():
 
     remedy = "scalex_eqx.parameterize_model"
     with pytest.raises(ValueError, match=r"self.scale = lambda x: x \* drawn") as told:
-        check(builder(Closure), sx.adam(1e-2))
+        check(builder(sx.mup, Closure, BASE), sx.adam(1e-2))
     assert "make it a field" in str(told.value) and remedy in str(told.value)
     with pytest.raises(
         ValueError, match=r"(?s)^loss asks for the values .* return jnp.mean\(np.asarray"
     ) as told:
         coordinate_check(
-            builder(make),
+            builder(sx.mup, make, BASE),
             numpy_loss,
             sx.adam(1e-2),
             lambda key: (jnp.ones((2, 16)),),
@@ -150,7 +141,7 @@ def test_what_can_not_be_traced_is_named_with_its_line_and_the_remedy():
 
     def seeded(width, key):
         np.random.default_rng(int(jax.random.bits(key)))
-        return builder(make)(width, key)
+        return builder(sx.mup, make, BASE)(width, key)
 
     with pytest.raises(ValueError, match=r"^build asks for the values .*default_rng"):
         check(seeded, sx.adam(1e-2))

@@ -15,7 +15,8 @@ import scalex_eqx as sx
 from scalex_eqx.diagnostics import CoordinateCheck, coordinate_check
 from scalex_eqx.diagnostics._coordinates._rows import starves
 
-BASE, WIDTHS, SEEDS, STEPS = 32, (32, 128), (0, 1), 3
+from ._checks import SEEDS, STEPS, WIDTHS, batch, builder, kinds, loss
+
 ADAM = sx.adam(0.01)
 HALF = Fraction(1, 2)
 
@@ -35,47 +36,20 @@ class Perceptron(eqx.Module):
         return self.layers[2](self.features(x))
 
 
-def builder(parameterization: sx.Parameterization, model: Any = Perceptron, **options: Any) -> Any:
-    def build(width, key):
-        return sx.parameterize(
-            lambda width: model(width, key),
-            width=width,
-            base_width=BASE,
-            parameterization=parameterization,
-            **options,
-        )
-
-    return build
-
-
-def loss(model, x, y):
-    logits = jax.vmap(sx.resolve(model))(x)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-
-
-def batch(key):
-    x = jax.random.normal(key, (64, 8))
-    return x, jnp.argmax(x[:, :4], axis=-1)
-
-
 def check(build: Any, tx: Any) -> CoordinateCheck:
     return coordinate_check(build, loss, tx, batch, widths=WIDTHS, seeds=SEEDS, steps=STEPS)
-
-
-def kinds(found: CoordinateCheck) -> set[tuple[str, str]]:
-    return {(finding.kind, finding.weight) for finding in found.findings}
 
 
 def test_learning_that_fades_with_the_width_as_the_exponents_have_it_is_rejected():
     """Adam's exponents with SGD keep the loss at the large width from falling: no excuse."""
     exponents = {"embedding": "1/2", "hidden": 1, "readout": "1/2", "vector": 0, "constant": 0}
-    found = check(builder(sx.mup), sx.sgd(0.06, exponents))
+    found = check(builder(sx.mup, Perceptron), sx.sgd(0.06, exponents))
     assert found.loss_drops[0] > 0.02 > found.loss_drops[1] and not found.trained
     assert found.verdict == "rejected"
     assert "trained less and less" in found.summary
     assert any("less and less, as what is found explains" in text for text in found.notices)
     # A right model at a learning rate that is too small everywhere.
-    slow = check(builder(sx.mup), sx.sgd(0.003))
+    slow = check(builder(sx.mup, Perceptron), sx.sgd(0.003))
     assert slow.verdict == "inconclusive" and slow.findings == ()
     assert 0 < max(slow.loss_drops) < 0.02
 
@@ -174,7 +148,7 @@ def test_no_pass_for_a_weight_that_the_optimizer_leaves_alone():
         return eqx.tree_at(lambda model: model.layers[1].weight, kinds, "leave")
 
     found = check(
-        builder(sx.standard),
+        builder(sx.standard, Perceptron),
         optax.multi_transform({"train": ADAM, "leave": sx.adam(0.0)}, labels),
     )
     assert found.verdict == "inconclusive" and found.unjudged == ("layers/1/weight",)
@@ -213,7 +187,7 @@ class Bottleneck(eqx.Module):
     def __init__(self, width: int, key: Any, skips: bool = False):
         sizes = (8, width), (width, 16), (16, width), (width, 4), (width, 4)
         pairs = zip(sizes, jax.random.split(key, 5), strict=True)
-        layers = [eqx.nn.Linear(*size, use_bias=False, key=k) for size, k in pairs]
+        layers = [eqx.nn.Linear(*size, use_bias=size == (width, 16), key=k) for size, k in pairs]
         self.into, self.down, self.up, self.out, self.second = layers
         self.skips = skips
 
@@ -233,12 +207,13 @@ def test_an_inner_layer_that_vanishes_is_rejected_and_one_declared_hidden_passes
     assert wrong.findings[0].measured == pytest.approx(-0.5, abs=0.2)
     assert "roles={'down/weight': 'hidden'}" in wrong.summary
 
-    inner = builder(sx.mup, Bottleneck, roles={"down/weight": "hidden"})
+    roles = {"down/weight": "hidden", "down/bias": "vector"}
+    inner = builder(sx.mup, Bottleneck, roles=roles)
     right = check(inner, ADAM)
     assert right.verdict == "passes"
-    assert any(
-        "down/weight is judged as hidden, as it is declared" in text for text in right.notices
-    )
+    for path, role in roles.items():
+        told = f"{path} is judged as {role}, as it is declared"
+        assert any(told in text for text in right.notices)
     # By what it does it is still judged.
     assert ("rate", "down/weight") in kinds(check(inner, sx.adam(0.01, sx.global_rate)))
 
@@ -276,7 +251,7 @@ MUON = sx.theory.UpdateFamily("muon", 0, 0, offset=sx.theory.LayerExponents(0, H
 def test_a_family_with_an_offset_is_judged_as_declared():
     """By its state the rule is a momentum, of SGD's degrees: that is said."""
     behind = (sx.scale_by_width(MUON, sx.full_alignment), optax.scale(-0.05))
-    found = check(builder(sx.standard), optax.chain(orthogonalised(), *behind))
+    found = check(builder(sx.standard, Perceptron), optax.chain(orthogonalised(), *behind))
     assert found.verdict == "passes", str(found)
     assert {row.law.family.name for row in found.rows} == {"muon"}
     assert any("of the family muon, as declared, though" in text for text in found.notices)
@@ -285,7 +260,7 @@ def test_a_family_with_an_offset_is_judged_as_declared():
 @pytest.mark.parametrize("rule", [orthogonalised(), sx.optim.scale_by_momentum(0.9)])
 def test_a_family_that_the_updates_do_not_have_is_rejected(rule: optax.GradientTransformation):
     tx = optax.chain(rule, sx.scale_by_width("adam", sx.full_alignment), optax.scale(-0.05))
-    found = check(builder(sx.standard), tx)
+    found = check(builder(sx.standard, Perceptron), tx)
     assert found.verdict == "rejected"
     assert "update" in {kind for kind, _ in kinds(found)}
     assert any("of the family adam, as declared, though" in text for text in found.notices)

@@ -74,8 +74,10 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
     )
 
 
-def check(law: Any, found: dict[str, tuple], findings: tuple = ()) -> CoordinateCheck:
-    rows = [row(name, role, law, found.get(name, (None,) * 3)) for name, role in NAMES.items()]
+def check(
+    law: Any, found: dict[str, tuple], findings: tuple = (), names: dict[str, str] = NAMES
+) -> CoordinateCheck:
+    rows = [row(name, role, law, found.get(name, (None,) * 3)) for name, role in names.items()]
     return CoordinateCheck(
         verdict="passes",
         findings=findings,
@@ -140,6 +142,22 @@ def test_a_measured_omega_slows_every_earlier_layer():
     assert "fall by up to n^-0.20 more" in str(prescription)
     # muP's readout has room for it: a + b = 1.
     assert set(prescribe(check(sx.mup, found)).rates(measured_omega=True).values()) == {HALF, 1, 0}
+
+
+@pytest.mark.parametrize("order", [("out/weight", "other/weight"), ("other/weight", "out/weight")])
+def test_every_readout_has_its_own_exponent_and_slows_what_is_before_it(order: tuple[str, str]):
+    """Whichever the model uses first: an omega of 0.7 leaves 0.2 to all before that readout."""
+    names = {name: role for name, role in NAMES.items() if role != "readout"}
+    names |= dict.fromkeys(order, "readout")
+    found = dict.fromkeys(names, AS_ASSUMED)
+    found["out/weight"] = (measured(1.0), measured(0.7), measured(1.0))
+    found["other/weight"] = (measured(0.8), measured(0.5), measured(0.6))
+    prescription = prescribe(check(sx.standard, found, names=names))
+    assert len(prescription.assumed_omega) == 2 and prescription.not_measured == ()
+    slowed = prescription.rates(measured_omega=True)
+    assert slowed["out/weight"] == 1 and slowed["other/weight"] == Fraction(4, 5)
+    assert slowed["in/weight"] == slowed["gain"] == Fraction(1, 5)
+    assert slowed["first/weight"] == slowed["blocks/up/weight"] == Fraction(6, 5)
 
 
 def test_the_exponents_by_role_and_path_are_those_by_path():

@@ -89,6 +89,42 @@ def test_init_costs_the_same_for_each_weight(name):
     assert many < 2 * zeros
 
 
+class Box:
+    """A module that counts how often it is taken apart."""
+
+    count = 0
+
+    def __init__(self, weight: Any):
+        self.weight = weight
+
+    def children(self) -> tuple[tuple[Any], None]:
+        Box.count += 1
+        return (self.weight,), None
+
+
+jax.tree_util.register_pytree_node(Box, Box.children, lambda _, children: Box(*children))
+
+
+def test_a_chain_takes_each_of_its_trees_apart_once():
+    params: Any = {"box": Box(model(1)["0"])}
+    tx = sx.adamw(1e-3, 1e-4, decay_mode="independent")
+
+    def counted(f: Callable[[], Any]) -> tuple[int, Any]:
+        Box.count = 0
+        result = f()
+        return Box.count, result
+
+    count, state = counted(lambda: tx.init(params))
+    assert count == 1
+    # The gradients, the weights and two moments.
+    count, (updates, state) = counted(lambda: tx.update(params, state, params))
+    assert count == 4
+    assert isinstance(updates["box"], Box) and isinstance(state[0].mu["box"], Box)
+    # One rule by itself takes some of them apart again.
+    rule = sx.scale_by_adam()
+    assert counted(lambda: rule.update(params, rule.init(params), params))[0] > 4
+
+
 def test_states_share_no_memory():
     tx, params = sx.adam(1e-3), model(3)
     arrays = [x for x in jax.tree.leaves(tx.init(params)) if x.ndim]

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
-from .._weight import Tie, Weight, is_trainable, is_weight, path_string
+from .._weight import Tie, Weight, is_trainable, is_weight, of_kind, path_string
 
 Path = tuple[Any, ...]
 
@@ -45,13 +45,13 @@ def declares_all(model: PyTree) -> bool:
     return all(is_weight(node.leaf) for _, node in _walk(model, (), ()))
 
 
-def is_node(x: Any) -> bool:
-    """Whether `x` is handled as a whole, although it is no leaf; made for `is_leaf`."""
-    return isinstance(x, Weight | Tie)
+# Whether something is handled as a whole, although it is no leaf; made for `is_leaf`.
+is_node = of_kind(Weight, Tie)
+_is_state = of_kind(eqx.nn.State, eqx.nn.StateIndex)
 
 
 def _walk(tree: PyTree, path: Path, parents: tuple[tuple[Any, int], ...]) -> Iterator:
-    if isinstance(tree, eqx.nn.State | eqx.nn.StateIndex):
+    if _is_state(tree):
         return
     if is_node(tree) or is_trainable(tree):
         yield path, Node(tree, tuple((parent, path[depth:]) for parent, depth in parents))

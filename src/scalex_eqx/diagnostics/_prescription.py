@@ -1,7 +1,7 @@
 """From measured alignment to learning rates for this model."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from ..theory import (
@@ -57,15 +57,16 @@ class Prescription:
 
     - `weights`: the weights in the order in which the model uses them.
     - `assumed`: the preset that measured alignments are held against.
-    - `assumed_omega`, `measured_omega`: the solutions, with omega as assumed and as measured.
+    - `assumed_omega`, `measured_omega`: the solutions, with omega as assumed and as measured; one
+        for each readout.
     - `not_measured`: the names of those whose alignment was not measured, and is as assumed; what
         sums over nothing that grows needs none.
     """
 
     weights: tuple[PrescribedWeight, ...]
     assumed: Alignment
-    assumed_omega: Solution
-    measured_omega: Solution
+    assumed_omega: tuple[Solution, ...]
+    measured_omega: tuple[Solution, ...]
     not_measured: tuple[str, ...] = ()
 
     def rates(self, *, measured_omega: bool = False) -> dict[str, Fraction]:
@@ -135,7 +136,8 @@ def prescribe(check: CoordinateCheck) -> Prescription:
 
     An alignment whose interval contains the assumed value keeps that; another is taken as it was
     measured, between 0 and 1. The hidden weights are solved as one chain in the order in which the
-    model uses them, which is on the safe side where some stand side by side.
+    model uses them, which is on the safe side where some stand side by side. Each readout ends a
+    chain of its own, and a weight in front of several has the smallest of its learning rates.
 
     The exponents are those of [`scalex_eqx.theory.solve`][], once with $\omega$ as assumed and
     once as measured: a measured $\omega$ above 1/2 asks every earlier layer to change less.
@@ -158,30 +160,33 @@ def prescribe(check: CoordinateCheck) -> Prescription:
     """
     _check_sound(check)
     rows = [row for row in check.rows if "#" not in row.name]
-    embedding, readout = (_one(rows, role) for role in (Role.embedding, Role.readout))
+    embeddings, readouts = (_of_role(rows, role) for role in (Role.embedding, Role.readout))
     hidden = [row for row in rows if row.law.role is Role.hidden]
-    chain = [embedding, *hidden, readout]
-    assumed = readout.law.alignment
-    by_role = {row.law.role: row.law.family for row in [readout, *reversed(rows)]}
-    family = as_family({role: by_role.get(role, readout.law.family) for role in TRAINED})
-    used = [_used(row, ("alpha", "u")) for row in chain[1:]]
-    with_omega = [_used(row, _FIELDS) for row in chain[1:]]
-    solutions = [_solve(chain, family, alignments) for alignments in (used, with_omega)]
-    by_name = dict(zip([row.name for row in chain[1:]], used, strict=True))
+    chains = [[embeddings[0], *hidden, readout] for readout in readouts]
+    inner = [*hidden, *readouts]
+    by_role = {row.law.role: row.law.family for row in reversed(rows)}
+    family = as_family({role: by_role.get(role, readouts[0].law.family) for role in TRAINED})
+    used = {row.name: _used(row, ("alpha", "u")) for row in inner}
+    with_omega = {row.name: _used(row, _FIELDS) for row in inner}
+    solutions = [
+        tuple(_solve(chain, family, alignments) for chain in chains)
+        for alignments in (used, with_omega)
+    ]
     weights = [
-        _prescribed(row, by_name.get(row.name), [_exponent(row, chain, one) for one in solutions])
+        _prescribed(row, used.get(row.name), [_exponent(row, chains, found) for found in solutions])
         for row in rows
     ]
-    lost = tuple(row.name for row in chain[1:] if row.alpha is None)
+    assumed = readouts[0].law.alignment
+    lost = tuple(row.name for row in inner if row.alpha is None)
     return Prescription(tuple(weights), assumed, solutions[0], solutions[1], lost)
 
 
 def _solve(
-    chain: Sequence[CoordinateRow], family: Family, alignments: Sequence[Alignment]
+    chain: Sequence[CoordinateRow], family: Family, alignments: Mapping[str, Alignment]
 ) -> Solution:
     specs = [row.law.spec for row in chain]
     pairs = [(spec.multiplier_exponent, spec.spread_exponent) for spec in specs]
-    return solve(pairs, family, alignments)
+    return solve(pairs, family, [alignments[row.name] for row in chain[1:]])
 
 
 def _used(row: CoordinateRow, fields: Sequence[str]) -> Alignment:
@@ -200,8 +205,21 @@ def _contains(measured: Exponent, value: float) -> bool:
     return low <= value <= high
 
 
-def _exponent(row: CoordinateRow, chain: Sequence[CoordinateRow], solution: Solution) -> Fraction:
-    """A weight's, out of the solution of the chain."""
+def _exponent(
+    row: CoordinateRow, chains: Sequence[Sequence[CoordinateRow]], solutions: Sequence[Solution]
+) -> Fraction:
+    """A weight's, out of the solutions of the chains that it is in or in front of."""
+    is_readout = row.law.role is Role.readout
+    return max(
+        _exponent_in(row, chain, solution)
+        for chain, solution in zip(chains, solutions, strict=True)
+        if not is_readout or chain[-1] is row
+    )
+
+
+def _exponent_in(
+    row: CoordinateRow, chain: Sequence[CoordinateRow], solution: Solution
+) -> Fraction:
     names = [one.name for one in chain]
     if row.name in names:
         return solution.layers[names.index(row.name)].c
@@ -231,11 +249,11 @@ def _prescribed(
     )
 
 
-def _one(rows: Sequence[CoordinateRow], role: Role) -> CoordinateRow:
+def _of_role(rows: Sequence[CoordinateRow], role: Role) -> list[CoordinateRow]:
     found = [row for row in rows if row.law.role is role]
     if not found:
         raise ValueError(f"the model has no {role}, which the theory's chain of layers needs")
-    return found[0]
+    return found
 
 
 def _check_sound(check: CoordinateCheck) -> None:

@@ -16,7 +16,7 @@ from ._budget import Eps, budget_betas, budget_eps
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import decay_mode_missing, descend
-from ._moments import ema, map_moments, mass, sizes, zeros_of
+from ._moments import ema, mass, moved, sizes, zeros_of
 from ._numbers import (
     Scalar,
     ScalarOrSchedule,
@@ -27,7 +27,7 @@ from ._numbers import (
 )
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
-from ._tree import init_values, map_values
+from ._tree import init_values, map_values, move_values
 from ._unannotated import Unannotated
 
 EpsScaling = Literal["gradient", "constant"]
@@ -102,9 +102,14 @@ def scale_by_adam(
     def update(updates, state, params=None):
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
-        mu = map_moments(lambda m, g: ema(b1, m, g), state.mu, updates)
-        nu = map_moments(lambda v, g: ema(b2, v, jnp.square(g)), state.nu, updates)
         mass1, mass2 = mass(b1, count), mass(b2, count)
+
+        def move(_, m, v, g):
+            v = moved(lambda v, g: ema(b2, v, jnp.square(g)), v, g)
+            return moved(lambda m, g: ema(b1, m, g), m, g), v
+
+        # By itself, so that `skip_nonfinite` can keep the old moments in front of their use.
+        mu, nu, _ = move_values(move, state.mu, state.nu, updates)
         new_updates = map_values(
             lambda spec, g, m, v: ratio(spec, g, _over(m, mass1), _over(v, mass2)), updates, mu, nu
         )

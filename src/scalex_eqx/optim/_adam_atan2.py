@@ -13,11 +13,11 @@ from ._budget import budget_betas
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import MomentDtype, map_moments, unbiased_step, zeros_of
+from ._moments import MomentDtype, moved, unbiased_step, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
 from ._rates import Rates
 from ._rule import Degree, Rule
-from ._tree import init_values, map_values
+from ._tree import init_values, map_values, move_values
 from ._unannotated import Unannotated
 
 
@@ -91,12 +91,13 @@ def scale_by_adam_atan2(
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
         step1, step2 = unbiased_step(b1, count), unbiased_step(b2, count)
-        mean = map_moments(
-            lambda m, g: moving_mean(m, g, step1.astype(m.dtype)), state.mean, updates
-        )
-        root = map_moments(
-            lambda s, g: moving_root_mean_square(s, g, step2.astype(s.dtype)), state.root, updates
-        )
+
+        def move(_, m, s, g):
+            m = moved(lambda m, g: moving_mean(m, g, step1.astype(m.dtype)), m, g)
+            return m, moved(lambda s, g: moving_root_mean_square(s, g, step2.astype(s.dtype)), s, g)
+
+        # By itself, so that `skip_nonfinite` can keep the old moments in front of their use.
+        mean, root, _ = move_values(move, state.mean, state.root, updates)
         new_updates = map_values(
             lambda _, g, m, s: times(a, atan2(wide(m), times(b, wide(s)))).astype(g.dtype),
             updates,

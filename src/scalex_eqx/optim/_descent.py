@@ -10,6 +10,7 @@ from ..theory._family import Families
 from ._budget import budget_decay, check_budget, decay_width
 from ._checked import state_name
 from ._decay import DecayMode, add_weight_decay
+from ._flat import taken_apart
 from ._learning_rate import scale_at_budget
 from ._numbers import Scalar, ScalarOrSchedule, check_function, check_number, is_python_number
 from ._rates import Rates, scale_by_width
@@ -54,7 +55,7 @@ def descend(
 
 def _chain(*parts: optax.GradientTransformation) -> optax.GradientTransformation:
     """`optax.chain`, which says whose state it was given in place of its own."""
-    chain = optax.chain(*parts)
+    chain = taken_apart(optax.chain(*parts))
 
     def update(updates, state, params=None):
         if type(state) is not tuple or len(state) != len(parts):

@@ -10,12 +10,12 @@ from ..theory import Budget, full_alignment
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import MomentDtype, ema, finite_or_nan, map_moments, zeros_of
+from ._moments import MomentDtype, ema, finite_or_nan, moved, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number
 from ._rates import Rates
 from ._rule import Degree, Rule
 from ._stateless import stateless
-from ._tree import init_values, map_values
+from ._tree import init_values, map_values, move_values
 from ._unannotated import Unannotated
 
 
@@ -63,13 +63,14 @@ def scale_by_lion(
     def init(params: optax.Params) -> ScaleByLionState:
         return ScaleByLionState(init_values(zeros, params), rule)
 
-    def sign(_, g, m):
-        return jnp.sign(finite_or_nan(ema(b1, wide(m), g.astype(wide(m).dtype)))).astype(g.dtype)
+    def move(_, g, m):
+        sign = jnp.sign(finite_or_nan(ema(b1, wide(m), g.astype(wide(m).dtype))))
+        return sign.astype(g.dtype), moved(lambda m, g: ema(b2, m, g), m, g)
 
     def update(updates, state, params=None):
         del params
-        mean = map_moments(lambda m, g: ema(b2, m, g), state.mean, updates)
-        return map_values(sign, updates, state.mean), ScaleByLionState(mean, rule)
+        new_updates, mean = move_values(move, updates, state.mean)
+        return new_updates, ScaleByLionState(mean, rule)
 
     return checked(rule, ScaleByLionState, init, update)
 

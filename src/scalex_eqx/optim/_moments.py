@@ -6,13 +6,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float, Inexact, Int, PyTree
+from jaxtyping import Array, Float, Inexact, Int
 
 from .._spec import WeightSpec
 from ..ops import towards
 from ..ops._wide import wide, wide_dtype
 from ._numbers import Scalar, as_dtype_of
-from ._tree import map_values
 
 MomentDtype = Literal["float32", "bfloat16", "float16"]
 
@@ -74,8 +73,8 @@ def check_moment_dtype(moment_dtype: Any) -> None:
         )
 
 
-def map_moments(f: Callable[[Array, Array], Array], moments: PyTree, updates: PyTree) -> PyTree:
-    """`f(moment, gradient)` of every weight, computed in the moment's dtype or float32.
+def moved(f: Callable[[Array, Array], Array], moment: Array, g: Array) -> Array:
+    """`f(moment, gradient)` of one weight, computed in the moment's dtype or float32.
 
     A real moment of a complex weight gets the gradient's absolute value.
 
@@ -83,14 +82,10 @@ def map_moments(f: Callable[[Array, Array], Array], moments: PyTree, updates: Py
     they computed from what it was before rounding, XLA would keep a copy of the old moments and
     compute the new ones twice.
     """
-
-    def move(_: WeightSpec, moment: Array, g: Array) -> Array:
-        x = wide(moment)
-        if jnp.iscomplexobj(g) and not jnp.iscomplexobj(x):
-            g = jnp.abs(g)
-        return f(x, g.astype(x.dtype)).astype(moment.dtype)
-
-    return map_values(move, moments, updates)
+    x = wide(moment)
+    if jnp.iscomplexobj(g) and not jnp.iscomplexobj(x):
+        g = jnp.abs(g)
+    return f(x, g.astype(x.dtype)).astype(moment.dtype)
 
 
 def ema(

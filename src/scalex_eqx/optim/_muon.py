@@ -20,7 +20,7 @@ from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
 from ._for_roles import for_roles
-from ._moments import MomentDtype, ema, map_moments, zeros_of
+from ._moments import MomentDtype, ema, moved, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
 from ._rates import Rates
 from ._rule import Degree, Rule
@@ -117,7 +117,9 @@ def scale_by_muon(
 
     def update(updates, state, params=None):
         del params
-        mean = map_moments(lambda m, g: ema(momentum, m, g), state.mean, updates)
+        mean = map_values(
+            lambda _, m, g: moved(lambda m, g: ema(momentum, m, g), m, g), state.mean, updates
+        )
         return map_values(orthogonal, updates, mean), ScaleByMuonState(mean, rule)
 
     def check(params: optax.Params) -> None:

@@ -1,3 +1,4 @@
+import functools
 import math
 from typing import Any
 
@@ -84,6 +85,7 @@ def known_number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float | np.floating) else None
 
 
+@functools.lru_cache(maxsize=1024)
 def vanishes(x: float, dtype: Any) -> bool:
     """Whether a positive number, as a factor of an update in `dtype`, leaves 0 or an infinity.
 

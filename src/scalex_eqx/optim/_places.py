@@ -11,12 +11,12 @@ import optax
 from jaxtyping import PyTree
 
 from .._spec import WeightSpec
-from .._weight import Weight, is_array, is_trainable, is_weight
+from .._weight import Weight, is_array, is_trainable, is_weight, of_kind
 from ..ops._wide import joined_dtype
 
 GRADIENTS, WEIGHTS = "the gradients", "the weights"
 
-_PLACES = (Weight, optax.MaskedNode, type(None), eqx.nn.State, eqx.nn.StateIndex)
+_is_place = of_kind(Weight, optax.MaskedNode, type(None), eqx.nn.State, eqx.nn.StateIndex)
 
 
 def is_place(node: Any) -> bool:
@@ -24,7 +24,7 @@ def is_place(node: Any) -> bool:
 
     What a filter or a mask has taken out keeps its place. Running statistics are no weights.
     """
-    return isinstance(node, _PLACES)
+    return _is_place(node)
 
 
 class Place(NamedTuple):

@@ -9,7 +9,7 @@ from ..theory import Budget, full_alignment
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
-from ._moments import MomentDtype, finite_or_nan, map_moments, zeros_of
+from ._moments import MomentDtype, finite_or_nan, moved, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Degree, Rule
@@ -72,7 +72,7 @@ def scale_by_momentum(
 
     def update(updates, state, params=None):
         del params
-        trace = map_moments(accumulate, state.trace, updates)
+        trace = map_values(lambda _, m, g: moved(accumulate, m, g), state.trace, updates)
         return map_values(output, updates, trace), ScaleByMomentumState(trace, rule)
 
     return checked(rule, ScaleByMomentumState, init, update, takes_complex=True)

@@ -30,19 +30,31 @@ def map_values(
     or that has been masked or filtered out and has no array for a value, stays as it is. `inline`
     is that of `for_each`.
     """
-    leaves, treedef = jtu.tree_flatten(tree, is_leaf=is_place)
+    return move_values(lambda *args: (f(*args),), tree, *rest, inline=inline)[0]
+
+
+def move_values(
+    f: Callable[..., tuple[Array, ...]], *trees: PyTree, inline: bool = False
+) -> list[PyTree]:
+    """The same for several trees at once: `f` returns a new value for each of the first of them.
+
+    They all have one structure, and the first says which weights are trained.
+    """
+    leaves, treedef = jtu.tree_flatten(trees[0], is_leaf=is_place)
     moved = [
         i
         for i, leaf in enumerate(leaves)
         if is_weight(leaf) and leaf.spec.is_trained and is_trainable(leaf.value)
     ]
-    columns = [leaves, *(treedef.flatten_up_to(other) for other in rest)]
+    columns = [leaves, *map(treedef.flatten_up_to, trees[1:])]
     specs = [leaves[i].spec for i in moved]
     values = ([column[i].value for i in moved] for column in columns)
-    values = for_each(f, specs, *values, inline=inline)
-    for i, value in zip(moved, values, strict=True):
-        leaves[i] = Weight(value, leaves[i].spec)
-    return jtu.tree_unflatten(treedef, leaves)
+    results = list(zip(*for_each(f, specs, *values, inline=inline), strict=True))
+    for column, new in zip(columns, results, strict=False):
+        for i, spec, value in zip(moved, specs, new, strict=True):
+            column[i] = Weight(value, spec)
+    replaced = [jtu.tree_unflatten(treedef, column) for column in columns[: len(results)]]
+    return [*replaced, *trees[len(results) :]]
 
 
 def for_each(

@@ -174,30 +174,29 @@ def _convolution(equation: Any) -> Operation | None:
     if (kernel := parameters.convolution(equation)) is None:
         return None
     weight = equation.invars[1].aval.shape
-    return Operation(
-        "contraction",
-        equation.primitive,
-        tuple(equation.params.items()),
-        1,
-        math.prod(weight) // weight[kernel.out],
-        kernel.summed,
-        ((kernel.out, None, kernel.place),),
-    )
+    fan_in = math.prod(weight) // weight[kernel.out]
+    return _sum(equation, 1, fan_in, kernel.summed, ((kernel.out, None, kernel.place),))
 
 
 def _ragged(equation: Any) -> Operation | None:
     if (ragged := parameters.ragged(equation)) is None:
         return None
     weight = equation.invars[1].aval.shape
-    return Operation(
-        "contraction",
-        equation.primitive,
-        tuple(equation.params.items()),
-        1,
-        math.prod(weight[axis] for axis in ragged.summed),
-        ragged.summed,
-        groups=ragged.group if ragged.simple else -1,
-    )
+    found = _sum(equation, 1, math.prod(weight[axis] for axis in ragged.summed), ragged.summed)
+    return dataclasses.replace(found, groups=ragged.group if ragged.simple else -1)
+
+
+def _sum(
+    equation: Any,
+    position: int,
+    fan_in: int,
+    summed: tuple[int, ...],
+    shared: tuple[SharedAxes, ...] = (),
+) -> Operation:
+    """A product in which the axes `summed` of the weight are summed over, if there are any."""
+    kind = "contraction" if summed else "elementwise"
+    params = tuple(equation.params.items())
+    return Operation(kind, equation.primitive, params, position, fan_in, summed, shared)
 
 
 def _elementwise(equation: Any, position: int, other: int) -> Operation | None:
@@ -231,15 +230,8 @@ def _product(equation: Any, position: int, origin: Origin) -> Operation | None:
         return None
     weight = equation.invars[position].aval.shape
     summed = product.summed[position]
-    return Operation(
-        "contraction" if summed else "elementwise",
-        equation.primitive,
-        tuple(equation.params.items()),
-        position,
-        _fan_in(weight, summed, origin),
-        summed,
-        _shared(equation, product, position),
-    )
+    fan_in = _fan_in(weight, summed, origin)
+    return _sum(equation, position, fan_in, summed, _shared(equation, product, position))
 
 
 def _shared(equation: Any, product: parameters.Product, position: int) -> tuple[SharedAxes, ...]:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from ...theory import Role
 from .._exponent import Exponent, fit_exponent
-from ._law import Law
+from ._law import Law, growing
 from ._rows import CoordinateRow, decay_sizes
 from ._run import Measurements
 
@@ -98,13 +98,16 @@ def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFindi
 
 
 def is_declared_inside(law: Law, found: Measurements) -> bool:
-    """Whether a role is declared that shapes can't contradict: hidden, of an inner layer."""
-    if not law.spec.forced or law.spec.role is not Role.hidden:
+    """Whether a role is declared that shapes can't contradict: one of a layer's fixed axes."""
+    role = law.spec.role
+    if role is None or not growing(law.shown) < growing(role):
         return False
-    if law.path in {lost.path for lost in found.not_followed}:
+    # Where the sums with a bias go is not followed.
+    if role is Role.vector or law.path in {lost.path for lost in found.not_followed}:
         return True
     goes_on, is_behind = (law.path in {pair[end] for pair in found.flow} for end in (0, 1))
-    return (goes_on or law.shown is Role.embedding) and (is_behind or law.shown is Role.readout)
+    fixed = growing(role) - growing(law.shown)
+    return (goes_on or "fan_out" not in fixed) and (is_behind or "fan_in" not in fixed)
 
 
 def _vanishing(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[CoordinateFinding]:

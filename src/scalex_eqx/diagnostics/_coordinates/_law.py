@@ -28,7 +28,7 @@ from ...theory import (
     sgd,
 )
 from ...theory._family import Families, Family
-from ...theory._power import Size
+from ...theory._power import GROWING, Size
 from ._growth import fan_in_slope, sloped, slopes
 from ._run import stacked_paths
 
@@ -40,8 +40,9 @@ class Law:
     **Arguments:**
 
     - `path`: of the weight; layers of a stack share one.
-    - `role`: as the shapes show it at the widths that were built, unless it is forced to be
-        hidden: shapes don't tell an inner layer of a fixed size from an embedding or a readout.
+    - `role`: as the shapes show it at the widths that were built, unless it is declared to be one
+        of which more axes grow: shapes don't tell an inner layer of a fixed size from an embedding
+        or a readout.
     - `shown`: as the shapes show it in any case.
     - `declared`: its law over its sizes, under the optimizer.
     - `slopes`: by size, how fast it grows with the width: 1 unless it is rounded or has a width of
@@ -153,7 +154,7 @@ def laws(
         own = declared.of_role(spec.role)
         found[name] = Law(
             path,
-            Role.hidden if spec.forced and spec.role is Role.hidden else shown,
+            spec.role if growing(shown) < growing(spec.role) else shown,
             shown,
             WeightLaw(spec, own, rate_of(path, spec, [part.rule for part in rules])),
             slopes(widths, [one.spec for one in weights]),
@@ -184,6 +185,11 @@ def shown_role(small: Weight, large: Weight) -> Role:
         return any(small.value.shape[axis] != large.value.shape[axis] for axis in axes)
 
     return role_from_growth(spec, grows(spec.fan_in), grows(spec.fan_out))
+
+
+def growing(role: Role) -> set[str]:
+    """The weight's own sizes that grow with the width."""
+    return {"fan_in", "fan_out"} & set(GROWING[role])
 
 
 def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> Family:
