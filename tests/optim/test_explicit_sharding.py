@@ -35,6 +35,7 @@ RULES = {
     "adam_atan2": sx.adam_atan2(0.01),
     "sgd": sx.sgd(0.01, momentum=0.9),
     "lion": sx.lion(0.01),
+    "muon": sx.muon(0.01),
     "sign_sgd": sx.sign_sgd(0.01),
     "adafactor": sx.adafactor(0.01, min_factored_size=3),
     "adam_parameter_scaling": sx.adam_parameter_scaling(0.01),
@@ -100,4 +101,4 @@ def test_split_weights_train_as_whole_ones_do():
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    assert run.stdout.splitlines() == ["tried 13"], run.stdout
+    assert run.stdout.splitlines() == ["tried 14"], run.stdout

@@ -3,7 +3,9 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 import optax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
 from .._pages import listed
@@ -110,10 +112,14 @@ def scale_by_muon(
         m = wide(m)
         ahead = ema(momentum, m, g.astype(m.dtype)) if nesterov else m
         matrix = orthogonalized(
-            as_matrix(spec, ahead), method=method, steps=steps, compute_dtype=compute_dtype
+            as_matrix(spec, _gathered(spec, ahead)),
+            method=method,
+            steps=steps,
+            compute_dtype=compute_dtype,
         )
         factor = _SCALES[scale](*map(float, _base_fans(spec, g.shape)))
-        return times(factor, _from_matrix(spec, matrix, g.shape)).astype(g.dtype)
+        moved = times(factor, _from_matrix(spec, matrix, g.shape)).astype(g.dtype)
+        return _placed_like(g, moved)
 
     def update(updates, state, params=None):
         del params
@@ -155,6 +161,20 @@ def _rule(
         ),
         norm="spectral",
     )
+
+
+def _gathered(spec: WeightSpec, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Each matrix whole on its devices, where explicit sharding splits it: products need that."""
+    kept = len(spec.stack_axes(x.ndim))
+    axes = jax.typeof(x).sharding.spec
+    if all(axis is None for axis in axes[kept:]):
+        return x
+    return jax.sharding.reshard(x, PartitionSpec(*axes[:kept], *(None,) * (x.ndim - kept)))
+
+
+def _placed_like(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    axes = jax.typeof(x).sharding.spec
+    return y if jax.typeof(y).sharding.spec == axes else jax.sharding.reshard(y, axes)
 
 
 def as_matrix(spec: WeightSpec, x: Float[Array, "..."]) -> Float[Array, "..."]:
