@@ -66,9 +66,8 @@ class WeightSpec(metaclass=_Interned):
     - `sizes`: the exact ratios of sizes that grow at another rate than `width_ratio`, by name;
         completed by `parameterize`. See [`scalex_eqx.theory.Power`][] and `size_ratio`.
     - `frozen`: whether the weight keeps its law in the forward pass but is not trained.
-    - `forced`: whether it has a role that its shapes don't show: that of an inner layer of a fixed
-        size, or one by `force=True`. It says nothing of the law, which the role has, and is not in
-        the fingerprint.
+    - `forced`: whether `force=True` gave it a role that its shapes contradict. It says nothing of
+        the law, which the role has, and is not in the fingerprint.
     - `ends_branch`: whether a residual branch ends in the weight, which then carries the branch's
         factor $r_\text{depth}^{-\alpha}$, if the parameterization has a law for the depth.
     """

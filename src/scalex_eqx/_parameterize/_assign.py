@@ -160,7 +160,12 @@ def _with_role(
         shown, given, spec.role, triple, has_fan_in=bool(spec.fan_in), force=chosen.force
     )
     factor = chosen.factors.get(path, spec.factor_exponent)
-    spec = dataclasses.replace(spec, role=role, factor_exponent=factor, forced=role is not shown)
+    spec = dataclasses.replace(
+        spec,
+        role=role,
+        factor_exponent=factor,
+        forced=not _fits(role, shown, has_fan_in=bool(spec.fan_in)),
+    )
     return _with_sizes(spec, rates, ratios[1], forced=chosen.force and path in chosen.roles)
 
 

@@ -140,9 +140,9 @@ def _vanishing(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[C
 def _fades(law: Law) -> bool:
     """Whether independent entries of the initial weight put out less than they meet, by its law.
 
-    That is asked of readouts alone, whose output may, and of what is forced.
+    That is asked of readouts alone, whose output may, and of what the shapes don't show.
     """
-    may = law.spec.role is Role.readout or law.spec.forced
+    may = law.spec.role is Role.readout or law.spec.role is not law.shown
     return may and law.aligned(Fraction(1, 2)) - law.size < -LOOSE
 
 
