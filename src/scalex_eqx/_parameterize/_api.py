@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Callable, Collection
 from fractions import Fraction
 from typing import Any
@@ -99,7 +100,7 @@ def parameterize(
     a law, a layer normalises its weight, or an option matches no array or says two things of one.
     With a depth also if blocks are not alike, or nothing ends a residual branch.
     """
-    _check_is_function(make)
+    _check_is_function(make, sizes=1 if depth is None else 2)
     width, base_width = _checked("width", width), _checked("base_width", base_width)
     probe_width = 2 * base_width if probe_width is None else _checked("probe_width", probe_width)
     if probe_width == base_width:
@@ -120,7 +121,7 @@ def parameterize(
     models = _models(make, wanted, base, probe, *deeper)
     return give_law(
         models[:3],
-        tuple(map(_label, (base, probe, wanted))),
+        (_label(base), _label(probe), _label(wanted)),
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
         Options(roles, layouts, factors, frozen, force, branches),
@@ -221,7 +222,7 @@ def _label(sizes: _Sizes) -> str:
     )
 
 
-def _check_is_function(make: Any) -> None:
+def _check_is_function(make: Any, sizes: int) -> None:
     # A module can be called too, and would take the width for its input.
     if not callable(make) or (isinstance(make, eqx.Module) and find_nodes(make)):
         raise ValueError(
@@ -229,6 +230,21 @@ def _check_is_function(make: Any) -> None:
             "model, such as lambda width: MLP(width). For a model that is there already, did you "
             "mean scalex_eqx.parameterize_model(model, base, probe, ...)?"
         )
+    if sizes == 2 and not _takes_two(make):
+        raise ValueError(
+            "make is called as make(width, depth) where a depth is given, but it does not take two "
+            f"arguments{see(Section.depth)}"
+        )
+
+
+def _takes_two(make: Any) -> bool:
+    try:
+        inspect.signature(make).bind(1, 1)
+    except TypeError:
+        return False
+    except ValueError:  # It has no signature to look at.
+        return True
+    return True
 
 
 def _checked(name: str, width: Any) -> int:

@@ -55,7 +55,9 @@ def give_law(
         depth; `None` if all models have one depth.
     """
     _check_parameterization(parameterization)
-    stacks = deeper and find_stacks(*map(find_nodes, (models[0], deeper[0])), deeper[1])
+    stacks = None
+    if deeper is not None:
+        stacks = find_stacks(find_nodes(models[0]), find_nodes(deeper[0]), deeper[1])
     nodes, uses = _triples(models, labels, stacks), find_uses(models[2])
     ties = {path: nodes.pop(path) for path in list(nodes) if _is_tie(nodes[path])}
     places = _places(models, uses, stacks)
@@ -134,9 +136,10 @@ def _triples(
             + ", ".join(dict.fromkeys(extra))
         )
     if stacks is not None:
-        return deep_triples(*found, stacks)
+        return deep_triples(found[0], found[1], found[2], stacks)
     # In the order of the tree.
-    return {path: Triple(*(nodes[path] for nodes in found)) for path in found[2]}
+    base, probe, wanted = found
+    return {path: Triple(base[path], probe[path], node) for path, node in wanted.items()}
 
 
 def _places(

@@ -71,8 +71,7 @@ def _depths(plan: "Plan") -> Iterator[str]:
     """The depth ratio of what stands in a stack that is deeper than the base model's."""
     deeper = Counter(row.depth_ratio for row in plan.rows if row.depth_ratio != 1)
     for ratio, count in deeper.items():
-        weights = f"{count} of {len(plan.rows)} weights"
-        yield f"depth ratio {ratio} of {weights}, those inside the stack of blocks"
+        yield f"depth ratio {ratio} of the {count} weights in stacks of blocks"
 
 
 def _cells(row: "PlanRow") -> tuple[str, ...]:

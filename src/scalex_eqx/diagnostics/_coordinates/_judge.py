@@ -96,7 +96,7 @@ def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFindi
 
 def is_declared_inside(law: Law, found: Measurements) -> bool:
     """Whether a role is declared that shapes can't contradict: hidden, of an inner layer."""
-    if not law.spec.forced or law.spec.role is not Role.hidden:
+    if not law.spec.forced or law.spec.role is not Role.hidden or law.over != "width":
         return False
     if law.path in {lost.path for lost in found.not_followed}:
         return True
@@ -120,8 +120,8 @@ def _vanishing(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[C
             continue
         assert row.output is not None
         text = (
-            f"puts out what vanishes as {_power(row.output.value)} before any training, though it "
-            f"is not the model's output but goes on to {faint[0].name}"
+            f"puts out what vanishes as {_power(law, row.output.value)} before any training, "
+            f"though it is not the model's output but goes on to {faint[0].name}"
         )
         if law.spec.role is Role.readout:
             text += (
@@ -136,7 +136,7 @@ def _fades(law: Law) -> bool:
 
     That is asked of readouts alone, whose output may, and of what is forced.
     """
-    may = law.spec.role is Role.readout or law.spec.forced
+    may = law.over == "width" and (law.spec.role is Role.readout or law.spec.forced)
     return may and law.aligned(Fraction(1, 2)) - law.size < -LOOSE
 
 
@@ -172,7 +172,8 @@ def _initial(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         row.name,
         measured,
         expected,
-        f"starts with a size that goes as {_power(measured)} instead of {_power(expected)}{by}",
+        f"starts with a size that goes as {_power(row.law, measured)} instead of "
+        f"{_power(row.law, expected)}{by}",
     )
 
 
@@ -187,8 +188,8 @@ def _update(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         row.name,
         measured,
         expected,
-        f"is moved at first by an amount that goes as {_power(measured)} instead of "
-        f"{_power(expected)}",
+        f"is moved at first by an amount that goes as {_power(row.law, measured)} instead of "
+        f"{_power(row.law, expected)}",
     )
 
 
@@ -200,36 +201,43 @@ def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         return
     rate = row.law.rate
     wanted = rate + largest - update
-    alpha = row.law.aligned(row.law.alignment.alpha) if row.law.role.sums_over_width else 0.0
-    if update < alpha - _SAME_RATE:
-        consequence = f"what comes out of it changes by more and more, {_power(alpha - update)}"
+    summed = row.law.summed
+    if update < summed - _SAME_RATE:
+        what = "what comes out of it" if row.law.over == "width" else "the residual stream"
+        consequence = f"{what} changes by more and more, {_power(row.law, summed - update)}"
     elif update < largest:
         consequence = "its update outgrows it"
     else:
-        consequence = f"it is trained less and less, {_power(largest - update)}"
+        consequence = f"it is trained less and less, {_power(row.law, largest - update)}"
     yield CoordinateFinding(
         "rate",
         row.name,
         -update,
         -largest,
-        f"has a learning rate that goes as {_power(-rate)}, not {_power(-wanted)}: under "
-        f"{row.law.alignment.name} alignment {consequence}",
+        f"has a learning rate that goes as {_power(row.law, -rate)}, not "
+        f"{_power(row.law, -wanted)}: under {row.law.alignment.name} alignment {consequence}",
     )
 
 
 def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    matrix = row.law.role.is_matrix
-    if not row.law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
+    law = row.law
+    # Over the depth the gradients are what shows a branch's factor, whatever they are used for.
+    follows = law.family.gradient_degree and law.role.is_matrix
+    if not (follows or law.over == "depth") or row.gradient is None or "#" in row.name:
         return
-    measured, expected = row.gradient.value, -row.law.gradient
+    measured, expected = row.gradient.value, -law.gradient
     if abs(measured - expected) > LOOSE:
         yield CoordinateFinding(
             "gradient",
             row.name,
             measured,
             expected,
-            f"has a gradient that goes as {_power(measured)}, not {_power(expected)}, and its "
-            "update with it",
+            f"has a gradient that goes as {_power(law, measured)}, not {_power(law, expected)}, "
+            + (
+                "and its update with it"
+                if law.over == "width"
+                else "so that factors of residual branches are not those of the law"
+            ),
         )
 
 
@@ -241,7 +249,8 @@ def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
             row.name,
             row.input.value,
             0.0,
-            f"is reached, before any training, by activations that go as {_power(row.input.value)}",
+            "is reached, before any training, by activations that go as "
+            f"{_power(row.law, row.input.value)}",
         )
     explained = row.change_explained
     if row.change is None or explained is None or not _above(row.change, max(explained, 0.0)):
@@ -251,8 +260,8 @@ def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         row.name,
         row.change.value,
         explained,
-        f"puts out what changes as {_power(row.change.value)}, where its update, its alignment "
-        f"and what reaches it explain {_power(explained)}",
+        f"puts out what changes as {_power(row.law, row.change.value)}, where its update, its "
+        f"alignment and what reaches it explain {_power(row.law, explained)}",
     )
 
 
@@ -275,8 +284,8 @@ def _decay(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[Coord
                 row.name,
                 fitted.value,
                 0.0,
-                f"decays by a share a step that goes as {_power(fitted.value)}: its decay is "
-                "coupled to its learning rate",
+                f"decays by a share a step that goes as {_power(row.law, fitted.value)}: its decay "
+                "is coupled to its learning rate",
             )
 
 
@@ -284,7 +293,8 @@ def broken_assumptions(rows: Sequence[CoordinateRow]) -> list[str]:
     """Where a measured alignment is not the assumed one, beyond tolerance and interval."""
     told = []
     for row in rows:
-        for name in ("alpha", "omega", "u"):
+        # Over the depth nothing is assumed of sums over a fan-in, which stays.
+        for name in ("alpha", "omega", "u") if row.law.over == "width" else ():
             measured, assumed = (
                 getattr(row, name),
                 row.law.aligned(getattr(row.law.alignment, name)),
@@ -319,5 +329,5 @@ def declarations(laws: Mapping[str, Law], found: Measurements) -> list[str]:
     return told
 
 
-def _power(exponent: float) -> str:
-    return f"n^{round(exponent, 2) + 0.0:+.2f}"
+def _power(law: Law, exponent: float) -> str:
+    return f"{law.symbol}^{round(exponent, 2) + 0.0:+.2f}"

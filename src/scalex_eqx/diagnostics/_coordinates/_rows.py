@@ -18,6 +18,8 @@ _OCTAVES_PER_E = math.log2(math.e)
 class CoordinateRow:
     r"""One use of a weight: exponents $p$ of sizes that grow as $n^p$ with the width $n$.
 
+    Over the depth it is $L^p$, and `first`, `middle` and `last` stand for the number of a layer.
+
     **Arguments:**
 
     - `name`: the weight's path, the number of a layer in a stack behind it; a second use has `#2`.
@@ -111,7 +113,7 @@ def _common_factor(rows: list[CoordinateRow]) -> tuple[list[CoordinateRow], list
     if abs(common) > 0.005:
         notices = [
             f"the first updates of all weights have a factor in common that goes as "
-            f"n^{common:+.2f}, as from clipping the gradients' norm",
+            f"{rows[0].law.symbol}^{common:+.2f}, as from clipping the gradients' norm",
         ]
     moved = [
         row
