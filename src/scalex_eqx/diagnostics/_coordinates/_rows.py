@@ -102,10 +102,14 @@ def _unmoved(row: CoordinateRow) -> CoordinateRow:
 
 
 def _common_factor(rows: list[CoordinateRow]) -> tuple[list[CoordinateRow], list[str]]:
-    """Takes off by what the first updates of all weights alike follow the gradients no further."""
+    """Takes off by what the first updates of all weights alike follow the gradients no further.
+
+    Most weights of a deep model stand in its stack, and have their mistakes in common: over the
+    depth the others tell.
+    """
     off = [
         row.update.value - row.update_expected
-        for row in rows
+        for row in [row for row in rows if not row.law.in_stack] or rows
         if row.update is not None and row.update_expected is not None
     ]
     common = float(np.median(off)) if off else 0.0
