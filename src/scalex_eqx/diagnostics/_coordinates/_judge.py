@@ -73,7 +73,8 @@ class CoordinateFinding:
 
 def findings(rows: Sequence[CoordinateRow], found: Measurements) -> list[CoordinateFinding]:
     """Everything wrong, what is certain and what is furthest off first."""
-    every = [finding for row in rows for finding in _of_row(row, found)]
+    common = _embeddings_gradient(rows)
+    every = [finding for row in rows for finding in _of_row(row, found, common)]
     every += _vanishing(rows, found)
     every += _decay(rows, found)
     order = sorted(every, key=lambda f: (not f.certain, _KINDS.index(f.kind), -f.size))
@@ -83,12 +84,14 @@ def findings(rows: Sequence[CoordinateRow], found: Measurements) -> list[Coordin
 _KINDS: tuple[str, ...] = get_args(Kind)
 
 
-def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFinding]:
+def _of_row(
+    row: CoordinateRow, found: Measurements, common: Sequence[float]
+) -> Iterator[CoordinateFinding]:
     if not is_declared_inside(row.law, found):
         yield from _role(row)
     implementation = [*_initial(row), *_update(row)]
     yield from implementation
-    rate = [*_rate(row), *_gradient(row)]
+    rate = [*_rate(row), *(_gradient(row) if row.law.over == "width" else _branch(row, common))]
     yield from rate
     if not implementation and not rate:
         yield from _activations(row)
@@ -221,9 +224,8 @@ def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
 
 def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     law = row.law
-    # Over the depth the gradients are what shows a branch's factor, whatever they are used for.
-    follows = law.family.gradient_degree and law.role.is_matrix
-    if not (follows or law.over == "depth") or row.gradient is None or "#" in row.name:
+    matrix = law.role.is_matrix
+    if not law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
         return
     measured, expected = row.gradient.value, -law.gradient
     if abs(measured - expected) > LOOSE:
@@ -233,11 +235,44 @@ def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
             measured,
             expected,
             f"has a gradient that goes as {_power(law, measured)}, not {_power(law, expected)}, "
-            + (
-                "and its update with it"
-                if law.over == "width"
-                else "so that factors of residual branches are not those of the law"
-            ),
+            "and its update with it",
+        )
+
+
+def _embeddings_gradient(rows: Sequence[CoordinateRow]) -> tuple[float, ...]:
+    """By seed the exponent, over the depth, of the gradients that have come through all blocks.
+
+    The law has none. What chance makes of it in a few models of different depth, all gradients in
+    the stack have in common.
+    """
+    found = [
+        row.gradient.by_seed
+        for row in rows
+        if row.law.role is Role.embedding and not row.law.in_stack and row.gradient is not None
+    ]
+    return tuple(sum(of_seed) / len(found) for of_seed in zip(*found, strict=True))
+
+
+def _branch(row: CoordinateRow, common: Sequence[float]) -> Iterator[CoordinateFinding]:
+    """Over the depth gradients show the factors of branches, whatever they are used for."""
+    law, expected = row.law, -row.law.gradient
+    # A gain has too few entries: chance moves their size by more than the tolerance.
+    if row.gradient is None or not law.role.is_matrix or "#" in row.name:
+        return
+    by_seed = row.gradient.by_seed
+    beside = ""
+    if common and law.in_stack:
+        by_seed = [value - of_all for value, of_all in zip(by_seed, common, strict=True)]
+        beside = ", beside the embedding's,"
+    measured = sum(by_seed) / len(by_seed)
+    if abs(measured - expected) > LOOSE and len({value > expected for value in by_seed}) == 1:
+        yield CoordinateFinding(
+            "gradient",
+            row.name,
+            measured,
+            expected,
+            f"has a gradient that goes{beside} as {_power(law, measured)} instead of "
+            f"{_power(law, expected)}: a residual branch's factor is not the law's",
         )
 
 
