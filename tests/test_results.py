@@ -218,3 +218,29 @@ def test_the_page_on_numerics_prints_the_results_of_a_cpu():
         assert f"| {name} | {' | '.join(f'{loss:.2f}' for loss in losses)} |" in page
     for row in results.table("optimizers: second moment after a drop").rows:
         assert f"| {row['update']:.2f} |" in page
+
+
+def results_of(name: str, table: str) -> list[Any]:
+    text = (ROOT / f"docs/results/{name}.json").read_text(encoding="utf-8")
+    return list(sx.diagnostics.Results.from_json(text).table(table).rows)
+
+
+def test_the_page_on_blocks_prints_its_results():
+    page = (ROOT / "docs/blocks.md").read_text(encoding="utf-8")
+
+    def line(name: str, row: Any, columns: tuple[str, ...]) -> str:
+        numbers = ("-" if row[c] is None else f"{row[c] + 0.0:+.2f}" for c in columns)
+        return " | ".join(("|", name, *numbers))[2:]
+
+    models = ("plain", "grouped", "fixed", "smaller", "experts")
+    for row in results_of("feature_changes", "feature changes"):
+        if row["parameterization"] == "mup":
+            assert line(row["output"], row, models) in page
+    columns = ("output", "change", "gradient of down", "gradient of router")
+    for row in results_of("expert_sizes", "expert sizes"):
+        assert line(row["what grows"], row, columns) in page
+    for row in results_of("block_checks", "gated blocks"):
+        assert f"| {row['case']} | {row['verdict']} | {row['first named'] or ''} |" in page
+        expected = "passes" if row["planted"] is None else "rejected"
+        assert row["verdict"] == expected
+        assert str(row["first named"]).startswith(row["planted"] or "None")

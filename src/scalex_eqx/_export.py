@@ -13,7 +13,8 @@ from ._fingerprint import by_path, laws
 from ._pages import Section, listed, see
 from ._weight import weights_with_paths
 from .optim import Rule
-from .theory import Alignment, FamilyByRole, LayerExponents, Power, UpdateFamily
+from .theory import Alignment, Budget, FamilyByRole, LayerExponents, Power, UpdateFamily
+from .theory._budget import QUANTITIES, said_width
 from .theory._power import SIZES
 
 _FORMAT = "scalex_eqx laws"
@@ -190,6 +191,8 @@ def _rule(rule: Rule, state: Any) -> dict[str, Any]:
     data: dict[str, Any] = {"rule": rule.name}
     if rule.fields:
         data["keeps"] = [name for name, _ in rule.fields]
+    if rule.roles is not None:
+        data["roles"] = _plain(rule.roles)
     if rule.family is not None:
         data["family"] = _plain(rule.family)
     if rule.rates is not None:
@@ -224,18 +227,34 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Alignment | LayerExponents | UpdateFamily):
         fields = (f.name for f in dataclasses.fields(value) if f.compare and f.name != "name")
         return {
-            name: _plain(getattr(value, name)) for name in fields if getattr(value, name) != _ZEROS
+            name: _plain(getattr(value, name))
+            for name in fields
+            if getattr(value, name) not in _DEFAULTS
         }
     if isinstance(value, FamilyByRole):
         return _plain(dict(value.families))
     if isinstance(value, Power):
         return {size: str(value[size]) for size in SIZES if value[size]}
+    if isinstance(value, Budget):
+        return _budget(value)
     if isinstance(value, Fraction):
         return str(value)
     return getattr(value, "__qualname__", None) or _repr_or_type(value)
 
 
-_ZEROS = LayerExponents(0, 0, 0)
+# Of an offset, and of a norm.
+_DEFAULTS = (LayerExponents(0, 0, 0), "entries")
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    """What it does, whatever its rules are called and the base's sizes are."""
+    rule = budget.rule
+    data = {"batch": str(budget.batch_ratio), "tokens": str(budget.token_ratio)}
+    data |= {quantity: str(getattr(rule, quantity)) for quantity in QUANTITIES}
+    if rule.decay is not None:
+        width = rule.decay.width
+        data["decay"] = f"{rule.decay.growth} {'' if width is None else said_width(width)}".strip()
+    return data
 
 
 def _repr_or_type(value: Any) -> str:

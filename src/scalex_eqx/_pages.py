@@ -23,6 +23,7 @@ class Section(StrEnum):
     make = "docs/foreign.md#a-function-that-asks-for-values"
     values = "docs/foreign.md#a-trained-model"
     depth = "docs/depth.md#what-is-refused"
+    heads = "docs/foreign.md#heads-that-grow"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"
     checkpoint = "docs/checkpoints.md#a-checkpoint-of-another-model"
     damaged = "docs/checkpoints.md#a-damaged-file"

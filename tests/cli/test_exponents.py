@@ -104,6 +104,26 @@ def test_json_has_what_the_solver_says(scalex):
     assert len(json.loads(scalex("--json"))) == 24
 
 
+def test_the_rules_for_batch_and_length(scalex):
+    lines = scalex("--budget").splitlines()
+    assert max(map(len, lines)) <= 80
+    data = json.loads(scalex("--budget", "--json"))
+    rules = {row.pop("rule"): row for row in data["rules"]}
+    assert rules["malladi"] == {
+        "for": "adam",
+        "rate": "batch^1/2",
+        "1-b1": "batch^1",
+        "1-b2": "batch^1",
+        "eps": "batch^-1/2",
+    }
+    assert rules["completed_p"]["rate"] == "batch^1/2 tokens^-1/2"
+    assert rules["sdew"]["rate"] == "-"
+    decays = {row.pop("decay"): [*row.values()] for row in data["decay"]}
+    assert decays["fan"] == ["0", "-1/2", "0", "?", "?"]
+    assert decays["completed_p"] == ["0", "0", "0", "1", "-1"]
+    assert "| malladi_sgd | sgd | batch^1 |" in scalex("--budget", "--markdown")
+
+
 def test_markdown(scalex):
     header, rule, *rows = scalex("--markdown", "--families", "sgd").split("\n\n")[0].splitlines()
     assert header == "|  | role | init | mult. | grad. | sgd full | sgd none |"
@@ -122,6 +142,7 @@ def test_markdown(scalex):
         (["--alignments", "1,1/0,1"], "--alignments has '1,1/0,1'"),
         (["--depth", "0"], "--depth is 0; expected at least 1"),
         (["--json", "--markdown"], "exclude each other"),
+        (["--budget", "--json", "--markdown"], "exclude each other"),
         (["--families"], "need a value each"),
     ],
 )

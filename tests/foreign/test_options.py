@@ -1,6 +1,7 @@
 """roles, layouts, factors and frozen: what they choose, and what is refused."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from fractions import Fraction
@@ -224,6 +225,58 @@ def test_an_inner_layer_of_a_fixed_size_is_hidden(shape, fan_in: int, fan_out: i
         assert spec.gradient_power == sx.theory.gradient_power(sx.ntk, Role.hidden)
     with expect_error("w: roles says hidden", "those of vector"):
         scaled(lambda width: {"w": jnp.ones(width)}, roles={"w": "hidden"})
+
+
+def test_a_readout_of_features_that_stay_has_a_readouts_law():
+    """An inner width that grows by itself: nothing that is said of the readout changes with it."""
+
+    def make(width: int):
+        keys = jax.random.split(KEY, 3)
+        return {
+            "up": eqx.nn.Linear(6, width, use_bias=False, key=keys[0]),
+            "down": eqx.nn.Linear(width, 6, use_bias=False, key=keys[1]),
+            "last": sx.nn.Readout(6, 3, key=keys[2]),
+            "own": eqx.nn.Linear(6, 3, use_bias=False, key=keys[2]),
+        }
+
+    roles = dict.fromkeys(("up/weight", "down/weight"), "hidden")
+    found = specs(scaled(make, roles=roles | {"own/weight": "readout"}, parameterization=sx.mup))
+    for name in ("last/weight", "own/weight"):
+        spec = found[name]
+        assert (spec.role, spec.width_ratio, spec.multiplier) == (Role.readout, 1, 1.0)
+    # The gradient comes through a readout that doesn't grow.
+    assert found["up/weight"].size_ratio("readout") == 1
+    assert found["up/weight"].scale(found["up/weight"].gradient_power) == 4**-0.5
+    assert specs(scaled(make, roles=roles))["own/weight"].role is Role.constant
+
+
+def attention(width: int, heads: int | None = None):
+    """With `heads` their number stays, and their dimension grows."""
+    return {"layer": eqx.nn.MultiheadAttention(heads or width // 4, width, key=KEY)}
+
+
+def test_heads_that_grow_ask_for_the_scale_of_their_logits():
+    few = functools.partial(attention, heads=2)
+    key = "layer/query_proj/weight"
+    with expect_error("layer: the heads of this MultiheadAttention grow from", f'{key}\': "1/2"'):
+        scaled(few)
+    assert specs(scaled(few, factors={key: "1/2"}))[key].factor_exponent == Fraction(1, 2)
+    assert specs(scaled(few, factors={key: 0}))[key].factor_exponent == 0
+    assert specs(scaled(attention))[key].factor_exponent == 0
+
+
+@pytest.mark.parametrize("scale", ["1/sqrt(d)", "1/d"])
+def test_the_same_of_the_librarys_own(scale):
+    def make(width: int):
+        return sx.nn.CausalSelfAttention(
+            width, head_dimension=width // 2, logit_scale=scale, key=KEY
+        )
+
+    if scale == "1/d":
+        assert specs(scaled(make))["query/weight"].role is Role.hidden
+        return
+    with expect_error("the model itself: the heads of this CausalSelfAttention", 'scale="1/d"'):
+        scaled(make)
 
 
 def test_force_does_not_cover_axes_that_grow_at_another_rate():

@@ -196,6 +196,19 @@ def test_a_readout_of_its_own_beside_a_tied_one_is_refused():
         scaled(128, make=make)
 
 
+def test_an_inner_layer_of_a_fixed_size_stands_beside_a_tied_readout():
+    def make(width: int):
+        return [Tied(width), eqx.nn.Linear(width, 16, use_bias=False, key=jax.random.key(1))]
+
+    with expect_error("readouts of its own: 1/weight.", "a + b is 1 for a tied one", "roles={path"):
+        scaled(256, make=make)
+    model = scaled(256, sx.mup, make=make, roles={"1/weight": "hidden"})
+    found = {path: w.spec for path, w in sx.weights_with_paths(model).items()}
+    (inner,) = (spec for path, spec in found.items() if path.startswith("1/"))
+    assert inner.role == "hidden"
+    assert inner.multiplier == 1.0 and inner.parameterization == sx.mup.tied()
+
+
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=lambda p: p.name)
 def test_a_frozen_embedding_keeps_both_uses(parameterization):
     plain = scaled(128, parameterization)

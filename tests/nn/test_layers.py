@@ -65,6 +65,21 @@ def test_rms_norm(draw, x64):
     assert_close(model(jnp.asarray(x)), expected)
 
 
+def test_rms_norm_without_gain(x64):
+    model, x = nn.RMSNorm(6, use_gain=False, eps=0.1), 3 + RNG.normal(size=6)
+    assert sx.weights_with_paths(model) == {}
+    assert_close(model(jnp.asarray(x)), x / np.sqrt(np.mean(x**2) + 0.1))
+
+
+@pytest.mark.parametrize("use_gain", [False, True])
+def test_head_norm(use_gain: bool, draw, x64):
+    model = draw(lambda: nn.HeadNorm(3, 4, use_gain=use_gain, eps=0.1))
+    x = 3 + RNG.normal(size=(3, 4))
+    gain = array(model.gain) if use_gain else np.ones((3, 4))
+    for head, row in enumerate(np.asarray(model(jnp.asarray(x)))):
+        assert_close(row, gain[head] * x[head] / np.sqrt(np.mean(x[head] ** 2) + 0.1))
+
+
 def test_norms_start_as_norms():
     x = jnp.arange(8.0)
     assert np.std(nn.LayerNorm(8)(x)) == pytest.approx(1, abs=1e-5)
@@ -87,15 +102,37 @@ def test_mlp_with_another_activation(draw, x64):
     assert_close(model(jnp.asarray(x)), expected)
 
 
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_gated_mlp(use_bias: bool, draw, x64):
+    model = draw(lambda: nn.GatedMLP(4, 6, 3, use_bias=use_bias, key=KEY))
+    x = RNG.normal(size=4)
+    gate, up, down = (
+        (array(layer.weight), array(layer.bias) if use_bias else 0.0)
+        for layer in (model.gate, model.up, model.down)
+    )
+    gated = gate[0] @ x + gate[1]
+    inner = gated / (1 + np.exp(-gated)) * (up[0] @ x + up[1])
+    assert_close(model(jnp.asarray(x)), down[0] @ inner + down[1])
+
+
+def test_gated_mlp_with_another_activation(draw, x64):
+    model = draw(lambda: nn.GatedMLP(4, 6, 3, activation=jax.nn.gelu, key=KEY))
+    x = RNG.normal(size=4)
+    inner = gelu(array(model.gate.weight) @ x) * (array(model.up.weight) @ x)
+    assert_close(model(jnp.asarray(x)), array(model.down.weight) @ inner)
+
+
 # What a layer declares
 
 
 def test_declared_laws():
     layers = {
         "linear": nn.Linear(9, 4, use_bias=True, key=KEY),
+        "inner": nn.Linear(4, 9, use_bias=True, role=Role.hidden, key=KEY),
         "readout": nn.Readout(9, 4, key=KEY),
         "embedding": nn.Embedding(9, 4, key=KEY),
         "norm": nn.LayerNorm(4, use_bias=True),
+        "heads": nn.HeadNorm(2, 4, use_gain=True),
     }
     declared = {
         path: (w.spec.fan_in, w.spec.fan_out, w.spec.std, w.spec.role)
@@ -104,10 +141,13 @@ def test_declared_laws():
     assert declared == {
         "linear/weight": ((-1,), (-2,), 1 / 3, None),
         "linear/bias": ((), (-1,), None, None),
+        "inner/weight": ((-1,), (-2,), 1 / 2, Role.hidden),
         "readout/weight": ((-1,), (-2,), 1 / 3, Role.readout),
         "embedding/weight": ((-2,), (-1,), 1.0, Role.embedding),
         "norm/gain": ((), (-1,), None, None),
         "norm/bias": ((), (-1,), None, None),
+        "inner/bias": ((), (-1,), None, Role.vector),
+        "heads/gain": ((), (-2, -1), None, Role.vector),
     }
 
 
@@ -128,6 +168,8 @@ def test_weights_and_outputs_have_the_dtype_asked_for(dtype: str):
             (nn.Linear(4, 3, use_bias=True, dtype=dtype, key=KEY), x),
             (nn.Readout(4, 3, use_bias=True, dtype=dtype, key=KEY), x),
             (nn.MLP(4, 3, 4, use_bias=True, dtype=dtype, key=KEY), x),
+            (nn.GatedMLP(4, 3, 4, use_bias=True, dtype=dtype, key=KEY), x),
+            (nn.HeadNorm(2, 2, use_gain=True, dtype=dtype), x.reshape(2, 2)),
             (nn.LayerNorm(4, use_bias=True, dtype=dtype), x),
             (nn.RMSNorm(4, dtype=dtype), x),
             (embedding, index),
@@ -168,6 +210,8 @@ def test_a_scaled_layer_applies_its_multiplier(draw, x64):
         (lambda: nn.TiedReadout(0), "size is 0"),
         (lambda: nn.LayerNorm(0), "size is 0"),
         (lambda: nn.RMSNorm(-2), "size is -2"),
+        (lambda: nn.HeadNorm(0, 4), "heads is 0"),
+        (lambda: nn.GatedMLP(4, 0, 4, key=KEY), "out_features is 0"),
     ],
 )
 def test_a_size_below_one_is_refused(make, message: str):

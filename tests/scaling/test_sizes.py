@@ -1,5 +1,6 @@
 """Laws over the sizes of a weight: each size grows by itself, the others are held."""
 
+import dataclasses
 from fractions import Fraction
 
 import equinox as eqx
@@ -13,6 +14,8 @@ import scalex_eqx as sx
 from scalex_eqx import Role
 from scalex_eqx.theory import gradient_power
 from scalex_eqx.theory._power import SIZES
+
+from .size_exponents import CASES, exponents, outside, planted
 
 ROLES = (Role.embedding, Role.hidden, Role.hidden, Role.readout)
 PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
@@ -77,6 +80,20 @@ def test_how_gradients_follow_each_size(parameterization, grows: int):
         power = gradient_power(parameterization, role)
         expected.append(-sum(float(power[size]) for size in SIZES if sizes.get(size)))
     assert np.abs(slopes[:7] - expected).max() < 0.1
+
+
+def test_every_exponent_of_an_inner_size_that_grows_alone():
+    """Of all weights and rules, through `parameterize`; and each fault in the law is seen.
+
+    `size_exponents.py` beside this file measures all sizes and parameterizations.
+    """
+    name = "the second inner size alone"
+    case = dataclasses.replace(CASES[name], grid=(32, 512))
+    rows = [{"case": name} | row for row in exponents(case, sx.mup, seeds=4)]
+    assert outside(rows) == []
+    faults = planted(rows)
+    assert {fault["fault"] for fault in faults} >= {"fan_in left out", "fan_out counted twice"}
+    assert all(fault["seen"] == fault["exponents"] for fault in faults)
 
 
 def test_a_size_left_out_is_seen():

@@ -376,7 +376,7 @@ def test_alignment_table():
 def test_family_table():
     assert {row[0]: (row[1], row[2]) for row in tables("theory.md")["family"][1:]} == {
         family.name: (str(family.gradient_degree), str(family.weight_degree))
-        for family in (theory.sgd, theory.adam, theory.adafactor)
+        for family in (theory.sgd, theory.adam, theory.adafactor, theory.muon)
     }
 
 
@@ -388,6 +388,36 @@ def test_tied_table():
             f"g, {role}": g[theory.Role(role)] for role in ("embedding", "hidden", "vector")
         }
     assert numbers(tables("theory.md")["tied"]) == expected
+
+
+def test_budget_tables():
+    """The page's exponents of batch, tokens and width are those of the rules."""
+    shown = tables("budget.md")
+    assert [row[0] for row in shown["rule"][1:]] == list(theory.budget_rules)
+    for name, _, *cells, _ in shown["rule"][1:]:
+        rule = theory.budget_rules[name]
+        growths = (rule.learning_rate, rule.one_minus_b1, rule.one_minus_b2, rule.eps)
+        # SGD has neither betas nor epsilon.
+        assert [growth_in(cell) for cell in cells] == [
+            (growth.batch or 0, growth.tokens or 0) for growth in growths
+        ]
+    for name, *cells, _ in shown["decay rule"][1:]:
+        rule = theory.decay_rules[name]
+        exponents = (rule.width and rule.width.hidden, rule.batch, rule.tokens)
+        assert cells == ["?" if x is None else str(x) for x in exponents]
+    horizons = {row[0]: Fraction(row[1]) for row in shown["name"][1:]}
+    assert horizons == theory.horizons
+
+
+def growth_in(cell: str) -> tuple[Fraction, Fraction]:
+    """The exponents of batch and tokens in a formula such as `$(B / D)^{1/2}$`."""
+    found = re.fullmatch(r"\$\(?([BD])(?: / ([BD]))?\)?(?:\^\{(.*)\})?\$", cell)
+    if found is None:
+        assert cell in ("1", "")
+        return Fraction(0), Fraction(0)
+    above, below, power = found.groups()
+    exponents = {above: Fraction(power or 1), below: -Fraction(power or 1)}
+    return exponents.get("B", Fraction(0)), exponents.get("D", Fraction(0))
 
 
 # The code on the pages.

@@ -63,8 +63,9 @@ def parameterize(
     - `width`: the width wanted; smaller than the base width works as well.
     - `base_width`: the width at which the hyperparameters are tuned.
     - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
-    - `roles`: the roles of some arrays. One that the shapes contradict is an error, but `"hidden"`
-        is also what a layer inside the model is whose fan-in or fan-out doesn't grow.
+    - `roles`: the roles of some arrays. One that the shapes contradict is an error. Fans that stay
+        contradict none: `"hidden"` is also a layer inside the model from or to a fixed size, and
+        `"readout"` one of features whose number stays.
     - `layouts`: the names of some arrays' last axes: `"in"` if it is summed over, `"out"` if it is
         produced. Axes in front of them number stacked layers. They precede what is known.
     - `factors`: the exponents $f$ of factors $r^{-f}$ in the forward pass of some arrays, such as

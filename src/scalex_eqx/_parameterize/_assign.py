@@ -184,7 +184,9 @@ def _with_role(
         )
     _check_depth(spec, triple)
     shown, rates = growth(spec, triple.shapes, *ratios)
-    role = _checked_role(shown, given, spec.role, triple, chosen.force)
+    role = _checked_role(
+        shown, given, spec.role, triple, has_fan_in=bool(spec.fan_in), force=chosen.force
+    )
     factor = chosen.factors.get(path, spec.factor_exponent)
     spec = dataclasses.replace(
         spec,
@@ -193,7 +195,8 @@ def _with_role(
         forced=role is not shown,
         ends_branch=spec.ends_branch or path in chosen.branches,
     )
-    return _with_sizes(spec, rates, ratios[1], triple.depth)
+    forced = chosen.force and path in chosen.roles
+    return _with_sizes(spec, rates, ratios[1], triple.depth, forced=forced)
 
 
 def _check_depth(spec: WeightSpec, triple: Triple) -> None:
@@ -209,14 +212,16 @@ def _check_depth(spec: WeightSpec, triple: Triple) -> None:
         )
 
 
-def _with_sizes(spec: WeightSpec, rates: Growth, ratio: Fraction, depth: Fraction) -> WeightSpec:
+def _with_sizes(
+    spec: WeightSpec, rates: Growth, ratio: Fraction, depth: Fraction, *, forced: bool
+) -> WeightSpec:
     """The spec with its own width's ratio, and with its fans that grow at another rate."""
     assert spec.role is not None
     growing = GROWING[spec.role]
     own = rates.fan_in if "fan_in" in growing else rates.fan_out
     is_inner = spec.role is Role.hidden and rates.fan_out != 1
     # A role that is forced on axes that stay says that the width is what they grow with.
-    own = ratio if (own == 1 and not is_inner) or not growing else own
+    own = ratio if (own == 1 and forced and not is_inner) or not growing else own
     other = rates.fan_out if spec.role is Role.hidden else own
     sizes = (("fan_out", other),) if other != own else ()
     sizes += (("depth", depth),) if depth != 1 else ()
@@ -259,14 +264,20 @@ def _undeclared(
 
 
 def _checked_role(
-    role: Role, given: Role | None, declared: Role | None, triple: Triple, force: bool
+    role: Role,
+    given: Role | None,
+    declared: Role | None,
+    triple: Triple,
+    *,
+    has_fan_in: bool,
+    force: bool,
 ) -> Role:
-    """`role`, which the shapes show, unless it is an inner layer or a given one is forced."""
+    """`role`, which the shapes show, unless what is said goes with fans that stay, or is forced."""
     if given is not None and force:
         return given
-    # Shapes don't tell a readout or an embedding from a layer inside the model of a fixed size.
-    if (given or declared) is Role.hidden and role in (Role.readout, Role.embedding):
-        return Role.hidden
+    said = given or declared
+    if said is not None and _fits(said, role, has_fan_in=has_fan_in):
+        return said
     base, probe, _ = triple.shapes
     shown = (
         f"but its shapes, {base} at the base width and {probe} at the probe width, are those of "
@@ -283,6 +294,13 @@ def _checked_role(
             f"{see(Section.contradiction)}"
         )
     return role
+
+
+def _fits(said: Role, shown: Role, *, has_fan_in: bool) -> bool:
+    """Whether no fan grows that shouldn't. One that stays is that of a layer of a fixed size."""
+    if not said.is_trained or said.is_matrix != has_fan_in:
+        return False
+    return set(GROWING[shown]) - {"readout"} <= set(GROWING[said])
 
 
 def _normaliser(node: Node) -> str | None:

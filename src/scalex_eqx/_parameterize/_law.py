@@ -25,6 +25,7 @@ from ..theory import (
 from ..theory._power import GROWING
 from ._assign import Options, Triple, assign, choose, likeness
 from ._complete import complete
+from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
 from ._shared import Use, find_uses, half_named, tied_getters
@@ -62,6 +63,7 @@ def give_law(
     ties = {path: nodes.pop(path) for path in list(nodes) if _is_tie(nodes[path])}
     places = _places(models, uses, stacks)
     chosen, errors = choose(options, _wanted(nodes), _wanted(places))
+    errors += head_errors(nodes, chosen)
     if ratios is None:
         ratios = infer_ratios(nodes, chosen)
 
@@ -184,8 +186,10 @@ def _other_readouts(paths: Iterable[Path]) -> list[str]:
     if not readouts:
         return []
     return [
-        f"the model has a tied readout and readouts of its own: {readouts}. A scaling law for both "
-        "is not available; keep one"
+        f"the model has a tied readout and readouts of its own: {readouts}. They have other "
+        "exponents (a + b is 1 for a tied one), so that gradients of two sizes would come back and "
+        "the law has room for one; keep one of them, or, if it is a layer inside the model, say "
+        'roles={path: "hidden"}'
     ]
 
 

@@ -26,7 +26,12 @@ def settings(rule: Rule) -> str:
     said = [
         f"{c.name} {_setting(c.value)}" + (f" ({c.law})" if c.law else "") for c in rule.constants
     ]
-    said += [f"{key} {_setting(value)}" for key, value in rule.settings if value not in ({}, False)]
+    said += [
+        f"{key} {_setting(value)}"
+        for key, value in rule.settings
+        # A budget has lines of its own.
+        if value not in ({}, False) and key != "budget"
+    ]
     if rule.family is not None:
         said = [f"family {rule.family.name}", f"rates {_rates(rule.rates)}", *said]
     return ", ".join(said)

@@ -15,11 +15,14 @@ from ..experiments._numbers import parse_exponent
 from ..experiments._recipe import PARAMETERIZATIONS
 from ..theory import Alignment, Parameterization, Role, Solution
 from ..theory._family import families as FAMILIES
+from ._budget import rule_tables
 
 _ALIGNMENTS = {a.name: a for a in (theory.full_alignment, theory.no_alignment)}
 # So many columns of learning rates fit 80 characters.
 _COLUMNS = 6
 _DEEPEST = 1000
+# Those that are shown together.
+_FAMILIES = ("sgd", "adam", "adafactor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +59,9 @@ class Exponents:
 
     parameterizations: tuple[str, ...] = tuple(PARAMETERIZATIONS)
     """Out of standard, ntk, mup and mean_field."""
-    families: tuple[str, ...] = tuple(FAMILIES)
+    families: tuple[str, ...] = _FAMILIES
     """How updates follow from gradient and weight:
-    sgd, adam (also Lion, Adam-atan2) or adafactor (also Adam with parameter scaling)."""
+    sgd, adam (also Lion, Adam-atan2), adafactor (also Adam with parameter scaling) or muon."""
     alignments: tuple[str, ...] = tuple(_ALIGNMENTS)
     """full, none, or three numbers alpha,omega,u such as 0.8,0.5,1 or 4/5,1/2,1."""
     depth: int = 1
@@ -67,8 +70,13 @@ class Exponents:
     """Print JSON with all there is to say of every layer."""
     markdown: bool = False
     """Print tables for a Markdown page."""
+    budget: bool = False
+    """Print the rules for batch size and training length instead, as powers of their ratios."""
 
     def run(self, console: Console) -> None:
+        if self.budget:
+            self._print_budget(console)
+            return
         cells = self._solve()
         if self.json:
             text = json.dumps([_as_json(cell) for cell in cells], indent=2)
@@ -83,9 +91,25 @@ class Exponents:
             show(console, header, rows)
         _print_lines(console, _footnotes(cells))
 
-    def _solve(self) -> list[Cell]:
+    def _print_budget(self, console: Console) -> None:
+        self._check_format()
+        if self.json:
+            tables = [
+                [dict(zip(header, row, strict=True)) for row in rows]
+                for header, rows in rule_tables()
+            ]
+            text = json.dumps({"rules": tables[0], "decay": tables[1]}, indent=2)
+            console.print(text, soft_wrap=True, markup=False, highlight=False)
+            return
+        for header, rows in rule_tables():
+            (_print_markdown if self.markdown else _print_table)(console, header, rows)
+
+    def _check_format(self) -> None:
         if self.json and self.markdown:
             raise UsageError("--json and --markdown exclude each other; give one of them")
+
+    def _solve(self) -> list[Cell]:
+        self._check_format()
         check_positive(self, "depth")
         if self.depth > _DEEPEST:
             raise UsageError(

@@ -2,18 +2,20 @@ import dataclasses
 
 import equinox as eqx
 import jax
+import optax
 import tyro
 from rich.console import Console
 
 from .. import plan
 from .._parameterize import parameterize
-from ..experiments import Setting, parse_learning_rate, parse_recipe
+from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
 from ..experiments._config import check_positive, check_weight_decay, check_width
 from ..nn import Transformer
+from ._budget import BudgetOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(BudgetOptions):
     """Print what a recipe does to each weight of the transfer run's Transformer at a width.
 
     Only shapes are made: any width costs nothing. For a model of your own, print
@@ -22,7 +24,7 @@ class Plan:
     Example: scalex plan mup:adam:full --width 4096 --base-width 64
     """
 
-    recipe: tyro.conf.Positional[str]
+    recipe: tyro.conf.Positional[str] = dataclasses.field(kw_only=True)
     """parameterization:optimizer:rates, as for scalex transfer."""
     width: int = 256
     """The width of the residual stream, a multiple of the head dimension."""
@@ -49,13 +51,7 @@ class Plan:
         check_width("--width", self.width, self.head_dimension)
         check_width("--base-width", self.base_width, self.head_dimension)
         check_weight_decay(self.weight_decay, [recipe])
-        tx = recipe.transformation(
-            parse_learning_rate(self.learning_rate, "--learning-rate"),
-            b1=Setting.b1,
-            b2=Setting.b2,
-            eps=Setting.eps,
-            decay=self.weight_decay,
-        )
+        tx = self._transformation(recipe)
         model = eqx.filter_eval_shape(
             lambda: parameterize(
                 self._make,
@@ -69,6 +65,23 @@ class Plan:
             console.print(found.to_json(), soft_wrap=True, markup=False, highlight=False)
         else:
             console.print(found)
+
+    def _transformation(self, recipe: Recipe) -> optax.GradientTransformation:
+        rate = parse_learning_rate(self.learning_rate, "--learning-rate")
+        budget = self.budget(recipe.optimizer)
+        try:
+            return recipe.transformation(
+                rate,
+                b1=Setting.b1,
+                b2=Setting.b2,
+                eps=Setting.eps,
+                decay=self.weight_decay,
+                budget=budget,
+            )
+        except ValueError as error:
+            if budget is None:
+                raise
+            raise UsageError(str(error)) from None
 
     def _make(self, width: int) -> Transformer:
         return Transformer(

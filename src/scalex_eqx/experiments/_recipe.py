@@ -11,7 +11,7 @@ from .._weight import weights_with_paths
 from ..nn import Transformer
 from ..optim import Rates
 from ..optim._numbers import ScalarOrSchedule
-from ..theory import Parameterization
+from ..theory import Budget, Parameterization
 from ._errors import UsageError
 from ._numbers import SIZES, parse_exponent
 
@@ -25,6 +25,7 @@ OPTIMIZERS = (
     "adam_parameter_scaling",
     "adafactor",
     "lion",
+    "muon",
     "sgd",
 )
 RATES: dict[str, Rates] = {
@@ -32,6 +33,8 @@ RATES: dict[str, Rates] = {
     "full": theory.full_alignment,
     "none": theory.no_alignment,
 }
+# What their numbers would have to be at another batch size is not known.
+_NO_BUDGET = ("adafactor", "lion")
 # Those that the Transformer has.
 _ROLES = ("embedding", "hidden", "readout", "vector")
 
@@ -57,10 +60,19 @@ class Recipe:
         return PARAMETERIZATIONS[self.parameterization]
 
     def transformation(
-        self, learning_rate: ScalarOrSchedule, *, b1: float, b2: float, eps: float, decay: float
+        self,
+        learning_rate: ScalarOrSchedule,
+        *,
+        b1: float,
+        b2: float,
+        eps: float,
+        decay: float,
+        budget: Budget | None = None,
     ) -> optax.GradientTransformation:
         """The update rule. `decay` is independent of the learning rate and constant in time."""
         rates = RATES[self.rates] if self.rates in RATES else parse_exponents(self.rates)
+        if budget is not None and self.optimizer in _NO_BUDGET:
+            raise UsageError(f"recipe {self}: {self.optimizer} takes no budget; leave out --batch")
         if self.optimizer == "adamw":
             constant = optax.constant_schedule(1.0)
             return optim.adamw(
@@ -72,19 +84,25 @@ class Recipe:
                 b1=b1,
                 b2=b2,
                 eps=eps,
+                budget=budget,
             )
         if self.optimizer == "adam_atan2":
-            return optim.adam_atan2(learning_rate, rates, b1=b1, b2=b2)
+            return optim.adam_atan2(learning_rate, rates, b1=b1, b2=b2, budget=budget)
         if self.optimizer == "adam_parameter_scaling":
-            return optim.adam_parameter_scaling(learning_rate, rates, b1=b1, b2=b2, eps=eps)
+            return optim.adam_parameter_scaling(
+                learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget
+            )
         if self.optimizer == "adafactor":
             # Without momentum, as it was published; widths from 32 on are factored.
             return optim.adafactor(learning_rate, rates, min_factored_size=32)
         if self.optimizer == "lion":
             return optim.lion(learning_rate, rates)
+        if self.optimizer == "muon":
+            # With entries as large as Adam's, so that one learning rate is right for both.
+            return optim.muon(learning_rate, rates, scale="rms", b1=b1, b2=b2, eps=eps)
         if self.optimizer == "sgd":
-            return optim.sgd(learning_rate, rates, momentum=b1)
-        return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps)
+            return optim.sgd(learning_rate, rates, momentum=b1, budget=budget)
+        return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget)
 
 
 def parse_recipe(text: str) -> Recipe:

@@ -54,8 +54,7 @@ class CausalSelfAttention(eqx.Module):
                 f"width {width} is not a positive multiple of head_dimension {head_dimension}; "
                 f"the number of heads is their ratio{see(Section.width)}"
             )
-        if logit_scale not in ("1/sqrt(d)", "1/d"):
-            raise ValueError(f"logit_scale is {logit_scale!r}; expected '1/sqrt(d)' or '1/d'")
+        checked_scale(logit_scale, head_dimension)
         keys = jax.random.split(key, 4)
         self.query, self.key, self.value, self.output = (
             Linear(width, width, use_bias=use_bias, dtype=dtype, key=k) for k in keys
@@ -77,10 +76,21 @@ class CausalSelfAttention(eqx.Module):
             return each(projection, x).reshape(*x.shape[:-1], -1, self.head_dimension)
 
         q, k, v = heads(self.query), heads(self.key), heads(self.value)
-        d = self.head_dimension
-        scale = 1 / math.sqrt(d) if self.logit_scale == "1/sqrt(d)" else 1 / d
+        scale = checked_scale(self.logit_scale, self.head_dimension)
         logits = scale * jnp.einsum("...qhd,...khd->...hqk", q, k)
-        causal = jnp.tri(x.shape[-2], dtype=bool)
-        logits = jnp.where(jnp.broadcast_to(causal, logits.shape), logits, -jnp.inf)
-        mixed = jnp.einsum("...hqk,...khd->...qhd", jax.nn.softmax(logits, axis=-1), v)
+        mixed = jnp.einsum("...hqk,...khd->...qhd", causal_softmax(logits), v)
         return each(self.output, mixed.reshape(*x.shape[:-1], -1))
+
+
+def causal_softmax(logits: Float[Array, "*heads seq seq"]) -> Float[Array, "*heads seq seq"]:
+    """How much each position takes of itself and of each one before."""
+    causal = jnp.tri(logits.shape[-1], dtype=bool)
+    logits = jnp.where(jnp.broadcast_to(causal, logits.shape), logits, -jnp.inf)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def checked_scale(logit_scale: str, head_dimension: int) -> float:
+    """The factor of the logits."""
+    if logit_scale not in ("1/sqrt(d)", "1/d"):
+        raise ValueError(f"logit_scale is {logit_scale!r}; expected '1/sqrt(d)' or '1/d'")
+    return 1 / math.sqrt(head_dimension) if logit_scale == "1/sqrt(d)" else 1 / head_dimension

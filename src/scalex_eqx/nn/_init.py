@@ -45,10 +45,12 @@ def ends_branch(layer: PyTree) -> PyTree:
     )
 
 
-def constant(size: int, value: float, dtype: Any = None) -> Weight[Float[Array, "..."]]:
-    """A gain or a bias: a weight with one axis, which it produces."""
-    array = jnp.full((size,), value, default_dtype(dtype))
-    return Weight(array, WeightSpec(fan_in=(), fan_out=(-1,)))
+def constant(
+    shape: int | tuple[int, ...], value: float, dtype: Any = None, *, role: Role | None = None
+) -> Weight[Float[Array, "..."]]:
+    """A gain or a bias: a weight that produces all of its axes."""
+    array = jnp.full(shape, value, default_dtype(dtype))
+    return Weight(array, WeightSpec(fan_in=(), fan_out=tuple(range(-array.ndim, 0)), role=role))
 
 
 def default_dtype(dtype: Any) -> Any:
@@ -56,17 +58,20 @@ def default_dtype(dtype: Any) -> Any:
     return jnp.result_type(float) if dtype is None else dtype
 
 
-def each(
-    layer: Callable[[Array], Array], x: Float[Array, "*batch in"]
-) -> Float[Array, "*batch out"]:
-    """`layer` of each vector in `x`, mapped over a single axis.
+def wide(x: Array) -> Array:
+    """`x` in float32 at least: for sums and angles that a shorter dtype can't hold."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def each(layer: Callable[[Array], Any], x: Float[Array, "*batch in"]) -> Any:
+    """`layer` of each vector in `x`, mapped over a single axis; it puts out vectors.
 
     With one axis the backward pass is plain matrix products. With several, XLA on the CPU merges
     the activations' derivatives into transposing copies, and a Transformer's step takes twice
     as long.
     """
     y = jax.vmap(layer)(x.reshape(-1, x.shape[-1]))
-    return y.reshape(*x.shape[:-1], y.shape[-1])
+    return jax.tree.map(lambda y: y.reshape(*x.shape[:-1], y.shape[-1]), y)
 
 
 def check_positive(**sizes: int) -> None:

@@ -13,6 +13,9 @@ class Linear(eqx.Module):
 
     Its role follows from which of its features grow with the width: an input projection is an
     embedding, a matrix between two growing layers is hidden. For the logits use `Readout`.
+
+    Features inside the model whose number stays, as those of a bottleneck, a router or key-value
+    heads, look like outputs or inputs of the model. `role=Role.hidden` says what they are.
     """
 
     weight: Weight[Float[Array, "out in"]]
@@ -24,6 +27,7 @@ class Linear(eqx.Module):
         out_features: int,
         *,
         use_bias: bool = False,
+        role: Role | None = None,
         dtype: Any = None,
         key: PRNGKeyArray,
     ):
@@ -31,12 +35,17 @@ class Linear(eqx.Module):
 
         - `in_features`, `out_features`: the sizes of input and output.
         - `use_bias`: whether to add a bias.
+        - `role`: of the weight, a promise that `parameterize` checks; inferred if not given. The
+            bias of a hidden one is a `vector`.
         - `dtype`: of the weights; JAX's default float if not given.
         - `key`: for the initial draw.
         """
         check_positive(in_features=in_features, out_features=out_features)
-        self.weight = normal((out_features, in_features), in_features**-0.5, dtype=dtype, key=key)
-        self.bias = constant(out_features, 0.0, dtype) if use_bias else None
+        std, shape = in_features**-0.5, (out_features, in_features)
+        self.weight = normal(shape, std, role=role, dtype=dtype, key=key)
+        # Where the number of features stays, a bias inside the model looks like the readout's.
+        of_bias = Role.vector if role == Role.hidden else None
+        self.bias = constant(out_features, 0.0, dtype, role=of_bias) if use_bias else None
 
     def __check_init__(self):
         _check(self.weight, self.bias)

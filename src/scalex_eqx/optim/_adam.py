@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Inexact, Int, PyTree
 
 from .._spec import WeightSpec
 from ..ops._wide import wide, wide_dtype
-from ..theory import full_alignment
+from ..theory import Budget, full_alignment
+from ._budget import Eps, budget_betas, budget_eps
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import decay_mode_missing, descend
@@ -30,7 +31,6 @@ from ._tree import init_values, map_values
 from ._unannotated import Unannotated
 
 EpsScaling = Literal["gradient", "constant"]
-Eps = Scalar | Callable[[WeightSpec], float]
 
 
 class ScaleByAdamState(NamedTuple):
@@ -197,6 +197,7 @@ def adam(
     eps_scaling: EpsScaling = "gradient",
     moment_dtype: Literal["float32", "bfloat16"] | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    budget: Budget | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adam with per-layer learning rates and per-layer epsilon.
@@ -214,18 +215,23 @@ def adam(
     - `eps`, `eps_scaling`, `moment_dtype`: epsilon, how it scales, and what the moments are kept
         in; see [`scalex_eqx.scale_by_adam`][].
     - `role_multipliers`: the constants $\gamma$ by role.
+    - `budget`: a [`scalex_eqx.Budget`][]; learning rate, betas, epsilon and weight decay are then
+        those at its base.
     - `unannotated`: what to do with arrays that no scaling law is known for. `"error"` refuses
         them and names their paths. `"constant"` takes each as a weight of role `constant`: nothing
         of it grows, so it is trained at the base learning rate at every width, and not decayed.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
+    b1, b2 = budget_betas(budget, b1, b2)
+    eps = budget_eps(budget, eps)
     return descend(
         scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
         family="adam",
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,
+        budget=budget,
         unannotated=unannotated,
     )
 
@@ -243,6 +249,7 @@ def adamw(
     eps_scaling: EpsScaling = "gradient",
     moment_dtype: Literal["float32", "bfloat16"] | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    budget: Budget | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adam with weight decay $\lambda$ on every matrix, embedding and readout included.
@@ -261,7 +268,7 @@ def adamw(
     **Arguments:**
 
     - `learning_rate`, `rates`, `b1`, `b2`, `eps`, `eps_scaling`, `moment_dtype`,
-        `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+        `role_multipliers`, `budget`, `unannotated`: as for [`scalex_eqx.adam`][].
     - `weight_decay`: $\lambda$.
     - `decay_mode`: `"independent"` or `"coupled"`; it has no default.
     - `weight_decay_schedule`: $s_t$, a function of the step with a peak of 1. It must be given
@@ -277,12 +284,15 @@ def adamw(
     check_function("weight_decay_schedule", weight_decay_schedule)
     if decay_mode is None:
         raise ValueError(decay_mode_missing(weight_decay, learning_rate))
+    b1, b2 = budget_betas(budget, b1, b2)
+    eps = budget_eps(budget, eps)
     return descend(
         scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
         family="adam",
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,
+        budget=budget,
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,

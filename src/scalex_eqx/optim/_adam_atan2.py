@@ -8,7 +8,8 @@ from jaxtyping import Array, Int, PyTree
 
 from ..ops import atan2, moving_mean, moving_root_mean_square
 from ..ops._wide import wide
-from ..theory import full_alignment
+from ..theory import Budget, full_alignment
+from ._budget import budget_betas
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
@@ -120,6 +121,7 @@ def adam_atan2(
     decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    budget: Budget | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adam without an epsilon, with per-layer learning rates.
@@ -130,7 +132,8 @@ def adam_atan2(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `budget`, `unannotated`: as for
+        [`scalex_eqx.adam`][].
     - `b1`, `b2`, `a`, `b`, `moment_dtype`: as for
         [`scalex_eqx.optim.scale_by_adam_atan2`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
@@ -138,12 +141,14 @@ def adam_atan2(
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
+    b1, b2 = budget_betas(budget, b1, b2)
     return descend(
         scale_by_adam_atan2(b1, b2, a=a, b=b, moment_dtype=moment_dtype),
         family="adam",
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,
+        budget=budget,
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,

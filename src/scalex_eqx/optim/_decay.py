@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from ..theory import Role
+from ..theory import LayerExponents, Role
 from ._checked import checked
 from ._numbers import (
     Scalar,
@@ -32,11 +32,15 @@ class AddWeightDecayState(NamedTuple):
 
 
 def add_weight_decay(
-    coefficient: Scalar, schedule: optax.Schedule | None = None
+    coefficient: Scalar,
+    schedule: optax.Schedule | None = None,
+    *,
+    width: LayerExponents | None = None,
 ) -> optax.GradientTransformation:
     r"""$u \leftarrow u + s_t\, \text{coefficient}\; w$ for every matrix; vectors are left alone.
 
-    A coefficient that is known to be zero adds no operation.
+    With `width` the coefficient grows as $r^x$, its exponents $x$ by role. A coefficient that is
+    known to be zero adds no operation.
     """
     if isinstance(coefficient, jax.Array):
         check_array("weight_decay", coefficient)
@@ -44,7 +48,9 @@ def add_weight_decay(
     known = known_number(coefficient)
     is_zero = is_python_number(coefficient) and coefficient == 0
     # What is added to the update is the weight times the coefficient.
-    constant = Constant("weight_decay", known and abs(known), Degree(update=1, weight=-1))
+    constant = Constant(
+        "weight_decay", known and abs(known), Degree(update=1, weight=-1), width=width
+    )
     rule = Rule(
         "add_weight_decay", constants=(constant,), settings=(("is_schedule", schedule is not None),)
     )
@@ -64,7 +70,10 @@ def add_weight_decay(
             factor = coefficient * scale.astype(float)
 
         def decay(spec, u, w):
-            return u + times(factor, w.astype(u.dtype)) if spec.role in DECAYED else u
+            if spec.role not in DECAYED:
+                return u
+            scale = 1.0 if width is None else spec.scale(-width[spec.role])
+            return u + times(factor if scale == 1 else factor * scale, w.astype(u.dtype))
 
         count = jnp.asarray(optax.safe_increment(state.count))
         moved = updates if is_zero else map_values(decay, updates, params)

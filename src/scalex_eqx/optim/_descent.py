@@ -5,9 +5,12 @@ import jax
 import optax
 
 from .._pages import Section, see
+from ..theory import Budget
+from ..theory._family import Families
+from ._budget import budget_decay, check_budget, decay_width
 from ._checked import state_name
 from ._decay import DecayMode, add_weight_decay
-from ._learning_rate import scale_by_learning_rate
+from ._learning_rate import scale_at_budget
 from ._numbers import Scalar, ScalarOrSchedule, check_function, check_number, is_python_number
 from ._rates import Rates, scale_by_width
 from ._unannotated import Unannotated, with_unannotated
@@ -15,31 +18,37 @@ from ._unannotated import Unannotated, with_unannotated
 
 def descend(
     *update: optax.GradientTransformation,
-    family: str,
+    family: Families,
     learning_rate: ScalarOrSchedule,
     rates: Rates,
     role_multipliers: Mapping[str, Scalar] | None,
     weight_decay: Scalar | None = None,
     decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
+    budget: Budget | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""$w \leftarrow w - \eta_t \gamma r^{-c} u$ with weight decay, $u$ from `update`.
 
     Without a weight decay nothing is added to the chain. One of zero has its place in the state,
-    which is then the same as where the number is traced, and adds no operation.
+    which is then the same as where the number is traced, and adds no operation. Of a budget the
+    numbers of `update` know already; learning rate and decay are those at the base.
     """
     _check_decay(learning_rate, weight_decay, decay_mode, weight_decay_schedule)
+    check_budget(budget, family)
     step = (
         scale_by_width(family, rates, role_multipliers=role_multipliers),
-        scale_by_learning_rate(learning_rate),
+        scale_at_budget(learning_rate, budget),
     )
     if weight_decay is None:
         parts = (*update, *step)
     elif decay_mode == "coupled":
-        parts = (*update, add_weight_decay(weight_decay), *step)
+        coefficient = budget_decay(budget, weight_decay, coupled=True)
+        parts = (*update, add_weight_decay(coefficient), *step)
     else:
-        parts = (*update, *step, add_weight_decay(-weight_decay, weight_decay_schedule))
+        coefficient = budget_decay(budget, weight_decay, coupled=False)
+        width = decay_width(budget)
+        parts = (*update, *step, add_weight_decay(-coefficient, weight_decay_schedule, width=width))
     return with_unannotated(_chain(*parts), unannotated)
 
 

@@ -6,6 +6,8 @@ import optax
 from jaxtyping import PyTree
 
 from .._weight import is_trainable
+from ..theory import Budget
+from ._budget import budget_rate
 from ._checked import checked
 from ._numbers import (
     Scalar,
@@ -32,6 +34,17 @@ def scale_by_learning_rate(
     learning_rate: ScalarOrSchedule,
 ) -> optax.GradientTransformation:
     r"""$u \leftarrow -\eta_t\, u$ for a float, a traced scalar or a schedule $\eta$."""
+    return scale_at_budget(learning_rate, None)
+
+
+def scale_at_budget(
+    learning_rate: ScalarOrSchedule, budget: Budget | None
+) -> optax.GradientTransformation:
+    """The same for the learning rate at the base of a budget, which the rule then names.
+
+    Plans read there what has been done to the other numbers of the same optimizer too.
+    """
+    learning_rate = budget_rate(budget, learning_rate)
     if not callable(learning_rate):
         check_number("learning_rate", learning_rate)
     rule = Rule(
@@ -39,6 +52,8 @@ def scale_by_learning_rate(
         settings=(
             ("learning_rate", None if callable(learning_rate) else known_number(learning_rate)),
             ("is_schedule", callable(learning_rate)),
+            # What came later stays out of states and exports that lack it.
+            *(() if budget is None else (("budget", budget),)),
         ),
     )
 

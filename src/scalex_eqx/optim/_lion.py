@@ -6,7 +6,7 @@ import optax
 from jaxtyping import PyTree
 
 from ..ops._wide import wide
-from ..theory import full_alignment
+from ..theory import Budget, full_alignment
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
@@ -132,6 +132,7 @@ def sign_sgd(
     decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    budget: Budget | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Descent along the sign of the gradient, with per-layer learning rates.
@@ -142,7 +143,8 @@ def sign_sgd(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `budget`, `unannotated`: as for
+        [`scalex_eqx.adam`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
         for no decay.
 
@@ -158,6 +160,7 @@ def sign_sgd(
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,
+        budget=budget,
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,

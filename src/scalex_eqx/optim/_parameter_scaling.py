@@ -6,8 +6,9 @@ import optax
 
 from .._spec import WeightSpec
 from ..ops._wide import wide
-from ..theory import no_alignment
+from ..theory import Budget, no_alignment
 from ._adam import Eps, EpsScaling, scale_by_adam
+from ._budget import budget_betas, budget_eps
 from ._decay import DecayMode
 from ._descent import descend
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
@@ -87,6 +88,7 @@ def adam_parameter_scaling(
     decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    budget: Budget | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Adam with updates relative to the size of the weight, and per-layer learning rates.
@@ -98,7 +100,8 @@ def adam_parameter_scaling(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `budget`, `unannotated`: as for
+        [`scalex_eqx.adam`][].
     - `b1`, `b2`, `eps`, `eps_scaling`, `moment_dtype`: as for [`scalex_eqx.scale_by_adam`][].
     - `floor`, `floor_scaling`: as for [`scalex_eqx.optim.scale_by_parameter_rms`][].
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
@@ -106,6 +109,8 @@ def adam_parameter_scaling(
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
+    b1, b2 = budget_betas(budget, b1, b2)
+    eps = budget_eps(budget, eps)
     return descend(
         scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
         scale_by_parameter_rms(floor, floor_scaling=floor_scaling),
@@ -113,6 +118,7 @@ def adam_parameter_scaling(
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,
+        budget=budget,
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax.tree_util as jtu
 
 from .._spec import WeightSpec
-from ..theory import Power
-from ..theory._family import Family
+from ..theory import LayerExponents, Power, Role
+from ..theory._budget import said_width
+from ..theory._family import Family, Norm
 
 
 class Degree(NamedTuple):
@@ -34,6 +35,8 @@ class Constant(NamedTuple):
     - `scaling`: the multiples $(i, j)$ of the exponents $g$ and $b$ in its own scaling law,
         $r^{-(i g + j b)}$ times the value for each weight.
     - `least`: a function of the state's dtype that gives the least value the rule uses.
+    - `width`: exponents $x$ by role of a further factor $r^x$ in its scaling law, whatever the
+        parameterization; `None` for none.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Constant(NamedTuple):
     degree: Degree
     scaling: tuple[int, int] = (0, 0)
     least: Callable[[Any], float] | None = None
+    width: LayerExponents | None = None
 
     def base(self, spec: WeightSpec) -> float | None:
         """Its value at the base width for a weight; `None` if it is traced."""
@@ -59,13 +63,18 @@ class Constant(NamedTuple):
     def power(self, spec: WeightSpec) -> Power:
         """Its scaling law for a weight."""
         of_gradient, of_weight = self.scaling
-        return of_gradient * spec.gradient_power + of_weight * spec.spread_power
+        power = of_gradient * spec.gradient_power + of_weight * spec.spread_power
+        if self.width is None or spec.role is None:
+            return power
+        return power - spec.own(self.width[spec.role])
 
     @property
     def law(self) -> str:
         """Its scaling law in words; empty if it has none."""
         powers = zip(self.scaling, ("gradient", "initial weight"), strict=True)
         named = [f"the {what}" + "'s square" * (k == 2) for k, what in powers if k]
+        if self.width is not None:
+            named.append(said_width(self.width))
         return f"scales as {' times '.join(named)}" if named else ""
 
 
@@ -88,6 +97,9 @@ class Rule:
     - `family`, `rates`: whose exponents $c$ scale the update by $r^{-c}$, if the rule does that.
     - `constants`: the numbers in its formula.
     - `settings`: what else a reader of the plan should see, as pairs.
+    - `norm`: what a rule that normalises makes the same at every width: `"entries"`, their size,
+        or `"spectral"`, the largest singular value; see [`scalex_eqx.UpdateFamily`][].
+    - `roles`: of the weights that it works on, if it hands on the updates of others.
 
     Numbers are not compared: two Adams with different epsilon have states of one structure.
     """
@@ -99,3 +111,5 @@ class Rule:
     rates: Any = None
     constants: tuple[Constant, ...] = dataclasses.field(default=(), compare=False)
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), compare=False)
+    norm: Norm = "entries"
+    roles: tuple[Role, ...] | None = None

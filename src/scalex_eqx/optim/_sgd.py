@@ -5,7 +5,7 @@ import optax
 from jaxtyping import PyTree
 
 from ..ops._wide import wide
-from ..theory import full_alignment
+from ..theory import Budget, full_alignment
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend
@@ -99,6 +99,7 @@ def sgd(
     decay_mode: DecayMode | None = None,
     weight_decay_schedule: optax.Schedule | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
+    budget: Budget | None = None,
     unannotated: Unannotated = "error",
 ) -> optax.GradientTransformation:
     r"""Stochastic gradient descent with per-layer learning rates, with or without momentum.
@@ -109,7 +110,8 @@ def sgd(
 
     **Arguments:**
 
-    - `learning_rate`, `rates`, `role_multipliers`, `unannotated`: as for [`scalex_eqx.adam`][].
+    - `learning_rate`, `rates`, `role_multipliers`, `budget`, `unannotated`: as for
+        [`scalex_eqx.adam`][].
     - `momentum`, `nesterov`, `moment_dtype`: as for
         [`scalex_eqx.optim.scale_by_momentum`][]; `None` for no momentum.
     - `weight_decay`, `decay_mode`, `weight_decay_schedule`: as for [`scalex_eqx.adamw`][]; `None`
@@ -133,6 +135,7 @@ def sgd(
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,
+        budget=budget,
         weight_decay=weight_decay,
         decay_mode=decay_mode,
         weight_decay_schedule=weight_decay_schedule,

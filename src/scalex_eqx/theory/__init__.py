@@ -7,7 +7,28 @@ from ._alignment import (
     no_alignment as no_alignment,
 )
 from ._assess import assess as assess
+from ._budget import (
+    Budget as Budget,
+    BudgetRule as BudgetRule,
+    DecayRule as DecayRule,
+    Growth as Growth,
+)
+from ._budget_rules import (
+    budget_rules as budget_rules,
+    completed_p as completed_p,
+    completed_p_decay as completed_p_decay,
+    decay_rules as decay_rules,
+    fan_decay as fan_decay,
+    horizons as horizons,
+    kosson_decay as kosson_decay,
+    malladi as malladi,
+    malladi_sgd as malladi_sgd,
+    power_lines_decay as power_lines_decay,
+    sdew as sdew,
+    sdew_decay as sdew_decay,
+)
 from ._depth import depth_exponent as depth_exponent
+from ._embedding_ratio import with_embedding_ratio as with_embedding_ratio
 from ._equivalence import equivalence as equivalence, shift as shift
 from ._exponents import (
     gradient_exponents as gradient_exponents,
@@ -20,6 +41,7 @@ from ._family import (
     adafactor as adafactor,
     adam as adam,
     as_family as as_family,
+    muon as muon,
     sgd as sgd,
 )
 from ._layers import Infeasible as Infeasible

@@ -244,6 +244,7 @@ def coordinate_check(
         models=models,
         seeds=seeds,
         steps=list(looked),
+        spectral=frozenset(one.path for one in law.values() if one.family.norm == "spectral"),
         advance=advance,
         over=size,
     )
