@@ -160,6 +160,16 @@ def test_the_plan_names_the_depth():
     assert "\ndepth ratio 4 of the 8 weights in stacks of blocks\n" in text
 
 
+def test_coupled_decay_that_follows_the_depth_is_told():
+    def warnings(alpha: Any) -> str:
+        tx = sx.adamw(0.01, 0.1, decay_mode="coupled")
+        plan = sx.plan(scaled(transformer, width=4, law=sx.mup.deep(alpha)), tx)
+        return "\n".join(plan.warnings)
+
+    assert "changes with the depth as the learning rate does: L^-1/2 in stacks" in warnings("1/2")
+    assert "depth" not in warnings(1)
+
+
 def longer(width: int, depth: int) -> Any:
     return {**vars(Foreign(width, depth, stacked=True)), "positions": jnp.ones((3 * depth, width))}
 
