@@ -1,7 +1,7 @@
 """The checks over the depth: right models pass, planted faults are rejected and named.
 
 At a reduced size: pairs of residual branches of width 16, stacked for a scan, at depths 2 and 8,
-with two seeds and two steps. `tests/power/depth.py` measures the exponents over more depths.
+with three seeds and two steps. `tests/power/depth.py` measures the exponents over more depths.
 """
 
 import functools
@@ -95,7 +95,7 @@ def loss(model: Any, x: Any, y: Any) -> Any:
 
 
 def batch(key: Any) -> Any:
-    x = jax.random.normal(key, (32, 8))
+    x = jax.random.normal(key, (64, 8))
     return x, jnp.argmax(x[:, :4], axis=-1)
 
 
@@ -107,7 +107,7 @@ def check(law: Any, tx: Any, **fault: bool) -> CoordinateCheck:
         batch,
         size="depth",
         depths=DEPTHS,
-        seeds=(0, 1),
+        seeds=(0, 1, 2),
         steps=2,
     )
 
@@ -133,7 +133,7 @@ def test_right_models_pass(alpha: Any, tx: Any):
     names = {row.name for row in found.rows}
     assert {f"one/up/weight/{place}" for place in ("first", "middle", "last")} <= names
     assert "embedding/weight" in names
-    assert str(found).startswith("depths 2, 8, 2 seeds, 2 steps: exponents of sizes that grow as L")
+    assert str(found).startswith("depths 2, 8, 3 seeds, 2 steps: exponents of sizes that grow as L")
     assert coordinate_figure(found).axes[0].get_xlabel() == "depth"
     with pytest.raises(ValueError, match="one over the depth"):
         prescribe(found)
