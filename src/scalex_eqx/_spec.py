@@ -138,6 +138,7 @@ class WeightSpec(metaclass=_Interned):
 
         - `number`: writes the `std`; with four digits unless another is given.
         """
+        law = self.parameterization
         axes = range(-len(self.fan_in) - len(self.fan_out), 0)
         names = ["in" if axis in self.fan_in else "out" for axis in axes]
         known = {
@@ -151,7 +152,7 @@ class WeightSpec(metaclass=_Interned):
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
             "frozen": self.frozen,
             "forced": self.forced,
-            "ends a branch": self.ends_branch,
+            "ends a branch": self.ends_branch and (law is None or law.branch is not None),
         }
         return ", ".join(words for words, is_said in known.items() if is_said)
 

@@ -61,7 +61,10 @@ def _with_declared_spread(triple: Triple, spec: WeightSpec) -> Weight:
 
 
 def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
-    if spec.width_ratio == 1 or not triple.wanted.array.size:
+    is_matrix = spec.role is not None and spec.role.is_matrix
+    # What stands in a deeper stack may have been drawn with a spread of that depth.
+    stays = spec.width_ratio == 1 and (triple.depth == 1 or not is_matrix)
+    if stays or not triple.wanted.array.size:
         return triple.wanted.array
     value, base = jnp.asarray(triple.wanted.array), triple.base.array
     if isinstance(base, jax.ShapeDtypeStruct):
@@ -69,13 +72,12 @@ def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
         usual = _usual_spread(spec, triple)
         factor = spec.scale(spec.spread_exponent) / usual
         return value if factor == 1.0 else resized(value, factor)
-    if base.size == 1 < value.size:
+    if base.size == 1 < math.prod(triple.shapes[2]):
         raise ValueError(
             f"shape {base.shape} at the base width: the spread of a single entry cannot be "
             "measured; take a larger base width, or wrap the array as Weight(array, "
             "WeightSpec(fan_in=..., fan_out=..., std=...))"
         )
-    is_matrix = spec.role in (Role.embedding, Role.hidden, Role.readout)
     ratio = float(spec.width_ratio or 1)
     base, scale = jnp.asarray(base), spec.scale(spec.spread_exponent)
     if _are_together(base, value):
