@@ -44,6 +44,7 @@ def test_the_table_is_that_of_the_results():
     }
     assert len(shown) == len(LAWS) * len(OPTIMIZERS)
     for row in rows:
+        assert isinstance(row["exponent"], float) and isinstance(row["law"], str)
         name = {"none": "none"}.get(row["law"], f"${row['law']}$".replace("alpha", r"\alpha"))
         theory = "" if row["theory"] is None else f" ({row['theory']:g})"
         cell = shown[name, row["optimizer"]][MEASURED.index(row["size"])]

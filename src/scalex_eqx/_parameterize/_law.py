@@ -91,7 +91,9 @@ def give_law(
     # Weights of one law share its spec, which is then made once.
     law = functools.cache(functools.partial(_completed, readout=back, law=parameterization))
     completed: dict[Path, Any] = _each(
-        lambda path, triple: complete(triple, law(specs[path]), keep=options.keep_values),
+        lambda path, triple: complete(
+            triple, law(specs[path]), ratios[1], keep=options.keep_values
+        ),
         {path: triple for path, triple in nodes.items() if path in specs},
         errors,
     )
