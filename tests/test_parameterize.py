@@ -231,7 +231,7 @@ def test_the_large_model_is_made_once_and_the_others_are_only_shapes():
 
 
 def test_a_forced_role_is_remembered_and_is_no_other_law():
-    """One that the shapes show anyway is not forced."""
+    """One that the shapes show anyway, or that goes with a fan that stays, is not forced."""
 
     def model(width: int) -> dict[str, sx.Weight]:
         spec = sx.WeightSpec((-1,), (-2,), std=1.0)
@@ -247,9 +247,10 @@ def test_a_forced_role_is_remembered_and_is_no_other_law():
             force=True,
         )["inner"].spec
 
-    assert made("hidden").forced and not made("readout").forced
-    assert "forced" in made("hidden").summary()
-    plain = dataclasses.replace(made("hidden"), forced=False)
+    assert made("embedding").forced
+    assert not made("readout").forced and not made("hidden").forced
+    assert "forced" in made("embedding").summary()
+    plain = dataclasses.replace(made("embedding"), forced=False)
     assert sx.fingerprint(sx.Weight(jnp.ones((3, 16)), plain)) == sx.fingerprint(
-        sx.Weight(jnp.ones((3, 16)), made("hidden"))
+        sx.Weight(jnp.ones((3, 16)), made("embedding"))
     )

@@ -66,9 +66,8 @@ class WeightSpec(metaclass=_Interned):
     - `sizes`: the exact ratios of sizes that grow at another rate than `width_ratio`, by name;
         completed by `parameterize`. See [`scalex_eqx.theory.Power`][] and `size_ratio`.
     - `frozen`: whether the weight keeps its law in the forward pass but is not trained.
-    - `forced`: whether it has a role that its shapes don't show: that of an inner layer of a fixed
-        size, or one by `force=True`. It says nothing of the law, which the role has, and is not in
-        the fingerprint.
+    - `forced`: whether `force=True` gave it a role that its shapes contradict. It says nothing of
+        the law, which the role has, and is not in the fingerprint.
     - `ends_branch`: whether a residual branch ends in the weight, which then carries the branch's
         factor $r_\text{depth}^{-\alpha}$, if the parameterization has a law for the depth.
     """
@@ -139,6 +138,7 @@ class WeightSpec(metaclass=_Interned):
 
         - `number`: writes the `std`; with four digits unless another is given.
         """
+        law = self.parameterization
         axes = range(-len(self.fan_in) - len(self.fan_out), 0)
         names = ["in" if axis in self.fan_in else "out" for axis in axes]
         known = {
@@ -152,7 +152,7 @@ class WeightSpec(metaclass=_Interned):
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
             "frozen": self.frozen,
             "forced": self.forced,
-            "ends a branch": self.ends_branch,
+            "ends a branch": self.ends_branch and (law is None or law.branch is not None),
         }
         return ", ".join(words for words, is_said in known.items() if is_said)
 

@@ -14,9 +14,9 @@ SMALL = "--widths 16 32 --head-dimension 8 --depth 1 --seeds 0 1 --steps 2 --seq
 def scalex(monkeypatch, capsys):
     """What a command prints, and on which line."""
 
-    def call(*arguments: str, code: int = 0) -> str:
+    def call(*arguments: str, code: int | None = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["scalex", *map(str, arguments)])
-        assert run() == code
+        assert run() == code or code is None
         output = capsys.readouterr()
         return output.err if code == 2 else output.out
 
@@ -35,6 +35,17 @@ def test_one_learning_rate_for_all_is_rejected(scalex, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_check_over_the_depth(scalex):
+    sizes = "--widths 16 --depths 1 2 --head-dimension 8 --seeds 0 --steps 1 --sequence-length 8"
+    recipe = ("mup:adam:full", "--size", "depth", "--alpha", "1/2", "--learning-rate", "2^-6")
+    data = json.loads(scalex("check", *recipe, *sizes.split(), "--json", code=None))
+    # So small a check may end in any verdict.
+    rows = {row["weight"]: row for row in data["tables"][0]["rows"]}
+    assert rows["blocks/mlp/down/weight/last"]["initial_expected"] == -0.5
+    assert rows["blocks/mlp/up/weight/middle"]["update_expected"] == -0.5
+    assert rows["readout/weight"]["update_expected"] == 0
+
+
 def test_alignment_becomes_a_recipe_that_is_accepted(scalex):
     recipe = ("standard:adam:full", "--learning-rate", "2^-6")
     text = scalex("align", *recipe, *SMALL.split())
@@ -50,6 +61,20 @@ def test_alignment_becomes_a_recipe_that_is_accepted(scalex):
         (("check", "standard:adam:ful"), "unknown rates 'ful'"),
         (("check", "mup:adam:full", "--widths", "64", "100"), "--widths has 100, which is not"),
         (("check", "mup:adam:full", "--widths", "64"), "--widths has 1 value; give at least 2"),
+        (
+            ("check", "mup:adam:full", "--depths", "2", "4"),
+            "--depths is given, but --size is width",
+        ),
+        (("check", "mup:adam:full", "--alpha", "1"), "--alpha is given, but --size is width"),
+        (("check", "mup:adam:full", "--size", "depth"), "--widths has 4 values; with --size depth"),
+        (
+            ("check", "mup:adam:full", "--size", "depth", "--widths", "64", "--depth", "3"),
+            "--depth is given, but --size is depth",
+        ),
+        (
+            ("check", "mup:adam:full", "--size", "depth", "--widths", "64", "--alpha", "2"),
+            "--alpha is '2'; expected 1/2 to 1",
+        ),
         (("check", "mup:adam:full", "--seeds"), "--seeds has 0 values; give at least 1"),
         (("check", "mup:adam:full", "--seeds", "-1"), "--seeds has -1"),
         (("check", "mup:adam:full", "--learning-rate", "abc"), "--learning-rate has 'abc'"),

@@ -210,3 +210,22 @@ def test_the_base_model_is_only_made_where_it_is_needed():
     made.clear()
     scaled(64, make=make)
     assert made == [(64, False), (128, True)]
+
+
+def test_a_bias_that_stays_is_drawn_alike_at_every_width():
+    """Behind a fan-in that grows Equinox draws it smaller and smaller."""
+
+    def make(width: int):
+        keys = jax.random.split(jax.random.key(0), 3)
+        sizes = ((4, width), (width, 512), (512, 3))
+        return [eqx.nn.Linear(*size, key=key) for size, key in zip(sizes, keys, strict=True)]
+
+    roles = {"1/weight": "hidden", "1/bias": "vector", "2/weight": "readout"}
+    base, wide = (
+        sx.parameterize(make, width=width, base_width=8, parameterization=sx.standard, roles=roles)
+        for width in (8, 128)
+    )
+    spread = [float(jnp.std(model[1].bias.value)) for model in (base, wide)]
+    assert spread[1] == pytest.approx(spread[0], rel=1e-5)
+    assert float(jnp.std(make(128)[1].bias)) < spread[0] / 3
+    assert (base[1].bias.value == make(8)[1].bias).all()

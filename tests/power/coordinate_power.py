@@ -24,8 +24,9 @@ import scalex_eqx as sx
 from scalex_eqx.diagnostics import Table, record
 from scalex_eqx.diagnostics._coordinates._judge import SAMPLING_ERRORS, SHARP
 from scalex_eqx.diagnostics._coordinates._law import laws, optimizer_parts
+from scalex_eqx.diagnostics._coordinates._models import shapes
 from scalex_eqx.diagnostics._coordinates._report import judge
-from scalex_eqx.diagnostics._coordinates._run import Measurements, measure, shapes
+from scalex_eqx.diagnostics._coordinates._run import Measurements, measure
 
 BASE, WIDTHS, SEEDS, STEPS = 32, (32, 64, 128), 3, 5
 LEAST_DROP = 0.02

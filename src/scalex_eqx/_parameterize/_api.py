@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Callable, Collection
 from fractions import Fraction
 from typing import Any
@@ -13,12 +14,13 @@ from ._law import give_law
 from ._make import built, shapes
 from ._nodes import declares_all, find_nodes
 from ._select import Choices, Key
+from ._stacks import depth_ratio
 
 Frozen = Collection[Key] | Callable[[str, Any], Any]
 
 
 def parameterize(
-    make: Callable[[int], PyTree],
+    make: Callable[..., PyTree],
     *,
     width: int | np.integer,
     base_width: int | np.integer,
@@ -29,6 +31,9 @@ def parameterize(
     frozen: Frozen | None = None,
     probe_width: int | np.integer | None = None,
     force: bool = False,
+    depth: int | np.integer | None = None,
+    base_depth: int | np.integer | None = None,
+    branches: Frozen | None = None,
 ) -> PyTree:
     r"""The model `make(width)` with the scaling law of every trainable array.
 
@@ -72,13 +77,18 @@ def parameterize(
     - `probe_width`: a second width at which `make` works, other than the base width; twice the
         base width by default.
     - `force`: whether `roles` may contradict the shapes.
+    - `depth`, `base_depth`: the number of blocks wanted, and the one at which the hyperparameters
+        are tuned. The parameterization needs a law for the depth, as `mup.deep(1)` has one, and
+        `make` is called as `make(width, depth)`.
+    - `branches`: the arrays in which a residual branch ends, weights and biases, and which then
+        carry its factor. The blocks of [`scalex_eqx.nn`][] declare theirs.
 
     `roles`, `layouts` and `factors` are each a mapping or a function. A mapping's keys are path
     patterns (`"layers/*/weight"`, in which `*` also matches slashes) or module types, which stand
     for all arrays in modules of that type or a subclass; under a type there may be a mapping from
     patterns of paths within the module, `{MyDense: {"kernel": ("in", "out")}}`. A function is
-    called with path and array, or its shape, and returns a value or `None`. `frozen` is a
-    collection of such keys, or a function that returns whether the array is frozen.
+    called with path and array, or its shape, and returns a value or `None`. `frozen` and `branches`
+    are each a collection of such keys, or a function that returns whether the array is one.
 
     **Returns:** the model. Works under `jit`, and under `vmap` over the keys.
 
@@ -89,8 +99,9 @@ def parameterize(
     rate than the width, a stack axis grows, a given or declared role contradicts the shapes, a
     `Weight` that needs a `std` has none or is completed already, a shared weight has uses without
     a law, a layer normalises its weight, or an option matches no array or says two things of one.
+    With a depth also if blocks are not alike, or nothing ends a residual branch.
     """
-    _check_is_function(make)
+    _check_is_function(make, sizes=1 if depth is None else 2)
     width, base_width = _checked("width", width), _checked("base_width", base_width)
     probe_width = 2 * base_width if probe_width is None else _checked("probe_width", probe_width)
     if probe_width == base_width:
@@ -98,12 +109,24 @@ def parameterize(
             f"probe_width and base_width are both {base_width}; which axes grow can only be seen "
             f"from two different widths{see(Section.width)}"
         )
+    if depth is not None:
+        depth = _checked("depth", depth)
+    if base_depth is not None:
+        base_depth = _checked("base_depth", base_depth)
+    ratio = depth_ratio(depth, base_depth, parameterization, branches)
+    base, probe, wanted = (
+        tuple(size for size in sizes if size is not None)
+        for sizes in ((base_width, base_depth), (probe_width, base_depth), (width, depth))
+    )
+    deeper = () if base_depth is None else ((base_width, 2 * base_depth),)
+    models = _models(make, wanted, base, probe, *deeper)
     return give_law(
-        _models(make, width, base_width, probe_width),
-        (f"at width {base_width}", f"at width {probe_width}", f"at width {width}"),
+        models[:3],
+        (_label(base), _label(probe), _label(wanted)),
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
-        Options(roles, layouts, factors, frozen, force),
+        Options(roles, layouts, factors, frozen, force, branches),
+        None if ratio is None else (models[3], ratio),
     )
 
 
@@ -174,23 +197,33 @@ def _check_values(values: Any) -> None:
         )
 
 
-def _models(make: Callable[[int], PyTree], width: int, base: int, probe: int) -> Any:
-    """The model at the base, the probe and the wanted width.
+_Sizes = tuple[int, ...]
+
+
+def _models(make: Callable[..., PyTree], wanted: _Sizes, base: _Sizes, *probes: _Sizes) -> Any:
+    """The model at the base, the first probe and the wanted sizes, then at further probes.
 
     Building it takes far longer than all that is done with it, under a trace above all: it is
     built once for each width, and as shapes only where no values are needed. Arrays come first:
     what `make` keeps from its first call are then no traces.
     """
-    wanted = built(make, width)
-    known = {width: wanted}
+    known = {wanted: built(make, *wanted)}
     if base not in known:
-        known[base] = (shapes if declares_all(wanted) else built)(make, base)
-    if probe not in known:
-        known[probe] = shapes(make, probe)
-    return known[base], known[probe], wanted
+        known[base] = (shapes if declares_all(known[wanted]) else built)(make, *base)
+    for probe in probes:
+        if probe not in known:
+            known[probe] = shapes(make, *probe)
+    first, *others = (known[probe] for probe in probes)
+    return known[base], first, known[wanted], *others
 
 
-def _check_is_function(make: Any) -> None:
+def _label(sizes: _Sizes) -> str:
+    return "at " + " and ".join(
+        f"{name} {size}" for name, size in zip(("width", "depth"), sizes, strict=False)
+    )
+
+
+def _check_is_function(make: Any, sizes: int) -> None:
     # A module can be called too, and would take the width for its input.
     if not callable(make) or (isinstance(make, eqx.Module) and find_nodes(make)):
         raise ValueError(
@@ -198,6 +231,21 @@ def _check_is_function(make: Any) -> None:
             "model, such as lambda width: MLP(width). For a model that is there already, did you "
             "mean scalex_eqx.parameterize_model(model, base, probe, ...)?"
         )
+    if sizes == 2 and not _takes_two(make):
+        raise ValueError(
+            "make is called as make(width, depth) where a depth is given, but it does not take two "
+            f"arguments{see(Section.depth)}"
+        )
+
+
+def _takes_two(make: Any) -> bool:
+    try:
+        inspect.signature(make).bind(1, 1)
+    except TypeError:
+        return False
+    except ValueError:  # It has no signature to look at.
+        return True
+    return True
 
 
 def _checked(name: str, width: Any) -> int:

@@ -30,6 +30,7 @@ class Options:
     factors: Choices | None
     frozen: Any
     force: bool
+    branches: Any = None
     keep_values: bool = False
 
 
@@ -41,24 +42,43 @@ class Chosen:
     layouts: Mapping[Path, Layout]
     factors: Mapping[Path, Fraction]
     frozen: Set[Path]
+    branches: Set[Path]
     force: bool
 
     def speaks_of(self, path: Path) -> bool:
         """Whether an option says something of the path's law."""
-        return path in self.roles or path in self.layouts or path in self.factors
+        said = (self.roles, self.layouts, self.factors, self.branches)
+        return any(path in paths for paths in said)
 
 
 @dataclasses.dataclass(frozen=True)
 class Triple:
-    """The same node in the model at the base, the probe and the wanted width."""
+    """The same node in the model at the base, the probe and the wanted width.
+
+    **Arguments:**
+
+    - `base`, `probe`, `wanted`: the nodes.
+    - `depth`: the ratio of the depths of the stack that it stands in; 1 outside of one.
+    - `in_stack`: whether it stands in one.
+    - `deep_axes`: those of its axes that number the blocks of the stack, counted from the front.
+    """
 
     base: Node
     probe: Node
     wanted: Node
+    depth: Fraction = Fraction(1)
+    in_stack: bool = False
+    deep_axes: tuple[int, ...] = ()
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        return self.base.array.shape, self.probe.array.shape, self.wanted.array.shape
+        """The shapes, of as many stacked blocks in the wanted model as in the others."""
+        base, wanted = self.base.array.shape, self.wanted.array.shape
+        if len(base) == len(wanted):
+            wanted = tuple(
+                base[axis] if axis in self.deep_axes else size for axis, size in enumerate(wanted)
+            )
+        return base, self.probe.array.shape, wanted
 
 
 def choose(
@@ -73,8 +93,12 @@ def choose(
     roles, role_errors = select("roles", options.roles, both, _parse_role)
     layouts, layout_errors = select("layouts", options.layouts, both, parse_layout)
     factors, factor_errors = select("factors", options.factors, nodes, _parse_factor)
-    errors = [*frozen_errors, *role_errors, *layout_errors, *factor_errors]
-    return Chosen(roles, layouts, factors, frozen.keys(), options.force), errors
+    branches, branch_errors = select(
+        "branches", as_choices("branches", options.branches), nodes, bool
+    )
+    errors = [*frozen_errors, *role_errors, *layout_errors, *factor_errors, *branch_errors]
+    chosen = Chosen(roles, layouts, factors, frozen.keys(), branches.keys(), options.force)
+    return chosen, errors
 
 
 def likeness(path: Path, triple: Triple, chosen: Chosen) -> Any:
@@ -88,7 +112,8 @@ def likeness(path: Path, triple: Triple, chosen: Chosen) -> Any:
         (type(x), getattr(x, "dtype", None), getattr(x, "shape", None))
         for x in (node.array for node in nodes)
     )
-    return said, path in chosen.frozen, own, specs, kinds
+    of_depth = triple.depth, triple.deep_axes, path in chosen.branches
+    return said, path in chosen.frozen, own, specs, kinds, of_depth
 
 
 def assign(
@@ -107,6 +132,8 @@ def assign(
     if is_buffer or (frozen and _normaliser(triple.wanted)):
         if path in chosen.factors:
             raise ValueError("not trained, so that it has no scaling law, but factors gives it one")
+        if path in chosen.branches:
+            raise ValueError("not trained, so that it has no scaling law, but branches names it")
         return _buffer(declared, ratio)
     try:
         spec = _with_role(path, triple, declared, chosen, (probe_ratio, ratio))
@@ -155,16 +182,39 @@ def _with_role(
             f"layouts gives {layout}, but this is a Weight that declares fan_in {declared.fan_in} "
             f"and fan_out {declared.fan_out} itself; drop the entry"
         )
+    _check_depth(spec, triple)
     shown, rates = growth(spec, triple.shapes, *ratios)
     role = _checked_role(
         shown, given, spec.role, triple, has_fan_in=bool(spec.fan_in), force=chosen.force
     )
     factor = chosen.factors.get(path, spec.factor_exponent)
-    spec = dataclasses.replace(spec, role=role, factor_exponent=factor, forced=role is not shown)
-    return _with_sizes(spec, rates, ratios[1], forced=chosen.force and path in chosen.roles)
+    spec = dataclasses.replace(
+        spec,
+        role=role,
+        factor_exponent=factor,
+        forced=not _fits(role, shown, has_fan_in=bool(spec.fan_in)),
+        ends_branch=spec.ends_branch or path in chosen.branches,
+    )
+    forced = chosen.force and path in chosen.roles
+    return _with_sizes(spec, rates, ratios[1], triple.depth, forced=forced)
 
 
-def _with_sizes(spec: WeightSpec, rates: Growth, ratio: Fraction, *, forced: bool) -> WeightSpec:
+def _check_depth(spec: WeightSpec, triple: Triple) -> None:
+    """Holds what grows with the depth to be the axes in front of the spec's own."""
+    shape = triple.base.array.shape
+    stack = spec.stack_axes(len(shape))
+    own = [str(axis) for axis in triple.deep_axes if axis not in stack]
+    if own:
+        raise ValueError(
+            f"axis {', '.join(own)} of shape {shape} grows with the depth, and is one that the "
+            "weight sums over or produces; only axes in front of those may, which number blocks"
+            f"{see(Section.depth)}"
+        )
+
+
+def _with_sizes(
+    spec: WeightSpec, rates: Growth, ratio: Fraction, depth: Fraction, *, forced: bool
+) -> WeightSpec:
     """The spec with its own width's ratio, and with its fans that grow at another rate."""
     assert spec.role is not None
     growing = GROWING[spec.role]
@@ -174,6 +224,7 @@ def _with_sizes(spec: WeightSpec, rates: Growth, ratio: Fraction, *, forced: boo
     own = ratio if (own == 1 and forced and not is_inner) or not growing else own
     other = rates.fan_out if spec.role is Role.hidden else own
     sizes = (("fan_out", other),) if other != own else ()
+    sizes += (("depth", depth),) if depth != 1 else ()
     return dataclasses.replace(spec, width_ratio=own, sizes=sizes)
 
 
@@ -201,7 +252,9 @@ def _undeclared(
     base, probe, _ = triple.shapes
     layout = known_layout(triple.wanted) if layout is None else layout
     if layout is None:
-        layout = inferred_layout(path_string(path), triple.shapes, ratios, role)
+        behind = max(triple.deep_axes, default=-1) + 1
+        base, probe, wanted = (shape[behind:] for shape in triple.shapes)
+        layout = inferred_layout(path_string(path), (base, probe, wanted), ratios, role)
     if len(layout) > min(len(base), len(probe)):
         raise ValueError(
             f"the layout {layout} is for at least {len(layout)} axes, but the shapes are "

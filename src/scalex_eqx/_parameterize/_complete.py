@@ -18,13 +18,14 @@ from ._assign import Triple
 from ._spread import resized, respread, size, spread
 
 
-def complete(triple: Triple, spec: WeightSpec, *, keep: bool) -> Weight:
+def complete(triple: Triple, spec: WeightSpec, width_ratio: Fraction, *, keep: bool) -> Weight:
     """The weight with its law.
 
     **Arguments:**
 
     - `triple`: what `make` returned for it.
     - `spec`: its law.
+    - `width_ratio`: the model's, which the weight may not follow and still have drawn by.
     - `keep`: whether the effective weight is to be what the array is now.
     """
     if spec.role is Role.buffer:
@@ -33,7 +34,7 @@ def complete(triple: Triple, spec: WeightSpec, *, keep: bool) -> Weight:
         return _kept(triple.wanted.array, spec)
     if is_weight(triple.wanted.leaf):
         return _with_declared_spread(triple, spec)
-    return Weight(_with_measured_spread(triple, spec), spec)
+    return Weight(_with_measured_spread(triple, spec, width_ratio), spec)
 
 
 def _kept(value: Any, spec: WeightSpec) -> Weight:
@@ -60,8 +61,11 @@ def _with_declared_spread(triple: Triple, spec: WeightSpec) -> Weight:
     return Weight(value if factor == 1.0 else factor * value, spec)
 
 
-def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
-    if spec.width_ratio == 1 or not triple.wanted.array.size:
+def _with_measured_spread(triple: Triple, spec: WeightSpec, width_ratio: Fraction) -> Array:
+    is_matrix = spec.role is not None and spec.role.is_matrix
+    # What stands in a deeper stack may have been drawn with a spread of that depth.
+    stays = width_ratio == 1 and (triple.depth == 1 or not is_matrix)
+    if stays or not triple.wanted.array.size:
         return triple.wanted.array
     value, base = jnp.asarray(triple.wanted.array), triple.base.array
     if isinstance(base, jax.ShapeDtypeStruct):
@@ -69,14 +73,13 @@ def _with_measured_spread(triple: Triple, spec: WeightSpec) -> Array:
         usual = _usual_spread(spec, triple)
         factor = spec.scale(spec.spread_exponent) / usual
         return value if factor == 1.0 else resized(value, factor)
-    if base.size == 1 < value.size:
+    if base.size == 1 < math.prod(triple.shapes[2]):
         raise ValueError(
             f"shape {base.shape} at the base width: the spread of a single entry cannot be "
             "measured; take a larger base width, or wrap the array as Weight(array, "
             "WeightSpec(fan_in=..., fan_out=..., std=...))"
         )
-    is_matrix = spec.role in (Role.embedding, Role.hidden, Role.readout)
-    ratio = float(spec.width_ratio or 1)
+    ratio = float(width_ratio)
     base, scale = jnp.asarray(base), spec.scale(spec.spread_exponent)
     if _are_together(base, value):
         return _like_base(value, base, scale, ratio, is_matrix)

@@ -29,6 +29,7 @@ from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
 from ._shared import Use, find_uses, half_named, tied_getters
+from ._stacks import Stacks, branch_errors, deep_triples, find_stacks
 
 _OBJECTS = {law.name: law.name for law in (standard, ntk, mup, mean_field)}
 
@@ -41,6 +42,7 @@ def give_law(
     ratios: tuple[Fraction, Fraction] | None,
     parameterization: Parameterization,
     options: Options,
+    deeper: tuple[PyTree, Fraction] | None = None,
 ) -> PyTree:
     """The last of `models` with every weight's law completed; see `parameterize`.
 
@@ -50,11 +52,16 @@ def give_law(
     - `labels`: where they are, for errors.
     - `ratios`: of the probe and the wanted width to the base width; inferred if `None`.
     - `parameterization`, `options`: what the caller of `parameterize` gave.
+    - `deeper`: a deeper model of the base width, and the ratio of the wanted depth to the base
+        depth; `None` if all models have one depth.
     """
     _check_parameterization(parameterization)
-    nodes, uses = _triples(models, labels), find_uses(models[2])
+    stacks = None
+    if deeper is not None:
+        stacks = find_stacks(find_nodes(models[0]), find_nodes(deeper[0]), deeper[1])
+    nodes, uses = _triples(models, labels, stacks), find_uses(models[2])
     ties = {path: nodes.pop(path) for path in list(nodes) if _is_tie(nodes[path])}
-    places = _places(models, uses)
+    places = _places(models, uses, stacks)
     chosen, errors = choose(options, _wanted(nodes), _wanted(places))
     errors += head_errors(nodes, chosen)
     if ratios is None:
@@ -69,6 +76,9 @@ def give_law(
         return known[like]
 
     specs = _each(spec_of, {**nodes, **places}, errors)
+    if stacks is not None and not errors:
+        ends = {path for path, spec in specs.items() if spec.ends_branch}
+        errors += branch_errors(nodes, ends, chosen.branches)
     roles = {path: spec.role for path, spec in specs.items() if spec.role}
     tied, tie_errors = tied_getters(uses, roles)
     errors += [*tie_errors, *half_named(uses, chosen.frozen)]
@@ -81,7 +91,9 @@ def give_law(
     # Weights of one law share its spec, which is then made once.
     law = functools.cache(functools.partial(_completed, readout=back, law=parameterization))
     completed: dict[Path, Any] = _each(
-        lambda path, triple: complete(triple, law(specs[path]), keep=options.keep_values),
+        lambda path, triple: complete(
+            triple, law(specs[path]), ratios[1], keep=options.keep_values
+        ),
         {path: triple for path, triple in nodes.items() if path in specs},
         errors,
     )
@@ -105,18 +117,21 @@ def _check_parameterization(parameterization: Any) -> None:
     gradient_exponents(parameterization)  # Refuses one that is not stable at initialisation.
 
 
-def _triples(models: tuple[PyTree, ...], labels: tuple[str, ...]) -> dict[Path, Triple]:
-    """The nodes at each path; they must be the same paths in all models."""
+def _triples(
+    models: tuple[PyTree, ...], labels: tuple[str, ...], stacks: Stacks | None
+) -> dict[Path, Triple]:
+    """The nodes at each path; they must be the same paths in all models, but for the depth."""
     found = [find_nodes(model) for model in models]
     if not any(found):
         raise ValueError(
             "the model is without a single Weight or floating-point array: there is nothing to "
             "scale"
         )
-    common = set.intersection(*map(set, found))
+    of_one_depth = found if stacks is None else found[:2]
+    common = set.intersection(*map(set, of_one_depth))
     extra = [
         f"{path} (only {label})"
-        for label, nodes in zip(labels, found, strict=True)
+        for label, nodes in zip(labels, of_one_depth, strict=False)
         for path in sorted_strings(set(nodes) - common)
     ]
     if extra:
@@ -124,16 +139,26 @@ def _triples(models: tuple[PyTree, ...], labels: tuple[str, ...]) -> dict[Path, 
             "the models must have the same weights at every width, but there are "
             + ", ".join(dict.fromkeys(extra))
         )
+    if stacks is not None:
+        return deep_triples(found[0], found[1], found[2], stacks)
     # In the order of the tree.
-    return {path: Triple(*(nodes[path] for nodes in found)) for path in found[2]}
+    base, probe, wanted = found
+    return {path: Triple(base[path], probe[path], node) for path, node in wanted.items()}
 
 
-def _places(models: tuple[PyTree, ...], uses: Mapping[Path, Use]) -> dict[Path, Triple]:
+def _places(
+    models: tuple[PyTree, ...], uses: Mapping[Path, Use], stacks: Stacks | None
+) -> dict[Path, Triple]:
     """The places that second uses fill."""
     if not uses:
         return {}
-    base, probe = map(find_uses, models[:2])
-    return {path: Triple(base[path].node, probe[path].node, use.node) for path, use in uses.items()}
+    base, probe = (
+        {path: use.node for path, use in find_uses(model).items()} for model in models[:2]
+    )
+    wanted = {path: use.node for path, use in uses.items()}
+    if stacks is not None:
+        return deep_triples(base, probe, wanted, dataclasses.replace(stacks, base=base.keys()))
+    return {path: Triple(base[path], probe[path], node) for path, node in wanted.items()}
 
 
 def _is_tie(triple: Triple) -> bool:

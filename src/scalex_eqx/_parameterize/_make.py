@@ -1,4 +1,4 @@
-"""Calling a user's function that makes a model of a given width."""
+"""Calling a user's function that makes a model of a given width, and depth."""
 
 import contextlib
 import gc
@@ -13,16 +13,16 @@ from jaxtyping import PyTree
 from .._pages import Section, see
 from .._user_code import user_line
 
-Make = Callable[[int], PyTree]
+Make = Callable[..., PyTree]
 
 
-def built(make: Make, width: int) -> PyTree:
-    """`make(width)`.
+def built(make: Make, *sizes: int) -> PyTree:
+    """`make(width)`, or `make(width, depth)`.
 
     **Raises:** `ValueError` as `shapes` does, the first only while something is traced.
     """
-    with _told(width):
-        model = make(width)
+    with _told(sizes):
+        model = make(*sizes)
         for leaf in jtu.tree_leaves(model):
             if isinstance(leaf, Tracer):
                 # An operation on what has outlived its trace raises; of others nothing is left.
@@ -30,14 +30,14 @@ def built(make: Make, width: int) -> PyTree:
         return model
 
 
-def shapes(make: Make, width: int) -> PyTree:
-    """`make(width)` with shapes in place of arrays.
+def shapes(make: Make, *sizes: int) -> PyTree:
+    """The same with shapes in place of arrays.
 
     **Raises:** `ValueError` with the line of `make` that asks for the values of an array, or if
     it uses arrays of an earlier call.
     """
-    with _told(width), _kept():
-        return eqx.filter_eval_shape(make, width)
+    with _told(sizes), _kept():
+        return eqx.filter_eval_shape(make, *sizes)
 
 
 @contextlib.contextmanager
@@ -57,19 +57,20 @@ def _kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(width: int) -> Iterator[None]:
+def _told(sizes: tuple[int, ...]) -> Iterator[None]:
     """Says of an error that JAX raises in `make` where it is and what helps."""
+    call = f"make({', '.join(map(str, sizes))})"
     try:
         yield
     except UnexpectedTracerError as error:
         raise ValueError(
-            f"make({width}) uses arrays that it has made in an earlier call, of which only the "
+            f"{call} uses arrays that it has made in an earlier call, of which only the "
             "shapes were known then. A cache such as functools.lru_cache keeps them, or a variable "
             f"outside of make. Draw anew in each call, or {_remedy()}"
         ) from error
     except (JAXTypeError, JAXIndexError) as error:
         raise ValueError(
-            f"make({width}) asks for the values of an array of which only the shape is known"
+            f"{call} asks for the values of an array of which only the shape is known"
             f"{user_line(error)}\nparameterize runs make at other widths for the shapes alone. "
             f"Draw with jax.random and compute with jax.numpy in make, or {_remedy()}"
         ) from error

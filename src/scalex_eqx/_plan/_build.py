@@ -133,6 +133,7 @@ def _row(path: str, weight: Weight, step: Step, sigmas: dict[str, float | None])
         intended,
         _spread(weight.value),
         **dataclasses.asdict(step),
+        depth_ratio=spec.size_ratio("depth"),
     )
 
 

@@ -31,6 +31,7 @@ class PlanRow:
     - `weight_decay`: the share of the weight that a step takes away, at the peak of schedules;
         `None` if it isn't known.
     - `is_trained`: whether it is neither a `buffer` nor frozen; what is not has no step.
+    - `depth_ratio`: of the stack that it stands in; 1 outside of one. In JSON only where it isn't.
     """
 
     path: str
@@ -47,6 +48,7 @@ class PlanRow:
     eps_note: str
     weight_decay: float | None
     is_trained: bool = True
+    depth_ratio: Fraction = Fraction(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,11 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as JSON; exact numbers are strings such as `"3/2"`, and so is `"nan"`."""
-        return json.dumps(_finite(dataclasses.asdict(self)), default=str, indent=2)
+        data = dataclasses.asdict(self)
+        for row in data["rows"]:
+            if row["depth_ratio"] == 1:
+                del row["depth_ratio"]
+        return json.dumps(_finite(data), default=str, indent=2)
 
     def diff(self, other: "Plan") -> str:
         """A line for each difference from `other`; empty if there is none."""

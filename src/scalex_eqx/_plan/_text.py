@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ def _columns(plan: "Plan") -> list[tuple[str, ...]]:
 def _notes(plan: "Plan") -> list[str]:
     return [
         f"width ratio {'; '.join(_ratios(plan))}",
+        *_depths(plan),
         *plan.optimizer,
         *(f"warning: {warning}" for warning in plan.warnings),
         f"fingerprint {plan.fingerprint}",
@@ -63,6 +65,13 @@ def _ratios(plan: "Plan") -> Iterator[str]:
     for ratio in others:
         named, more = found[ratio][:_NAMED], len(found[ratio]) - _NAMED
         yield f"{ratio} of {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
+
+
+def _depths(plan: "Plan") -> Iterator[str]:
+    """The depth ratio of what stands in a stack that is deeper than the base model's."""
+    deeper = Counter(row.depth_ratio for row in plan.rows if row.depth_ratio != 1)
+    for ratio, count in deeper.items():
+        yield f"depth ratio {ratio} of the {count} weights in stacks of blocks"
 
 
 def _cells(row: "PlanRow") -> tuple[str, ...]:

@@ -242,6 +242,16 @@ def _decay(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:
                     "coupled weight decay changes with the width as the learning rate does: "
                     f"{', '.join(told)}; independent decay doesn't"
                 )
+            of_depth = {
+                rate_of(path, weight.spec, [rule]).depth
+                for path, weight in trained.items()
+                if scaling.works_on(path) and weight.spec.size_ratio("depth") != 1
+            }
+            for exponent in of_depth - {0}:
+                yield (
+                    "coupled weight decay changes with the depth as the learning rate does: "
+                    f"L^{-exponent} in stacks of blocks; independent decay doesn't"
+                )
 
 
 def _constants(chain: list[Part], name: str) -> Iterator[tuple[Part, Constant]]:

@@ -1,6 +1,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,10 @@ from ..experiments._config import (
     check_width,
 )
 from ..experiments._memory import bytes_of, check_runs
+from ..experiments._numbers import parse_exponent
 from ..experiments._train import mean_loss
 from ..nn import Transformer
+from ..theory import Parameterization
 from ._picture import check_picture, write_picture
 
 # A part of the text is enough for a few steps, and is part of the compiled program.
@@ -60,7 +63,7 @@ class Measuring:
         """Trains and measures, with a progress bar on the error stream."""
         recipe = parse_recipe(self.recipe)
         check_positive(self, "steps", "batch_size", "sequence_length", "depth", "head_dimension")
-        check_distinct("--widths", self.widths, 2, "an exponent is a slope across widths")
+        self._check_sizes()
         for width in self.widths:
             check_width("--widths", width, self.head_dimension)
         check_distinct("--seeds", self.seeds, 1, "each fixes draws and batches")
@@ -75,22 +78,21 @@ class Measuring:
         )
         corpus = load_corpus(self.data)
 
-        def build(width: int, key: PRNGKeyArray) -> Transformer:
-            def make(width: int) -> Transformer:
-                return self._make(corpus.vocabulary_size, width, key)
+        def build(size: int, key: PRNGKeyArray) -> Transformer:
+            def make(width: int, depth: int = self.depth) -> Transformer:
+                return self._make(corpus.vocabulary_size, width, depth, key)
 
-            base_width = min(self.widths)
-            return parameterize(
-                make, width=width, base_width=base_width, parameterization=recipe.law
-            )
+            return self._build(make, size, recipe.law)
 
         batch = self._batch(corpus.train, corpus.name)
         self._check_memory(build, corpus.vocabulary_size)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("compiling")
 
-            def advance(width: int, done: int, total: int) -> None:
-                progress.update(task, description=f"width {width}", completed=done, total=total)
+            grown, sizes = self._grown()
+
+            def advance(size: int, done: int, total: int) -> None:
+                progress.update(task, description=f"{grown} {size}", completed=done, total=total)
 
             try:
                 return diagnostics.coordinate_check(
@@ -98,7 +100,9 @@ class Measuring:
                     mean_loss,
                     tx,
                     batch,
-                    widths=self.widths,
+                    widths=sizes if grown == "width" else None,
+                    depths=sizes if grown == "depth" else None,
+                    size=grown,
                     seeds=self.seeds,
                     steps=self.steps,
                     advance=advance,
@@ -106,22 +110,34 @@ class Measuring:
             except ValueError as error:
                 raise UsageError(str(error)) from None
 
+    def _check_sizes(self) -> None:
+        check_distinct("--widths", self.widths, 2, "an exponent is a slope across widths")
+
+    def _grown(self) -> tuple[Literal["width", "depth"], tuple[int, ...]]:
+        """What grows, and its sizes."""
+        return "width", self.widths
+
+    def _build(
+        self, make: Callable[..., Transformer], size: int, law: Parameterization
+    ) -> Transformer:
+        return parameterize(make, width=size, base_width=min(self.widths), parameterization=law)
+
     def _check_memory(
         self, build: Callable[[int, PRNGKeyArray], Transformer], vocabulary_size: int
     ) -> None:
         """Refuses, from shapes alone, a model that can't be held with what its training needs."""
-        width = max(self.widths)
-        model = jax.eval_shape(lambda: build(width, jax.random.key(0)))
+        _, sizes = self._grown()
+        model = jax.eval_shape(lambda: build(max(sizes), jax.random.key(0)))
         # Gradient, two moments, and the logits of a batch.
         logits = 4 * self.batch_size * self.sequence_length * vocabulary_size
-        check_runs(4 * bytes_of(model) + logits, 1, jax.devices()[:1], width=width)
+        check_runs(4 * bytes_of(model) + logits, 1, jax.devices()[:1], width=max(self.widths))
 
-    def _make(self, vocabulary_size: int, width: int, key: PRNGKeyArray) -> Transformer:
+    def _make(self, vocabulary_size: int, width: int, depth: int, key: PRNGKeyArray) -> Transformer:
         return Transformer(
             vocabulary_size=vocabulary_size,
             sequence_length=self.sequence_length,
             width=width,
-            depth=self.depth,
+            depth=depth,
             head_dimension=self.head_dimension,
             key=key,
         )
@@ -149,14 +165,24 @@ class Check(Measuring):
     """Train the transfer run's Transformer for a few steps at several widths, and say which of its
     weights scales wrongly, and why.
 
-    Numbers are exponents p of sizes that grow as width^p. The exit code is 0 if the check passes,
-    1 if it is rejected and 3 if it can't be told. For a model of your own, call
+    Numbers are exponents p of sizes that grow as width^p, or as depth^p. The exit code is 0 if the
+    check passes, 1 if it is rejected and 3 if it can't be told. For a model of your own, call
     scalex_eqx.diagnostics.coordinate_check.
 
     Example: scalex check mup:adam:full
 
     Example: scalex check standard:adam:global --picture check.png
+
+    Example: scalex check mup:adam:full --size depth --widths 64 --depths 2 4 8
     """
+
+    size: Literal["width", "depth"] = "width"
+    """What grows; with depth the parameterization gets a law for it, and --widths has one width."""
+    depths: tuple[int, ...] | None = None
+    """With --size depth: numbers of blocks; the smallest is the base. 2 4 8 16 if not given."""
+    alpha: str | None = None
+    """With --size depth: residual branches are scaled as depth^-alpha, from 1/2 to 1; 1 if not
+    given."""
 
     json: bool = False
     """Print JSON."""
@@ -169,6 +195,51 @@ class Check(Measuring):
         check = self.measured()
         self._show(check, console)
         return {"passes": 0, "rejected": 1, "inconclusive": 3}[check.verdict]
+
+    def _check_sizes(self) -> None:
+        if self.size == "width":
+            given = {"--depths": self.depths, "--alpha": self.alpha}
+            for option, value in given.items():
+                if value is not None:
+                    raise UsageError(f"{option} is given, but --size is width; use --size depth")
+            super()._check_sizes()
+            return
+        if len(self.widths) != 1:
+            raise UsageError(
+                f"--widths has {len(self.widths)} values; with --size depth give one, such as "
+                "--widths 64"
+            )
+        if self.depth != Measuring.depth:
+            raise UsageError("--depth is given, but --size is depth; use --depths")
+        check_distinct("--depths", self._depths, 2, "an exponent is a slope across depths")
+        for depth in self._depths:
+            if depth < 1:
+                raise UsageError(f"--depths has {depth}; expected at least 1")
+
+    @property
+    def _depths(self) -> tuple[int, ...]:
+        return (2, 4, 8, 16) if self.depths is None else self.depths
+
+    def _grown(self) -> tuple[Literal["width", "depth"], tuple[int, ...]]:
+        return ("depth", self._depths) if self.size == "depth" else super()._grown()
+
+    def _build(
+        self, make: Callable[..., Transformer], size: int, law: Parameterization
+    ) -> Transformer:
+        if self.size == "width":
+            return super()._build(make, size, law)
+        try:
+            deep = law.deep(parse_exponent(self.alpha or "1"))
+        except ValueError as error:
+            raise UsageError(f"--alpha is {self.alpha!r}; expected 1/2 to 1") from error
+        return parameterize(
+            make,
+            width=self.widths[0],
+            base_width=self.widths[0],
+            depth=size,
+            base_depth=min(self._depths),
+            parameterization=deep,
+        )
 
     def _show(self, check: diagnostics.CoordinateCheck, console: Console) -> None:
         if self.json:

@@ -16,13 +16,15 @@ from .._weight import require_complete
 from ..theory import Role
 from ._columns import columns
 from ._coordinates._growth import sloped, slopes
+from ._coordinates._law import SYMBOLS
+from ._coordinates._models import Over, named_weights, sizes_of, stacked_paths
+from ._coordinates._positions import placed, positions
 from ._coordinates._run import (
     by_layer,
     by_seed,
     inputs_of,
     layer_size,
     map_layers,
-    stacked_paths,
     without_gradient,
 )
 from ._exponent import Exponent, fit_exponent
@@ -62,12 +64,14 @@ class GradientExponents:
     - `cotangent`: the exponent of the objective's gradient with respect to the model's output,
         which the theory takes to be 0.
     - `widths`, `seeds`: at which.
+    - `over`: what grows: `"width"`, or `"depth"`, and then the numbers of `widths` are depths.
     """
 
     weights: Mapping[str, GradientExponent]
     cotangent: Exponent
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
+    over: Over = "width"
 
     def at(self, width: int) -> dict[str, float]:
         """Each gradient's root mean square at a width, by the exponent that was measured.
@@ -86,8 +90,9 @@ class GradientExponents:
         header = ["weight", "role", "size", "gradient", "relative", "theory"]
         rows = [[name, str(weight.role), *_cells(weight)] for name, weight in self.weights.items()]
         head = (
-            f"widths {', '.join(map(str, self.widths))}, {len(self.seeds)} seeds: exponents of "
-            f"gradients that go as n^p; the output's cotangent has {self.cotangent}"
+            f"{self.over}s {', '.join(map(str, self.widths))}, {len(self.seeds)} seeds: exponents "
+            f"of gradients that go as {SYMBOLS[self.over]}^p; the output's cotangent has "
+            f"{self.cotangent}"
         )
         return "\n".join([head, columns([header, *rows], text=2)])
 
@@ -113,7 +118,9 @@ def gradient_exponents(
     objective: Callable[..., Array],
     batch: Callable[[PRNGKeyArray], tuple[Any, ...]],
     *,
-    widths: Sequence[int] = (64, 128, 256, 512),
+    widths: Sequence[int] | None = None,
+    depths: Sequence[int] | None = None,
+    size: Over = "width",
     seeds: Sequence[int] = (0, 1, 2, 3),
 ) -> GradientExponents:
     r"""Measures the exponents of all gradients at initialisation.
@@ -125,7 +132,8 @@ def gradient_exponents(
 
     **Arguments:**
 
-    - `build`, `batch`, `widths`, `seeds`: as in [`scalex_eqx.diagnostics.coordinate_check`][].
+    - `build`, `batch`, `widths`, `depths`, `size`, `seeds`: as in
+        [`scalex_eqx.diagnostics.coordinate_check`][].
     - `apply`: `apply(model, *inputs)`, the model's output.
     - `objective`: `objective(output, *inputs)`, a scalar.
 
@@ -134,14 +142,14 @@ def gradient_exponents(
     **Raises:** `ValueError` for fewer than two widths and for a model with arrays without a scaling
     law.
     """
-    ordered = tuple(sorted(widths))
-    if len(set(ordered)) < 2 or len(set(ordered)) < len(ordered):
-        raise ValueError(f"widths are {list(widths)}; expected at least two different ones")
+    ordered = sizes_of(size, widths, depths)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     with traced("build, apply or objective"):
         found = [_at_width(build, apply, objective, batch, width, keys) for width in ordered]
         models = [eqx.filter_eval_shape(build, width, jax.random.key(0)) for width in ordered]
     require_complete(models[0])
+    if size == "depth":
+        found = _at_one_place(found, models)
     cotangent = fit_exponent(ordered, [[size for _, size in row] for row in found])
     if cotangent is None:
         raise ValueError(
@@ -149,7 +157,7 @@ def gradient_exponents(
             "the exponents of weights' gradients can't be told from it"
         )
     idle = without_gradient([[gradients for gradients, _ in row] for row in found])
-    by_width = [stacked_paths(model) for model in models]
+    by_width = named_weights(models, size)
     weights = {}
     for name, (_, weight) in by_width[0].items():
         role = weight.spec.role
@@ -160,7 +168,16 @@ def gradient_exponents(
                 if name in idle
                 else _exponent(name, weight.spec, ordered, found, expected)
             )
-    return GradientExponents(weights, cotangent, ordered, tuple(seeds))
+    return GradientExponents(weights, cotangent, ordered, tuple(seeds), size)
+
+
+def _at_one_place(found: Sequence[Any], models: Sequence[PyTree]) -> list[Any]:
+    """Of the layers of each model those that are compared, by their common names."""
+    names = positions([stacked_paths(model) for model in models])
+    return [
+        [(placed(gradients, own), cotangent) for gradients, cotangent in row]
+        for row, own in zip(found, names, strict=True)
+    ]
 
 
 _Found = Sequence[Sequence[tuple[dict[str, float], float]]]
@@ -209,7 +226,7 @@ def _exponent(
 
 
 def _expected(widths: Sequence[int], specs: Sequence[WeightSpec]) -> float:
-    return -sloped(specs[-1].gradient_power, slopes(widths, specs))
+    return 0.0 - sloped(specs[-1].gradient_power, slopes(widths, specs))
 
 
 def _cells(weight: GradientExponent) -> list[str]:

@@ -257,6 +257,11 @@ def _of_role(rows: Sequence[CoordinateRow], role: Role) -> list[CoordinateRow]:
 
 
 def _check_sound(check: CoordinateCheck) -> None:
+    if check.over != "width":
+        raise ValueError(
+            f"the check is one over the {check.over}; alignments of sums over a fan-in, which "
+            "rates are prescribed from, show over the width: give prescribe a check of that"
+        )
     if len(check.seeds) < 2:
         raise ValueError(
             "the check has one seed, and so no interval that would tell an alignment from noise; "

@@ -1,4 +1,3 @@
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -6,13 +5,12 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._weight import Weight, map_weights
 from ._attention import CausalSelfAttention
 from ._embedding import Embedding, TiedReadout
 from ._experts import MixtureOfExperts, load_loss
 from ._gated import GatedMLP
 from ._grouped_attention import GroupedQueryAttention
-from ._init import check_positive, each
+from ._init import check_positive, each, ends_branch
 from ._linear import Readout
 from ._mlp import MLP
 from ._norm import RMSNorm
@@ -91,14 +89,8 @@ _LAST = {
 
 def _ending(module: Any) -> Any:
     """The module, with the weights of its last layer declared to end a residual branch."""
-
-    def declared(weight: Weight) -> Weight:
-        return Weight(weight.value, dataclasses.replace(weight.spec, ends_branch=True))
-
     last = _LAST.get(type(module))
-    if last is None:
-        return module
-    return eqx.tree_at(last, module, replace_fn=lambda layer: map_weights(declared, layer))
+    return module if last is None else eqx.tree_at(last, module, replace_fn=ends_branch)
 
 
 class Decoder(eqx.Module):

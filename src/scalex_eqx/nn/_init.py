@@ -1,12 +1,13 @@
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._spec import WeightSpec
-from .._weight import Weight
+from .._weight import Weight, map_weights
 from ..theory import Role
 
 
@@ -21,6 +22,27 @@ def normal(
     """A weight of shape `(fan_out, fan_in)` whose entries are drawn from N(0, std^2)."""
     value = std * jax.random.normal(key, shape, default_dtype(dtype))
     return Weight(value, WeightSpec(fan_in=(-1,), fan_out=(-2,), std=std, role=role))
+
+
+def ends_branch(layer: PyTree) -> PyTree:
+    """The layer, with every weight declared to be one in which a residual branch ends.
+
+    Those are what is added to the residual stream: the way back of an attention or an MLP, weight
+    and bias. If the parameterization has a law for the depth they carry the branch's factor; if
+    it has none nothing changes.
+
+    ```python
+    self.down = sx.nn.ends_branch(sx.nn.Linear(4 * width, width, key=key))
+    ```
+
+    **Arguments:**
+
+    - `layer`: a layer whose weights are `Weight` nodes.
+    """
+    return map_weights(
+        lambda weight: Weight(weight.value, dataclasses.replace(weight.spec, ends_branch=True)),
+        layer,
+    )
 
 
 def constant(

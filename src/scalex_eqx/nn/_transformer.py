@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .._weight import effective
 from ._attention import CausalSelfAttention, LogitScale
 from ._embedding import Embedding, TiedReadout
-from ._init import check_positive, each
+from ._init import check_positive, each, ends_branch
 from ._linear import Readout
 from ._mlp import MLP
 from ._norm import LayerNorm
@@ -34,15 +34,17 @@ class Block(eqx.Module):
         """**Arguments:** those of [`scalex_eqx.nn.Transformer`][]."""
         attention_key, mlp_key = jax.random.split(key)
         self.attention_norm = LayerNorm(width, dtype=dtype)
-        self.attention = CausalSelfAttention(
+        attention = CausalSelfAttention(
             width,
             head_dimension=head_dimension,
             logit_scale=logit_scale,
             dtype=dtype,
             key=attention_key,
         )
+        self.attention = eqx.tree_at(lambda x: x.output, attention, replace_fn=ends_branch)
         self.mlp_norm = LayerNorm(width, dtype=dtype)
-        self.mlp = MLP(width, 4 * width, width, dtype=dtype, key=mlp_key)
+        mlp = MLP(width, 4 * width, width, dtype=dtype, key=mlp_key)
+        self.mlp = eqx.tree_at(lambda x: x.down, mlp, replace_fn=ends_branch)
 
     def __call__(
         self, x: Float[Array, "*batch seq width"], *, key: PRNGKeyArray | None = None

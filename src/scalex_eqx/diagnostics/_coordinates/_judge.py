@@ -32,6 +32,9 @@ SHARP, SAMPLING_ERRORS = 0.02, 4.0
 MATRIX = 0.1
 # What training does is not exact: see the table in the docs for how far correct models stray.
 LOOSE = 0.3
+# A factor that is missing or there twice is off by alpha, at least 1/2. Gradients of few narrow
+# models of different depths scatter by more than those of different widths.
+BRANCH = 0.4
 # Exponents of learning rates are multiples of 1/2, or measured ones.
 _SAME_RATE = 0.05
 _CERTAIN = ("role", "initial", "multiplier", "update", "decay", "output")
@@ -76,7 +79,8 @@ class CoordinateFinding:
 
 def findings(rows: Sequence[CoordinateRow], found: Measurements) -> list[CoordinateFinding]:
     """Everything wrong, what is certain and what is furthest off first."""
-    every = [finding for row in rows for finding in _of_row(row, found)]
+    common = _embeddings_gradient(rows)
+    every = [finding for row in rows for finding in _of_row(row, found, common)]
     every += _vanishing(rows, found)
     every += _decay(rows, found)
     order = sorted(every, key=lambda f: (not f.certain, _KINDS.index(f.kind), -f.size))
@@ -86,12 +90,14 @@ def findings(rows: Sequence[CoordinateRow], found: Measurements) -> list[Coordin
 _KINDS: tuple[str, ...] = get_args(Kind)
 
 
-def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFinding]:
+def _of_row(
+    row: CoordinateRow, found: Measurements, common: Sequence[float]
+) -> Iterator[CoordinateFinding]:
     if not is_declared_inside(row.law, found):
         yield from _role(row)
     implementation = [*_initial(row), *_update(row)]
     yield from implementation
-    rate = [*_rate(row), *_gradient(row)]
+    rate = [*_rate(row), *(_gradient(row) if row.law.over == "width" else _branch(row, common))]
     yield from rate
     if not implementation and not rate:
         yield from _activations(row)
@@ -100,7 +106,7 @@ def _of_row(row: CoordinateRow, found: Measurements) -> Iterator[CoordinateFindi
 def is_declared_inside(law: Law, found: Measurements) -> bool:
     """Whether a role is declared that shapes can't contradict: one of a layer's fixed axes."""
     role = law.spec.role
-    if role is None or not growing(law.shown) < growing(role):
+    if role is None or law.over != "width" or not growing(law.shown) < growing(role):
         return False
     # Where the sums with a bias go is not followed.
     if role is Role.vector or law.path in {lost.path for lost in found.not_followed}:
@@ -126,8 +132,8 @@ def _vanishing(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[C
             continue
         assert row.output is not None
         text = (
-            f"puts out what vanishes as {_power(row.output.value)} before any training, though it "
-            f"is not the model's output but goes on to {faint[0].name}"
+            f"puts out what vanishes as {_power(law, row.output.value)} before any training, "
+            f"though it is not the model's output but goes on to {faint[0].name}"
         )
         if law.spec.role is Role.readout:
             text += (
@@ -140,9 +146,10 @@ def _vanishing(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[C
 def _fades(law: Law) -> bool:
     """Whether independent entries of the initial weight put out less than they meet, by its law.
 
-    That is asked of readouts alone, whose output may, and of what is forced.
+    That is asked of readouts alone, whose output may, and of what the shapes don't show.
     """
-    may = law.spec.role is Role.readout or law.spec.forced
+    may = law.spec.role is Role.readout or law.spec.role is not law.shown
+    may = may and law.over == "width"
     return may and law.aligned(Fraction(1, 2)) - law.size < -LOOSE
 
 
@@ -179,7 +186,8 @@ def _initial(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         row.name,
         measured,
         expected,
-        f"starts with a size that goes as {_power(measured)} instead of {_power(expected)}{by}",
+        f"starts with a size that goes as {_power(row.law, measured)} instead of "
+        f"{_power(row.law, expected)}{by}",
     )
 
 
@@ -194,8 +202,8 @@ def _update(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         row.name,
         measured,
         expected,
-        f"is moved at first by an amount that goes as {_power(measured)} instead of "
-        f"{_power(expected)}",
+        f"is moved at first by an amount that goes as {_power(row.law, measured)} instead of "
+        f"{_power(row.law, expected)}",
     )
 
 
@@ -207,36 +215,75 @@ def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         return
     rate = row.law.rate
     wanted = rate + largest - update
-    alpha = row.law.aligned(row.law.alignment.alpha) if row.law.role.sums_over_width else 0.0
-    if update < alpha - _SAME_RATE:
-        consequence = f"what comes out of it changes by more and more, {_power(alpha - update)}"
+    summed = row.law.summed
+    if update < summed - _SAME_RATE:
+        what = "what comes out of it" if row.law.over == "width" else "the residual stream"
+        consequence = f"{what} changes by more and more, {_power(row.law, summed - update)}"
     elif update < largest:
         consequence = "its update outgrows it"
     else:
-        consequence = f"it is trained less and less, {_power(largest - update)}"
+        consequence = f"it is trained less and less, {_power(row.law, largest - update)}"
     yield CoordinateFinding(
         "rate",
         row.name,
         -update,
         -largest,
-        f"has a learning rate that goes as {_power(-rate)}, not {_power(-wanted)}: under "
-        f"{row.law.alignment.name} alignment {consequence}",
+        f"has a learning rate that goes as {_power(row.law, -rate)}, not "
+        f"{_power(row.law, -wanted)}: under {row.law.alignment.name} alignment {consequence}",
     )
 
 
 def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    matrix = row.law.role.is_matrix
-    if not row.law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
+    law = row.law
+    matrix = law.role.is_matrix
+    if not law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
         return
-    measured, expected = row.gradient.value, -row.law.gradient
+    measured, expected = row.gradient.value, -law.gradient
     if abs(measured - expected) > LOOSE:
         yield CoordinateFinding(
             "gradient",
             row.name,
             measured,
             expected,
-            f"has a gradient that goes as {_power(measured)}, not {_power(expected)}, and its "
-            "update with it",
+            f"has a gradient that goes as {_power(law, measured)}, not {_power(law, expected)}, "
+            "and its update with it",
+        )
+
+
+def _embeddings_gradient(rows: Sequence[CoordinateRow]) -> tuple[float, ...]:
+    """By seed the exponent, over the depth, of the gradients that have come through all blocks.
+
+    The law has none. What chance makes of it in a few models of different depth, all gradients in
+    the stack have in common.
+    """
+    found = [
+        row.gradient.by_seed
+        for row in rows
+        if row.law.role is Role.embedding and not row.law.in_stack and row.gradient is not None
+    ]
+    return tuple(sum(of_seed) / len(found) for of_seed in zip(*found, strict=True))
+
+
+def _branch(row: CoordinateRow, common: Sequence[float]) -> Iterator[CoordinateFinding]:
+    """Over the depth gradients show the factors of branches, whatever they are used for."""
+    law, expected = row.law, -row.law.gradient
+    # A gain has too few entries: chance moves their size by more than the tolerance.
+    if row.gradient is None or not law.role.is_matrix or "#" in row.name:
+        return
+    by_seed = row.gradient.by_seed
+    beside = ""
+    if common and law.in_stack:
+        by_seed = [value - of_all for value, of_all in zip(by_seed, common, strict=True)]
+        beside = ", beside the embedding's,"
+    measured = sum(by_seed) / len(by_seed)
+    if abs(measured - expected) > BRANCH and len({value > expected for value in by_seed}) == 1:
+        yield CoordinateFinding(
+            "gradient",
+            row.name,
+            measured,
+            expected,
+            f"has a gradient that goes{beside} as {_power(law, measured)} instead of "
+            f"{_power(law, expected)}: a residual branch's factor is not the law's",
         )
 
 
@@ -248,7 +295,8 @@ def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
             row.name,
             row.input.value,
             0.0,
-            f"is reached, before any training, by activations that go as {_power(row.input.value)}",
+            "is reached, before any training, by activations that go as "
+            f"{_power(row.law, row.input.value)}",
         )
     explained = row.change_explained
     if row.change is None or explained is None or not _above(row.change, max(explained, 0.0)):
@@ -258,8 +306,8 @@ def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         row.name,
         row.change.value,
         explained,
-        f"puts out what changes as {_power(row.change.value)}, where its update, its alignment "
-        f"and what reaches it explain {_power(explained)}",
+        f"puts out what changes as {_power(row.law, row.change.value)}, where its update, its "
+        f"alignment and what reaches it explain {_power(row.law, explained)}",
     )
 
 
@@ -282,8 +330,8 @@ def _decay(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[Coord
                 row.name,
                 fitted.value,
                 0.0,
-                f"decays by a share a step that goes as {_power(fitted.value)}: its decay is "
-                "coupled to its learning rate",
+                f"decays by a share a step that goes as {_power(row.law, fitted.value)}: its decay "
+                "is coupled to its learning rate",
             )
 
 
@@ -291,7 +339,8 @@ def broken_assumptions(rows: Sequence[CoordinateRow]) -> list[str]:
     """Where a measured alignment is not the assumed one, beyond tolerance and interval."""
     told = []
     for row in rows:
-        for name in ("alpha", "omega", "u"):
+        # Over the depth nothing is assumed of sums over a fan-in, which stays.
+        for name in ("alpha", "omega", "u") if row.law.over == "width" else ():
             measured, assumed = (
                 getattr(row, name),
                 row.law.aligned(getattr(row.law.alignment, name)),
@@ -326,5 +375,5 @@ def declarations(laws: Mapping[str, Law], found: Measurements) -> list[str]:
     return told
 
 
-def _power(exponent: float) -> str:
-    return f"n^{round(exponent, 2) + 0.0:+.2f}"
+def _power(law: Law, exponent: float) -> str:
+    return f"{law.symbol}^{round(exponent, 2) + 0.0:+.2f}"

@@ -30,7 +30,9 @@ from ...theory import (
 from ...theory._family import Families, Family
 from ...theory._power import GROWING, Size
 from ._growth import fan_in_slope, sloped, slopes
-from ._run import stacked_paths
+from ._models import Over, named_weights, stacked_paths
+
+SYMBOLS: dict[Over, str] = {"width": "n", "depth": "L"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,9 @@ class Law:
     - `fan_in_slope`: the same of the fan-in that the shapes show.
     - `measured_family`: that of the rules in front of the scaling, where it is another one.
     - `alignment`: what is assumed of it; that of a weight whose fan-in doesn't grow is 0.
+    - `over`: whether the exponents are those of the width or of the depth. Shapes show no roles
+        where the depth grows.
+    - `in_stack`: whether it stands in the stack that the depth makes longer.
     """
 
     path: str
@@ -60,6 +65,13 @@ class Law:
     fan_in_slope: float
     measured_family: UpdateFamily | None
     alignment: Alignment
+    over: Over = "width"
+    in_stack: bool = False
+
+    @property
+    def symbol(self) -> str:
+        """What stands for the size that grows."""
+        return SYMBOLS[self.over]
 
     @property
     def spec(self) -> WeightSpec:
@@ -111,17 +123,32 @@ class Law:
         return float(exponent) * self.fan_in_slope
 
     @property
+    def summed(self) -> float:
+        r"""By what sums over what grows raise an update: a change of order one falls as that.
+
+        Over the width it is $\alpha$ of a weight whose fan-in grows. Over the depth it is the one
+        of the residual stream, less what the branch's factor takes of what comes out of a weight
+        that the branch doesn't end in.
+        """
+        if self.over == "width":
+            return self.aligned(self.alignment.alpha) if self.role.sums_over_width else 0.0
+        parameterization = self.spec.parameterization
+        if not self.in_stack or parameterization is None:
+            return 0.0
+        inside = Fraction(0) if self.spec.ends_branch else parameterization.branch or Fraction(0)
+        return float(self.alignment.alpha - inside)
+
+    @property
     def largest_update(self) -> float:
         r"""That of the largest stable learning rate, where nothing in front of it grows.
 
-        $\alpha$ keeps the change of the output at order one. Updates that are relative to the
-        weight, and the readout's under SGD, may not outgrow it either.
+        Updates that are relative to the weight, and the readout's under SGD, may not outgrow it
+        either.
         """
-        alpha = self.aligned(self.alignment.alpha) if self.role.sums_over_width else 0.0
         kept = self.family.weight_degree or (
             self.role is Role.readout and self.family.gradient_degree
         )
-        return max(alpha, self.size) if kept else alpha
+        return max(self.summed, self.size) if kept else self.summed
 
 
 def laws(
@@ -130,6 +157,7 @@ def laws(
     chain: Sequence[Part],
     family: Families | None,
     alignment: Alignment | None,
+    over: Over = "width",
 ) -> dict[str, Law]:
     """The law of every trained weight, layers of a stack by themselves.
 
@@ -139,8 +167,10 @@ def laws(
     - `chain`: the parts of the optimizer.
     - `family`: of its updates; asked of the optimizer if `None`.
     - `alignment`: assumed; asked of the optimizer if `None`.
+    - `over`: what the models differ in.
     """
-    by_width = [stacked_paths(model) for model in models]
+    by_width = named_weights(models, over)
+    of_deepest = stacked_paths(models[-1])
     found = {}
     for name, (path, weight) in by_width[-1].items():
         if not weight.spec.is_trained:
@@ -148,8 +178,9 @@ def laws(
         weights = [of_width[name][1] for of_width in by_width]
         rules = [part for part in chain if part.works_on(path)]
         measured = _measured_family(rules)
-        shown, spec = shown_role(weights[0], weight), weight.spec
+        spec = weight.spec
         assert spec.role is not None
+        shown = shown_role(weights[0], weight) if over == "width" else spec.role
         declared = as_family(family) if family is not None else _family(path, rules, measured)
         own = declared.of_role(spec.role)
         found[name] = Law(
@@ -161,6 +192,8 @@ def laws(
             fan_in_slope(widths, weights),
             measured if measured is not None and _degrees(measured) != _degrees(own) else None,
             alignment or _assumed(own, rules),
+            over,
+            name not in of_deepest,
         )
     return found
 

@@ -24,9 +24,9 @@ _COLOURS = {
 def coordinate_figure(check: CoordinateCheck) -> Figure:
     """Draws a coordinate check: how much of what each weight puts out has changed.
 
-    On the left its size against the width, flat if the model scales as it should; on the right the
-    exponents with their intervals, beside those that theory gives with the assumed alignment and
-    with the measured one.
+    On the left its size against the width or depth, flat if the model scales as it should; on the
+    right the exponents with their intervals, beside those that theory gives with the assumed
+    alignment and with the measured one.
 
     **Arguments:**
 
@@ -42,7 +42,7 @@ def coordinate_figure(check: CoordinateCheck) -> Figure:
     figure = Figure(figsize=(11, height), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     _sizes(left, check, rows)
-    _exponents(right, rows)
+    _exponents(right, rows, check.over)
     figure.suptitle(f"{check.verdict}: after {check.steps} steps, {len(check.seeds)} seeds")
     return figure
 
@@ -57,7 +57,7 @@ def _sizes(axes: Axes, check: CoordinateCheck, rows: list[CoordinateRow]) -> Non
         for row in of_role:
             axes.plot(check.widths, row.sizes, ".-", color=colour, alpha=0.7, linewidth=1)
     axes.set(
-        xlabel="width",
+        xlabel=check.over,
         ylabel="change of what the weight puts out (RMS)",
         xscale="log",
         yscale="log",
@@ -67,7 +67,7 @@ def _sizes(axes: Axes, check: CoordinateCheck, rows: list[CoordinateRow]) -> Non
     axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
-def _exponents(axes: Axes, rows: list[CoordinateRow]) -> None:
+def _exponents(axes: Axes, rows: list[CoordinateRow], over: str) -> None:
     places = np.arange(len(rows))[::-1]
     for place, row in zip(places, rows, strict=True):
         assert row.change is not None
@@ -83,6 +83,6 @@ def _exponents(axes: Axes, rows: list[CoordinateRow]) -> None:
     axes.plot([], [], "x", color="black", label="theory, measured alignment")
     axes.axvline(0, color="gray", linewidth=0.8, zorder=0)
     axes.set_yticks(places, labels=[row.name for row in rows], fontsize="x-small")
-    axes.set(xlabel="exponent p of the change, which grows as width^p")
+    axes.set(xlabel=f"exponent p of the change, which grows as {over}^p")
     axes.set_xlim(min(-0.6, axes.get_xlim()[0]), max(0.6, axes.get_xlim()[1]))
     axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

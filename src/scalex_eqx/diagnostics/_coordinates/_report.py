@@ -13,9 +13,10 @@ from .._columns import columns
 from .._exponent import Exponent
 from .._results import Table
 from ._judge import LOOSE, CoordinateFinding, broken_assumptions, declarations, findings
-from ._law import Law, laws, may_rescale, optimizer_parts
+from ._law import SYMBOLS, Law, laws, may_rescale, optimizer_parts
+from ._models import Build, Over, shapes, sizes_of
 from ._rows import CoordinateRow, loss_drops, rows, starves
-from ._run import Advance, Batch, Build, Measurements, measure, shapes
+from ._run import Advance, Batch, Measurements, measure
 from ._shares import StepShares, notable, shares
 from ._unjudged import unjudged
 
@@ -39,6 +40,7 @@ class CoordinateCheck:
     - `trained`: whether that was enough at every width.
     - `widths`, `seeds`, `steps`: at which, and after how many steps.
     - `unjudged`: the trained weights that the check can't vouch for; a notice for each says why.
+    - `over`: what grows: `"width"`, or `"depth"`, and then the numbers of `widths` are depths.
     """
 
     verdict: Verdict
@@ -52,6 +54,7 @@ class CoordinateCheck:
     seeds: tuple[int, ...]
     steps: int
     unjudged: tuple[str, ...] = ()
+    over: Over = "width"
 
     @property
     def summary(self) -> str:
@@ -70,11 +73,12 @@ class CoordinateCheck:
                 "optimizer has one"
             )
         if self.verdict == "inconclusive":
-            return f"inconclusive: the loss fell by {drops} at the widths; train longer or faster"
+            fell = f"the loss fell by {drops} at the {self.over}s"
+            return f"inconclusive: {fell}; train longer or faster"
         return f"passes: nothing found, and the loss fell by {drops}"
 
     def __str__(self) -> str:
-        head = f"widths {_listed(self.widths)}, {len(self.seeds)} seeds, {self.steps} steps"
+        head = f"{self.over}s {_listed(self.widths)}, {len(self.seeds)} seeds, {self.steps} steps"
         header = ["weight", "role", "init", "meant", "update", "meant", "largest", "alpha"]
         header += ["omega", "u", "change", "assumed", "explained"]
         lines = [header, *(_cells(row) for row in self.rows)]
@@ -83,7 +87,7 @@ class CoordinateCheck:
             alike.setdefault(finding.text, []).append(finding.weight)
         return "\n".join(
             [
-                f"{head}: exponents of sizes that grow as n^p",
+                f"{head}: exponents of sizes that grow as {SYMBOLS[self.over]}^p",
                 columns(lines, text=2),
                 *(f"- {_some(weights)} {text}" for text, weights in alike.items()),
                 *(f"note: {text}" for text in self.notices),
@@ -161,7 +165,9 @@ def coordinate_check(
     tx: optax.GradientTransformation,
     batch: Batch,
     *,
-    widths: Sequence[int] = (64, 128, 256, 512),
+    widths: Sequence[int] | None = None,
+    depths: Sequence[int] | None = None,
+    size: Over = "width",
     seeds: Sequence[int] = (0, 1, 2, 3),
     steps: int = 10,
     alignment: Alignment | None = None,
@@ -203,7 +209,13 @@ def coordinate_check(
     - `loss`: `loss(model, *inputs)`, a scalar.
     - `tx`: the optimizer; its first step must not have a learning rate of zero.
     - `batch`: `batch(key)` makes the inputs of a step, the same at every width.
-    - `widths`, `seeds`: at least two of the former. Intervals are over seeds.
+    - `widths`: at least two; 64, 128, 256 and 512 unless given.
+    - `size`: `"width"`, or `"depth"`: then `build(depth, key)` makes models of one width, and
+        exponents are those of the depth $L$. Of the layers of a stack the first, the middle and
+        the last are compared. A gradient that doesn't go as the law says is a finding for every
+        family of updates, since it shows the factors of residual branches.
+    - `depths`: with that size; 2, 4, 8 and 16 unless given.
+    - `seeds`: intervals are over seeds.
     - `steps`: how many. The activations looked at are those on the batch of the first.
     - `alignment`: assumed; by default what `tx` takes its rates from, or the family's usual one.
     - `family`: of the updates, for optimizers of other libraries.
@@ -213,15 +225,16 @@ def coordinate_check(
 
     **Returns:** a `CoordinateCheck`.
 
-    **Raises:** `ValueError` for widths that are too few, a model with arrays without a scaling
-    law, a first update of zero, and an optimizer whose family is not known.
+    **Raises:** `ValueError` for sizes that are too few or of the other kind, a model with arrays
+    without a scaling law, models that differ in more than that size, a first update of zero,
+    and an optimizer whose family is not known.
     """
-    _check_arguments(widths, seeds, steps)
-    ordered = sorted(widths)
+    ordered = sizes_of(size, widths, depths)
+    _check_arguments(seeds, steps)
     looked = dict.fromkeys((1, steps))
-    models = shapes(build, ordered)
+    models = shapes(build, ordered, size)
     chain = optimizer_parts(models[-1], tx)
-    law = laws(ordered, models, chain, family, alignment)
+    law = laws(ordered, models, chain, family, alignment, size)
     found = measure(
         build,
         loss,
@@ -233,6 +246,7 @@ def coordinate_check(
         steps=list(looked),
         spectral=frozenset(one.path for one in law.values() if one.family.norm == "spectral"),
         advance=advance,
+        over=size,
     )
     return judge(found, law, least_drop, shares(found, chain), rescaled=may_rescale(chain))
 
@@ -259,13 +273,14 @@ def judge(
     if starved:
         wrong = tuple(sorted(wrong, key=lambda f: (not f.certain, f not in starved)))
         notices.append(
-            f"the loss fell by {drops[0]:.1%} at width {found.widths[0]} and by {drops[-1]:.1%} at "
-            f"width {found.widths[-1]}: less and less, as what is found explains"
+            f"the loss fell by {drops[0]:.1%} at {found.over} {found.widths[0]} and by "
+            f"{drops[-1]:.1%} at {found.over} {found.widths[-1]}: less and less, as what is found "
+            "explains"
         )
     return CoordinateCheck(
         _verdict(wrong, trained or bool(starved), bool(lost)),
         wrong,
-        (*notices, *broken_assumptions(judged), *notable(found.widths, shares)),
+        (*notices, *broken_assumptions(judged), *notable(found.widths, shares, found.over)),
         tuple(judged),
         tuple(shares),
         drops,
@@ -274,6 +289,7 @@ def judge(
         found.seeds,
         found.steps[-1],
         tuple(lost),
+        found.over,
     )
 
 
@@ -295,9 +311,7 @@ def _starved(wrong: Sequence[CoordinateFinding]) -> tuple[CoordinateFinding, ...
     )
 
 
-def _check_arguments(widths: Sequence[int], seeds: Sequence[int], steps: int) -> None:
-    if len(set(widths)) < 2 or len(set(widths)) < len(widths):
-        raise ValueError(f"widths are {list(widths)}; expected at least two different ones")
+def _check_arguments(seeds: Sequence[int], steps: int) -> None:
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds are {list(seeds)}; expected at least one, each once")
     if steps < 1:

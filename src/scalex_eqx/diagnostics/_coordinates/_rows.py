@@ -18,6 +18,8 @@ _OCTAVES_PER_E = math.log2(math.e)
 class CoordinateRow:
     r"""One use of a weight: exponents $p$ of sizes that grow as $n^p$ with the width $n$.
 
+    Over the depth it is $L^p$, and `first`, `middle` and `last` stand for the number of a layer.
+
     **Arguments:**
 
     - `name`: the weight's path, the number of a layer in a stack behind it; a second use has `#2`.
@@ -101,10 +103,14 @@ def _unmoved(row: CoordinateRow) -> CoordinateRow:
 
 
 def _common_factor(rows: list[CoordinateRow]) -> tuple[list[CoordinateRow], list[str]]:
-    """Takes off by what the first updates of all weights alike follow the gradients no further."""
+    """Takes off by what the first updates of all weights alike follow the gradients no further.
+
+    Most weights of a deep model stand in its stack, and have their mistakes in common: over the
+    depth the others tell.
+    """
     off = [
         row.update.value - row.update_expected
-        for row in rows
+        for row in [row for row in rows if not row.law.in_stack] or rows
         if row.update is not None and row.update_expected is not None
     ]
     common = float(np.median(off)) if off else 0.0
@@ -112,7 +118,7 @@ def _common_factor(rows: list[CoordinateRow]) -> tuple[list[CoordinateRow], list
     if abs(common) > 0.005:
         notices = [
             f"the first updates of all weights have a factor in common that goes as "
-            f"n^{common:+.2f}, as from clipping the gradients' norm",
+            f"{rows[0].law.symbol}^{common:+.2f}, as from clipping the gradients' norm",
         ]
     moved = [
         row

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,15 +14,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ..._pages import Section, see
-from ..._weight import Weight, require_complete, weights_with_paths
+from ..._weight import Weight, weights_with_paths
 from ...optim._muon import as_matrix
-from ...theory import Role
 from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
 from .._capture import NotFollowed
 from .._traced import traced
+from ._models import Build, Over, named_weights, stacked_paths
+from ._positions import placed, positions
 
-Build = Callable[[int, PRNGKeyArray], PyTree]
 Batch = Callable[[PRNGKeyArray], tuple[Any, ...]]
 Advance = Callable[[int, int, int], None]
 
@@ -50,6 +48,7 @@ class Measurements:
     - `not_followed`: weights whose uses were not all found.
     - `order`: the names of the uses in the order in which the model reaches them.
     - `flow`: as in `Captured`.
+    - `over`: what the numbers of `widths` are.
     """
 
     widths: tuple[int, ...]
@@ -67,47 +66,7 @@ class Measurements:
     not_followed: tuple[NotFollowed, ...]
     order: tuple[str, ...]
     flow: tuple[tuple[str, str], ...]
-
-
-def shapes(build: Build, widths: Sequence[int]) -> list[PyTree]:
-    """The model at each width, of which nothing is computed.
-
-    **Raises:** `ValueError` for arrays without a scaling law, and if the models don't have the same
-    base width.
-    """
-    with traced("build"):
-        models = [eqx.filter_eval_shape(build, width, jax.random.key(0)) for width in widths]
-    for model in models:
-        require_complete(eqx.filter(model, lambda x: isinstance(x, jax.ShapeDtypeStruct)))
-    _check_bases(widths, models)
-    return models
-
-
-def _check_bases(widths: Sequence[int], models: Sequence[PyTree]) -> None:
-    """Holds every fan to be its ratio times one size at the base width, the same in all models."""
-    by_path: dict[str, list[Weight]] = {}
-    for model in models:
-        for path, weight in weights_with_paths(model).items():
-            by_path.setdefault(path, []).append(weight)
-    for weights in by_path.values():
-        ratios = [weight.spec.width_ratio for weight in weights]
-        fans = [_own_fan(weight) for weight in weights]
-        # A role that is forced on axes that stay has the width's ratio.
-        sizes = fans if len(set(fans)) > 1 or set(ratios) == {1} else widths
-        bases = {size / ratio for size, ratio in zip(sizes, ratios, strict=True) if ratio}
-        if len(bases) > 1:
-            shown = sorted({w / ratio for w, ratio in zip(widths, ratios, strict=True) if ratio})
-            raise ValueError(
-                f"the models at widths {', '.join(map(str, widths))} have different base widths, "
-                f"{', '.join(map(str, shown))}; give parameterize the same base_width at every "
-                f"width{see(Section.base_widths)}"
-            )
-
-
-def _own_fan(weight: Weight) -> int:
-    spec, shape = weight.spec, weight.value.shape
-    axes = spec.fan_in if spec.role in (Role.hidden, Role.readout) else spec.fan_out
-    return math.prod(shape[axis] for axis in axes)
+    over: Over = "width"
 
 
 def measure(
@@ -122,16 +81,19 @@ def measure(
     steps: Sequence[int],
     spectral: frozenset[str] = frozenset(),
     advance: Advance | None = None,
+    over: Over = "width",
 ) -> Measurements:
     """Everything, width after width; `advance(width, done, total)` is called between steps.
 
-    `models` are the model's `shapes` at the widths, `spectral` the paths of the weights of whose
-    first update the largest singular value is taken.
+    `models` are the model's `shapes` at the widths, or at depths, `spectral` the paths of the
+    weights of whose first update the largest singular value is taken.
     """
     found = []
     for index, width in enumerate(widths):
         told = functools.partial(_tell, advance, width, index, len(widths))
         found.append(_at_width(build, loss, tx, batch, width, seeds, steps, spectral, told))
+    if over == "depth":
+        found = _at_one_place(found, models)
     firsts = [one["first"] for one in found]
     return Measurements(
         widths=tuple(widths),
@@ -142,14 +104,38 @@ def measure(
         last_gradients=[one["last_gradients"] for one in found],
         moved=[[seed["moved"] for seed in first] for first in firsts],
         decay=[[seed["decay"] for seed in first] for first in firsts],
-        entries=[_entries(model) for model in models],
+        entries=[_entries(weights) for weights in named_weights(models, over)],
         peaks=[[seed["peak"] for seed in first] for first in firsts],
         losses=np.stack([one["losses"] for one in found]),
         models=list(models),
         not_followed=tuple(dict.fromkeys(lost for one in found for lost in one["not_followed"])),
-        order=found[0]["order"],
+        order=found[-1]["order"],
         flow=tuple(dict.fromkeys(pair for one in found for pair in one["flow"])),
+        over=over,
     )
+
+
+def _at_one_place(found: Sequence[dict[str, Any]], models: Sequence[PyTree]) -> list[Any]:
+    """What was measured at each depth, of the layers that are compared, by their common names."""
+    of_weights = positions([stacked_paths(model) for model in models])
+    of_uses = positions([one["order"] for one in found])
+    return [
+        {
+            **one,
+            "uses": {
+                step: [placed(seed, uses) for seed in seeds] for step, seeds in one["uses"].items()
+            },
+            "first": [
+                {kind: placed(sizes, weights) for kind, sizes in seed.items()}
+                for seed in one["first"]
+            ],
+            "last_gradients": [placed(seed, weights) for seed in one["last_gradients"]],
+            "order": tuple(
+                shown for name in one["order"] for shown, own in uses.items() if own == name
+            ),
+        }
+        for one, weights, uses in zip(found, of_weights, of_uses, strict=True)
+    ]
 
 
 def _tell(advance: Advance | None, width: int, index: int, widths: int, share: float) -> None:
@@ -325,21 +311,10 @@ def by_layer(sizes: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _entries(model: PyTree) -> dict[str, int]:
+def _entries(weights: Mapping[str, tuple[str, Weight]]) -> dict[str, int]:
     found = {}
-    for path, weight in weights_with_paths(model).items():
+    for name, (_, weight) in weights.items():
         shape = weight.value.shape
-        stack = shape[: len(weight.spec.stack_axes(len(shape)))]
-        for index in np.ndindex(stack):
-            found["/".join([path, *map(str, index)])] = int(np.prod(shape[len(stack) :]))
-    return found
-
-
-def stacked_paths(model: PyTree) -> dict[str, tuple[str, Weight]]:
-    """The path and the weight behind each name, layers of a stack by themselves."""
-    found = {}
-    for path, weight in weights_with_paths(model).items():
-        shape = weight.value.shape
-        for index in np.ndindex(shape[: len(weight.spec.stack_axes(len(shape)))]):
-            found["/".join([path, *map(str, index)])] = (path, weight)
+        stack = len(weight.spec.stack_axes(len(shape)))
+        found[name] = int(np.prod(shape[stack:]))
     return found

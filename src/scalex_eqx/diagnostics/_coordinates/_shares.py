@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..._parts import Part
-from ._run import Measurements, stacked_paths
+from ._models import Over, named_weights
+from ._run import Measurements
 
 # A share of the update that is worth a word.
 _NOTABLE = 0.01
@@ -31,7 +32,7 @@ class StepShares:
 
 def shares(found: Measurements, chain: Sequence[Part]) -> list[StepShares]:
     """Those of every trained weight, with the parts of the optimizer."""
-    by_width = [stacked_paths(model) for model in found.models]
+    by_width = named_weights(found.models, found.over)
     return [
         StepShares(
             name,
@@ -63,14 +64,14 @@ def _epsilon(
     return None
 
 
-def notable(widths: Sequence[int], found: Sequence[StepShares]) -> list[str]:
+def notable(widths: Sequence[int], found: Sequence[StepShares], over: Over) -> list[str]:
     """A sentence for each weight of whose update epsilon takes more and more."""
     told = []
     for share in found:
         first, last = (share.epsilon[0], share.epsilon[-1]) if share.epsilon else (0.0, 0.0)
         if last > _NOTABLE and last > 1.5 * first:
             told.append(
-                f"{share.name}: epsilon takes {last:.1%} of the first update at width {widths[-1]} "
-                f"and {first:.1%} at width {widths[0]}; let it follow the gradient"
+                f"{share.name}: epsilon takes {last:.1%} of the first update at {over} "
+                f"{widths[-1]} and {first:.1%} at {over} {widths[0]}; let it follow the gradient"
             )
     return told

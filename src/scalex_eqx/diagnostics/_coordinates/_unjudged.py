@@ -36,7 +36,7 @@ def unjudged(
         if law.path in lost:
             reason = ""
         elif row is None:
-            reason = "has no use that was found at every width, so that it has no row"
+            reason = "has no use that was found at every width or depth, so that it has no row"
         elif where := _unmet(name, met, found):
             reason = (
                 f"is met by no input at {where}, or by none that is finite; give the check a "
@@ -85,5 +85,5 @@ def _unmet(name: str, met: Sequence[Sequence[set[str]]], found: Measurements) ->
             seed for seed, names in zip(found.seeds, by_seed, strict=True) if name not in names
         ]
         if seeds:
-            places.append(f"width {width} with seed {', '.join(map(str, seeds))}")
+            places.append(f"{found.over} {width} with seed {', '.join(map(str, seeds))}")
     return "; ".join(places)

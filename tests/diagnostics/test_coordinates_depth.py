@@ -1,0 +1,260 @@
+"""The checks over the depth: right models pass, planted faults are rejected and named.
+
+At a reduced size: pairs of residual branches of width 16, stacked for a scan, at depths 2 and 8,
+with three seeds and two steps. `tests/power/depth.py` measures the exponents over more depths.
+"""
+
+import functools
+import re
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import scalex_eqx as sx
+from scalex_eqx.diagnostics import (
+    CoordinateCheck,
+    coordinate_check,
+    coordinate_figure,
+    gradient_exponents,
+    prescribe,
+)
+from scalex_eqx.diagnostics._coordinates._positions import positions
+
+WIDTH, BASE, DEPTHS = 16, 2, (2, 8)
+ADAM = sx.adam(0.01)
+
+
+class Branch(eqx.Module):
+    norm: sx.nn.RMSNorm
+    up: sx.nn.Linear
+    down: sx.nn.Linear
+
+    def __init__(self, width: int, key: Any, ends: bool):
+        first, second = jax.random.split(key)
+        self.norm = sx.nn.RMSNorm(width)
+        self.up = sx.nn.Linear(width, 2 * width, key=first)
+        down = sx.nn.Linear(2 * width, width, key=second)
+        self.down = sx.nn.ends_branch(down) if ends else down
+
+    def __call__(self, x: Any) -> Any:
+        return self.down(jnp.tanh(self.up(self.norm(x))))
+
+
+class Residual(eqx.Module):
+    embedding: sx.nn.Linear
+    one: Branch
+    other: Branch
+    norm: sx.nn.RMSNorm
+    readout: sx.nn.Readout
+    factor: float = eqx.field(static=True)
+
+    def __init__(
+        self, width: int, depth: int, key: Any, *, factor: float = 1.0, left_out: bool = False
+    ):
+        first, last, one, other = jax.random.split(key, 4)
+
+        def stacked(key: Any, ends: bool) -> Branch:
+            return eqx.filter_vmap(lambda key: Branch(width, key, ends))(
+                jax.random.split(key, depth)
+            )
+
+        self.embedding = sx.nn.Linear(8, width, key=first)
+        self.one, self.other = stacked(one, True), stacked(other, not left_out)
+        self.norm = sx.nn.RMSNorm(width)
+        self.readout = sx.nn.Readout(width, 4, key=last)
+        self.factor = factor
+
+    def __call__(self, x: Any) -> Any:
+        arrays, static = eqx.partition((self.one, self.other), eqx.is_array)
+
+        def step(x: Any, arrays: Any) -> Any:
+            one, other = eqx.combine(arrays, static)
+            x = x + self.factor * one(x)
+            return x + self.factor * other(x), None
+
+        x, _ = jax.lax.scan(step, self.embedding(x), arrays)
+        return self.readout(self.norm(x))
+
+
+def build(law: Any, depth: int, key: Any, *, twice: bool = False, left_out: bool = False) -> Any:
+    def make(width: int, depth: int = depth) -> Any:
+        factor = (depth / BASE) ** -float(law.branch) if twice else 1.0
+        return Residual(width, depth, key, factor=factor, left_out=left_out)
+
+    depths: Any = {} if law.branch is None else {"depth": depth, "base_depth": BASE}
+    return sx.parameterize(make, width=WIDTH, base_width=WIDTH, parameterization=law, **depths)
+
+
+def loss(model: Any, x: Any, y: Any) -> Any:
+    logits = jax.vmap(model)(x)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+
+
+def batch(key: Any) -> Any:
+    x = jax.random.normal(key, (64, 8))
+    return x, jnp.argmax(x[:, :4], axis=-1)
+
+
+def check(law: Any, tx: Any, **fault: bool) -> CoordinateCheck:
+    return coordinate_check(
+        functools.partial(build, law, **fault),
+        loss,
+        tx,
+        batch,
+        size="depth",
+        depths=DEPTHS,
+        seeds=(0, 1, 2),
+        steps=2,
+    )
+
+
+def by_depth(exponent: float) -> optax.GradientTransformation:
+    """Updates of the stack, times a power of the depth ratio: what no rule here does."""
+
+    def factor(w: Any) -> Any:
+        ratio = float(w.spec.size_ratio("depth"))
+        return sx.Weight(w.value * ratio**exponent, w.spec)
+
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(factor, updates, is_leaf=lambda x: isinstance(x, sx.Weight))
+    )
+
+
+@pytest.mark.parametrize(("alpha", "tx"), [(1, ADAM), ("1/2", sx.sgd(0.3))], ids=["adam", "sgd"])
+def test_right_models_pass(alpha: Any, tx: Any):
+    found = check(sx.mup.deep(alpha), tx)
+    assert found.verdict == "passes", str(found)
+    assert found.over == "depth"
+    assert found.widths == DEPTHS
+    names = {row.name for row in found.rows}
+    assert {f"one/up/weight/{place}" for place in ("first", "middle", "last")} <= names
+    assert "embedding/weight" in names
+    assert str(found).startswith("depths 2, 8, 3 seeds, 2 steps: exponents of sizes that grow as L")
+    assert coordinate_figure(found).axes[0].get_xlabel() == "depth"
+    with pytest.raises(ValueError, match="one over the depth"):
+        prescribe(found)
+
+
+@pytest.mark.parametrize(
+    ("law", "tx", "fault", "names", "text"),
+    [
+        pytest.param(
+            sx.mup.deep(1),
+            ADAM,
+            {"left_out": True},
+            ("other/",),
+            r"gradient that goes, beside the embedding's, as L\^[-+]0\.[0-4]\d instead of L\^-1.00",
+            id="a factor left out",
+        ),
+        pytest.param(
+            sx.mup.deep(1),
+            ADAM,
+            {"twice": True},
+            ("one/", "other/"),
+            r"gradient that goes, beside the embedding's, as L\^-[12]\.\d\d instead of L\^-1\.00",
+            id="the depth counted twice",
+        ),
+        pytest.param(
+            sx.mup.deep("1/2"),
+            optax.chain(
+                sx.scale_by_adam(),
+                sx.scale_by_width("adam", sx.full_alignment),
+                by_depth(1.0),
+                optax.scale(-0.01),
+            ),
+            {},
+            ("one/", "other/"),
+            r"moved at first by an amount that goes as L\^\+0\.50 instead of L\^-0\.50",
+            id="the wrong sign of the rate",
+        ),
+        pytest.param(
+            sx.mup.deep("1/2"),
+            optax.chain(sx.scale_by_width("adam", sx.full_alignment), optax.scale(-0.1)),
+            {},
+            ("one/", "other/"),
+            r"moved at first by an amount that goes as L\^-\d\.\d\d instead of L\^-[01]\.\d\d",
+            id="Adam's rate under SGD",
+        ),
+        pytest.param(
+            sx.mup, ADAM, {}, ("one/", "other/"), r"not L\^-1\.00: under full", id="no law"
+        ),
+    ],
+)
+def test_faults_are_rejected_by_name(law: Any, tx: Any, fault: Any, names: Any, text: str):
+    found = check(law, tx, **fault)
+    assert found.verdict == "rejected", str(found)
+    worst = found.findings[0]
+    assert worst.weight.startswith(names), str(found)
+    assert re.search(text, worst.text), worst.text
+
+
+def test_gradients_over_the_depth():
+    found = gradient_exponents(
+        functools.partial(build, sx.mup.deep(1)),
+        lambda model, x, _: jax.vmap(model)(x),
+        lambda logits, _, y: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y)),
+        batch,
+        size="depth",
+        depths=(4, 16),
+        seeds=(0, 1),
+    )
+    assert found.over == "depth"
+    for name, weight in found.weights.items():
+        assert weight.expected == (-1 if name.startswith(("one/", "other/")) else 0)
+        assert weight.relative is not None
+        # Blocks of order 1/L change the stream by order one: what is left falls as 1/L.
+        assert weight.relative.value == pytest.approx(weight.expected, abs=0.3), name
+
+
+def test_layers_at_one_place_are_compared():
+    shallow, deep = (
+        [f"blocks/{i}/{j}/w" for i in range(depth) for j in range(2)]
+        + [f"stack/w/{i}" for i in range(depth)]
+        + ["w2"]
+        for depth in (2, 5)
+    )
+    one, other = positions([shallow, deep])
+    assert one.keys() == other.keys()
+    assert [other[f"blocks/{place}/1/w"] for place in ("first", "middle", "last")] == [
+        "blocks/0/1/w",
+        "blocks/2/1/w",
+        "blocks/4/1/w",
+    ]
+    assert [one[f"stack/w/{place}"] for place in ("first", "middle", "last")] == [
+        "stack/w/0",
+        "stack/w/1",
+        "stack/w/1",
+    ]
+    assert other["w2"] == "w2"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "depth", "widths": (2, 4)}, "widths are given, but size is 'depth'"),
+        ({"depths": (2, 4)}, "depths are given, but size is 'width'"),
+        ({"size": "depth", "depths": (2,)}, r"depths are \[2\]; expected at least two"),
+    ],
+)
+def test_sizes_of_another_kind(options: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        coordinate_check(functools.partial(build, sx.mup.deep(1)), loss, ADAM, batch, **options)
+
+
+def test_models_of_different_base_depths():
+    def own_base(depth: int, key: Any) -> Any:
+        return sx.parameterize(
+            lambda width, depth: Residual(width, depth, key),
+            width=WIDTH,
+            base_width=WIDTH,
+            depth=depth,
+            base_depth=depth // 2,
+            parameterization=sx.mup.deep(1),
+        )
+
+    with pytest.raises(ValueError, match="the models at depths 2, 8 have different base depths"):
+        coordinate_check(own_base, loss, ADAM, batch, size="depth", depths=DEPTHS)
