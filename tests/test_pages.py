@@ -195,6 +195,11 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
         lambda _: sx.adam(0.1, {"hidden": 9999}).init(scaled(good)),
         lambda _: sx.adam(0.1, role_multipliers={"hidden": 1e-60}).init(scaled(good)),
     ],
+    Section.depth: [
+        lambda _: scaled(good, depth=2, base_depth=1),
+        lambda _: scaled(good, branches=["*"]),
+        lambda _: scaled(good, depth=2, base_depth=1, parameterization=sx.mup.deep()),
+    ],
     Section.no_match: [
         lambda _: scaled(good, roles={"wieght": "hidden"}),
         lambda _: scaled(good, frozen=[sx.nn.Readout]),

@@ -65,7 +65,7 @@ def stream(model: Any, tokens: Any) -> Any:
     embedded = jax.vmap(jax.vmap(model.token_embedding))(tokens)
     arrays, static = eqx.partition(model.blocks, eqx.is_array)
     x, _ = jax.lax.scan(
-        lambda x, block: (eqx.combine(block, static)(x), None), embedded + positions, arrays
+        lambda x, block: (eqx.combine(block, static)(x), None), embedded + positions[None], arrays
     )
     return x
 

@@ -44,8 +44,10 @@ def test_the_table_is_that_of_the_results():
     }
     assert len(shown) == len(LAWS) * len(OPTIMIZERS)
     for row in rows:
-        assert isinstance(row["exponent"], float) and isinstance(row["law"], str)
-        name = {"none": "none"}.get(row["law"], f"${row['law']}$".replace("alpha", r"\alpha"))
+        law = str(row["law"])
+        name = law if law == "none" else f"${law}$".replace("alpha", r"\alpha")
         theory = "" if row["theory"] is None else f" ({row['theory']:g})"
-        cell = shown[name, row["optimizer"]][MEASURED.index(row["size"])]
-        assert cell == f"{row['exponent'] + 0.0:+.2f}{theory}".replace("-0.00", "+0.00")
+        cell = shown[name, str(row["optimizer"])][MEASURED.index(str(row["size"]))]
+        exponent = row["exponent"]
+        assert isinstance(exponent, float)
+        assert cell == f"{exponent:+.2f}{theory}".replace("-0.00", "+0.00")
