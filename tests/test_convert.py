@@ -40,6 +40,7 @@ RULES: dict[str, Any] = {
         sx.clip_by_effective_norm(0.1), sx.sgd(0.1, momentum=0.9, nesterov=True)
     ),
     "lion": lambda: sx.lion(2.0**-9),
+    "muon": lambda: sx.muon(2.0**-9),
     "adafactor": lambda: sx.adafactor(0.01, min_factored_size=4),
     "adafactor, one rate": lambda: sx.adafactor(0.01, sx.global_rate, min_factored_size=4),
     "adam_parameter_scaling": lambda: sx.adam_parameter_scaling(0.01),

@@ -191,6 +191,8 @@ def _rule(rule: Rule, state: Any) -> dict[str, Any]:
     data: dict[str, Any] = {"rule": rule.name}
     if rule.fields:
         data["keeps"] = [name for name, _ in rule.fields]
+    if rule.roles is not None:
+        data["roles"] = _plain(rule.roles)
     if rule.family is not None:
         data["family"] = _plain(rule.family)
     if rule.rates is not None:
@@ -225,7 +227,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Alignment | LayerExponents | UpdateFamily):
         fields = (f.name for f in dataclasses.fields(value) if f.compare and f.name != "name")
         return {
-            name: _plain(getattr(value, name)) for name in fields if getattr(value, name) != _ZEROS
+            name: _plain(getattr(value, name))
+            for name in fields
+            if getattr(value, name) not in _DEFAULTS
         }
     if isinstance(value, FamilyByRole):
         return _plain(dict(value.families))
@@ -238,7 +242,8 @@ def _plain(value: Any) -> Any:
     return getattr(value, "__qualname__", None) or _repr_or_type(value)
 
 
-_ZEROS = LayerExponents(0, 0, 0)
+# Of an offset, and of a norm.
+_DEFAULTS = (LayerExponents(0, 0, 0), "entries")
 
 
 def _budget(budget: Budget) -> dict[str, Any]:

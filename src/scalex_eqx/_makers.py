@@ -19,11 +19,26 @@ class Maker(NamedTuple):
     package: str
 
 
+class ShapeFactor(NamedTuple):
+    r"""A factor of Optax's that follows a weight's shape.
+
+    **Arguments:**
+
+    - `axes`: by the weight's path, those that it takes for the inputs and for the outputs.
+    - `is_rms`: whether it is $\sqrt{\max(\text{fan-in}, \text{fan-out})}$, and not
+        $\sqrt{\max(1, \text{fan-out} / \text{fan-in})}$.
+    """
+
+    axes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    is_rms: bool
+
+
 class Makers(NamedTuple):
     """What the closures of an optimizer's functions show, by the name of the state's part."""
 
     names: dict[str, Maker]
     lives: dict[str, frozenset[str]]
+    shape_factors: dict[str, ShapeFactor]
 
 
 def makers(tx: Any, state: Any, params: PyTree) -> Makers:
@@ -32,7 +47,7 @@ def makers(tx: Any, state: Any, params: PyTree) -> Makers:
     Optax keeps no names and no masks, so they are those that Python knows its functions by, where
     its wrappers let them be seen. What they don't show is left out.
     """
-    found = Makers({}, {})
+    found = Makers({}, {}, {})
     _look(tx, state, params, "state", found)
     return found
 
@@ -68,6 +83,8 @@ def _look(tx: Any, state: Any, params: PyTree, name: str, found: Makers) -> None
         found.names[name] = _maker(inside["f"], tx)
     else:
         found.names[name] = _maker(update, tx)
+        if found.names[name] == Maker("scale_by_shape", "optax"):
+            found.shape_factors[name] = _shape_factor(inside, params)
 
 
 def _look_into_groups(
@@ -100,6 +117,21 @@ def _masked(mask: Any, params: PyTree, name: str, found: Makers) -> PyTree:
         if not isinstance(weight.value, optax.MaskedNode)
     )
     return left
+
+
+def _shape_factor(inside: Mapping[str, Any], params: PyTree) -> ShapeFactor:
+    numbers = inside.get("weight_dimension_numbers")
+    axes = {}
+    try:
+        named = weights_with_paths(numbers(params) if callable(numbers) else numbers)
+        for path, weight in named.items():
+            if hasattr(weight.value, "reduction_axis"):
+                pair = weight.value.reduction_axis, weight.value.output_axis
+                axes[path] = tuple((x,) if isinstance(x, int) else tuple(x) for x in pair)
+    # They are a function of the user's, as a mask is.
+    except Exception:
+        axes = {}
+    return ShapeFactor(axes, inside.get("consistent_rms") is not None)
 
 
 def _maker(function: Any, tx: Any) -> Maker:

@@ -15,6 +15,7 @@ from .optim import (
     SkipNonfiniteState,
     StochasticRoundingState,
 )
+from .theory._family import Norm
 
 
 class Part(NamedTuple):
@@ -68,6 +69,17 @@ def degree_at_scaling(rules: Iterable[Rule | None]) -> Degree | None:
         out = rule.output
         degree = Degree(out.update * degree.update, out.weight + out.update * degree.weight)
     return degree
+
+
+def norm_at_scaling(rules: Iterable[Rule | None]) -> Norm:
+    """What the last rule in front of that has made the same at every width."""
+    norm: Norm = "entries"
+    for rule in rules:
+        if rule is not None and rule.family is not None:
+            break
+        if rule is not None and rule.output.update == 0:
+            norm = rule.norm
+    return norm
 
 
 _ACCUMULATE = Rule("MultiSteps", fields=(("acc_grads", Degree(update=1)),))
@@ -132,7 +144,7 @@ def map_parts(
         inner = map_parts(f, getattr(state, field), f"{name}.{field}", live, lives)
         return state._replace(**{field: inner})
     if isinstance(rule, Rule):
-        return f(Part(name, state, rule, live))
+        return f(Part(name, state, rule, _of_roles(rule, state, live)))
     if type(state) is tuple:
         return tuple(map_parts(f, s, f"{name}[{i}]", live, lives) for i, s in enumerate(state))
     if type(state) is collections.OrderedDict:
@@ -147,6 +159,15 @@ def map_parts(
     if isinstance(state, optax.transforms.PartitionState):
         return optax.transforms.PartitionState(_map_partition(f, state, name, live, lives))
     return f(Part(name, state, None, live))
+
+
+def _of_roles(rule: Rule, state: Any, live: frozenset[str] | None) -> frozenset[str] | None:
+    """Those of the weights of its roles, for a rule that hands on the updates of others."""
+    if rule.roles is None:
+        return live
+    weights = weights_with_paths(getattr(state, rule.fields[0][0]))
+    own = frozenset(path for path, weight in weights.items() if weight.spec.role in rule.roles)
+    return own if live is None else own & live
 
 
 def _map_partition(

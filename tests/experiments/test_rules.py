@@ -13,6 +13,7 @@ NUMBERS = {
     "adam_parameter_scaling": {"eps", "b1", "b2", "floor"},
     "adafactor": {"eps", "decay_exponent", "clipping_threshold", "floor"},
     "lion": {"b1", "b2"},
+    "muon": {"eps", "b1", "b2", "momentum"},
     "sgd": {"momentum"},
 }
 

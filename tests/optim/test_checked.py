@@ -18,6 +18,7 @@ RULES: dict[str, Any] = {
     "sgd": lambda: sx.sgd(0.1),
     "momentum": lambda: sx.sgd(0.1, momentum=0.9),
     "lion": lambda: sx.lion(0.1),
+    "muon": lambda: sx.muon(0.1),
     "sign_sgd": lambda: sx.sign_sgd(0.1),
     "adafactor": lambda: sx.adafactor(0.1, min_factored_size=2),
     "adam_parameter_scaling": lambda: sx.adam_parameter_scaling(0.1),

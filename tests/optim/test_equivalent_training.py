@@ -22,6 +22,7 @@ EQUIVALENT = {
     ),
     "adam_atan2": lambda: sx.optim.adam_atan2(0.02, weight_decay=0.01, decay_mode="independent"),
     "lion": lambda: sx.optim.lion(0.01),
+    "muon": lambda: sx.muon(0.01),
     "sign_sgd": lambda: sx.optim.sign_sgd(0.01),
     "adafactor": lambda: sx.optim.adafactor(0.05, eps=1e-3, floor=0.5, min_factored_size=4),
     "adafactor full": lambda: sx.optim.adafactor(0.05, sx.full_alignment, eps=1e-3, floor=0.5),

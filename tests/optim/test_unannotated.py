@@ -18,6 +18,7 @@ RULES: dict[str, Any] = {
     "adam_atan2": lambda **k: sx.adam_atan2(0.1, **k),
     "sgd": lambda **k: sx.sgd(0.1, momentum=0.9, **k),
     "lion": lambda **k: sx.lion(0.1, **k),
+    "muon": lambda **k: sx.muon(0.1, **k),
     "sign_sgd": lambda **k: sx.sign_sgd(0.1, **k),
     "adafactor": lambda **k: sx.adafactor(0.1, min_factored_size=2, **k),
     "adam_parameter_scaling": lambda **k: sx.adam_parameter_scaling(0.1, **k),

@@ -30,6 +30,11 @@ from scalex_eqx.diagnostics import Table, record
 from scalex_eqx.diagnostics._coordinates._growth import sloped, slopes
 from scalex_eqx.theory._power import SIZES
 
+if __package__:
+    from ._blocks import batch, model as decoder
+else:
+    from _blocks import batch, model as decoder
+
 PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
 INPUTS, OUTPUTS, EXAMPLES = 24, 12, 16
 OPTIMIZERS = {
@@ -99,12 +104,24 @@ def rounded(n: int, key: Any) -> Any:
     return chain((INPUTS, n, -(-(8 * n // 3) // 64) * 64, n, OUTPUTS), key)
 
 
+def of_decoder(experts: int) -> Case:
+    """Query heads grow, key-value heads and experts stay in number, inner sizes are rounded."""
+    return Case(
+        lambda n, key: decoder(n, key, experts=experts),
+        lambda model, tokens: model(tokens),
+        lambda key: batch(key)[0],
+        (16, 64, 256),
+    )
+
+
 CASES = {
     "all sizes": of_chain((0, 1, 2)),
     "the first inner size alone": of_chain((0,)),
     "the second inner size alone": of_chain((1,)),
     "the readout's fan-in alone": of_chain((2,)),
     "a rounded inner size": dataclasses.replace(of_chain(()), make=rounded),
+    "a decoder with fixed key-value heads": of_decoder(experts=0),
+    "the same with experts": of_decoder(experts=3),
 }
 
 

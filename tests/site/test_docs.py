@@ -376,7 +376,7 @@ def test_alignment_table():
 def test_family_table():
     assert {row[0]: (row[1], row[2]) for row in tables("theory.md")["family"][1:]} == {
         family.name: (str(family.gradient_degree), str(family.weight_degree))
-        for family in (theory.sgd, theory.adam, theory.adafactor)
+        for family in (theory.sgd, theory.adam, theory.adafactor, theory.muon)
     }
 
 

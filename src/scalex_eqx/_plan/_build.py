@@ -26,6 +26,7 @@ from ._budget import budget_lines
 from ._data import Plan, PlanRow
 from ._foreign import effect
 from ._optimizer import describe
+from ._shape_factors import shape_factor_warnings
 from ._step import Step, step
 from ._warnings import warnings
 
@@ -68,12 +69,13 @@ def plan(
     }
     _check_same_weights("base", base, params)
     _check_same_weights("gradients", gradients, params)
-    sigmas = _base_spreads(base)
+    sigmas, weights = _base_spreads(base), weights_with_paths(params)
     rows = tuple(
         _row(path, weight, step(path, weight.spec, weight.value.dtype, chain, effects), sigmas)
-        for path, weight in weights_with_paths(params).items()
+        for path, weight in weights.items()
     )
     names = {name: maker.name for name, maker in made.names.items()}
+    trained = {row.path: weights[row.path] for row in rows if row.is_trained}
     return Plan(
         rows,
         tuple(
@@ -81,7 +83,10 @@ def plan(
             for part in chain
             for line in (describe(part, names.get(part.name)), *budget_lines(part, chain))
         ),
-        warnings(params, rows, chain, effects, names, gradients),
+        (
+            *warnings(params, rows, chain, effects, names, gradients),
+            *shape_factor_warnings(trained, chain, made.shape_factors),
+        ),
         fingerprint(model),
     )
 

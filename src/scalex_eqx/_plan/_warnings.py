@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._laws import rate_of
-from .._parts import Part, degree_at_scaling
+from .._parts import Part, degree_at_scaling, norm_at_scaling
 from .._weight import Weight, weights_with_paths
 from ..optim import Constant
 from ..optim._numbers import lost, vanishes
@@ -19,6 +19,10 @@ from ._text import short
 # What mixes the gradients of all weights, by the name of the function that Optax makes it with.
 _MIXING = ("clip_by_global_norm", "scale_by_trust_ratio", "normalize_by_update_norm")
 
+_NORMS = {
+    "entries": "entries of one size at all widths",
+    "spectral": "largest singular values of one size at all widths, as Muon's have",
+}
 _SIGMAS = 5.0
 _LEAST_DEVIATION = 0.05
 
@@ -135,6 +139,12 @@ def _rate_problems(
             f"learning rates are scaled as for the family {family.name}, but the updates "
             f"have degrees {tuple(degree)} in gradient and weight, not "
             f"({', '.join(map(str, expected))})"
+        )
+    norm = norm_at_scaling(rules)
+    if degree == expected and norm != family.norm:
+        yield (
+            f"learning rates are scaled as for the family {family.name}, whose updates have "
+            f"{_NORMS[family.norm]}, but these have {_NORMS[norm]}"
         )
 
 

@@ -52,7 +52,8 @@ class Transfer:
     recipes: tuple[str, ...] = ("standard:adam:global", "standard:adam:full")
     """What to compare: parameterization:optimizer:rates.
     Parameterizations: standard, ntk, mup, mean_field.
-    Optimizers: adam, adamw, adam_atan2, adam_parameter_scaling, adafactor, lion, sgd.
+    Optimizers: adam, adamw, adam_atan2, adam_parameter_scaling, adafactor, lion, muon,
+    sgd.
     Rates: global, one learning rate for all weights;
     full or none, the prescription under that alignment;
     or exponents by role, as scalex align prints: embedding=0,hidden=9/10,readout=1,vector=0."""

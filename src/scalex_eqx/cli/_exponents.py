@@ -21,6 +21,8 @@ _ALIGNMENTS = {a.name: a for a in (theory.full_alignment, theory.no_alignment)}
 # So many columns of learning rates fit 80 characters.
 _COLUMNS = 6
 _DEEPEST = 1000
+# Those that are shown together.
+_FAMILIES = ("sgd", "adam", "adafactor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +59,9 @@ class Exponents:
 
     parameterizations: tuple[str, ...] = tuple(PARAMETERIZATIONS)
     """Out of standard, ntk, mup and mean_field."""
-    families: tuple[str, ...] = tuple(FAMILIES)
+    families: tuple[str, ...] = _FAMILIES
     """How updates follow from gradient and weight:
-    sgd, adam (also Lion, Adam-atan2) or adafactor (also Adam with parameter scaling)."""
+    sgd, adam (also Lion, Adam-atan2), adafactor (also Adam with parameter scaling) or muon."""
     alignments: tuple[str, ...] = tuple(_ALIGNMENTS)
     """full, none, or three numbers alpha,omega,u such as 0.8,0.5,1 or 4/5,1/2,1."""
     depth: int = 1

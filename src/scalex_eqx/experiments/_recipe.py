@@ -25,6 +25,7 @@ OPTIMIZERS = (
     "adam_parameter_scaling",
     "adafactor",
     "lion",
+    "muon",
     "sgd",
 )
 RATES: dict[str, Rates] = {
@@ -96,6 +97,9 @@ class Recipe:
             return optim.adafactor(learning_rate, rates, min_factored_size=32)
         if self.optimizer == "lion":
             return optim.lion(learning_rate, rates)
+        if self.optimizer == "muon":
+            # With entries as large as Adam's, so that one learning rate is right for both.
+            return optim.muon(learning_rate, rates, scale="rms", b1=b1, b2=b2, eps=eps)
         if self.optimizer == "sgd":
             return optim.sgd(learning_rate, rates, momentum=b1, budget=budget)
         return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget)

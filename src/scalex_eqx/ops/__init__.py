@@ -6,6 +6,11 @@ from ._moving import (
     moving_root_mean_square as moving_root_mean_square,
     towards as towards,
 )
+from ._orthogonalized import (
+    ComputeDtype as ComputeDtype,
+    OrthogonalMethod as OrthogonalMethod,
+    orthogonalized as orthogonalized,
+)
 from ._power import inverse_power_of_two as inverse_power_of_two, power_of_two as power_of_two
 from ._rounding import (
     rounded as rounded,

@@ -43,6 +43,12 @@ from ._low_precision import (
     low_precision as low_precision,
 )
 from ._moments import MomentDtype as MomentDtype
+from ._muon import (
+    MuonScale as MuonScale,
+    ScaleByMuonState as ScaleByMuonState,
+    muon as muon,
+    scale_by_muon as scale_by_muon,
+)
 from ._parameter_scaling import (
     adam_parameter_scaling as adam_parameter_scaling,
     scale_by_parameter_rms as scale_by_parameter_rms,

@@ -134,7 +134,7 @@ def check_state(rule: Rule, state_type: type, state: Any) -> None:
     if isinstance(found, Rule) and found.name == rule.name:
         differing = [
             f"{name} {getattr(found, name)!r}, expected {getattr(rule, name)!r}"
-            for name in ("family", "rates", "output", "fields")
+            for name in ("family", "rates", "output", "fields", "roles")
             if getattr(found, name) != getattr(rule, name)
         ]
         what = f"that of {rule.name} with {'; '.join(differing)}"

@@ -6,6 +6,7 @@ import optax
 
 from .._pages import Section, see
 from ..theory import Budget
+from ..theory._family import Families
 from ._budget import budget_decay, check_budget, decay_width
 from ._checked import state_name
 from ._decay import DecayMode, add_weight_decay
@@ -17,7 +18,7 @@ from ._unannotated import Unannotated, with_unannotated
 
 def descend(
     *update: optax.GradientTransformation,
-    family: str,
+    family: Families,
     learning_rate: ScalarOrSchedule,
     rates: Rates,
     role_multipliers: Mapping[str, Scalar] | None,

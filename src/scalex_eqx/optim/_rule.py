@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax.tree_util as jtu
 
 from .._spec import WeightSpec
-from ..theory import LayerExponents, Power
+from ..theory import LayerExponents, Power, Role
 from ..theory._budget import said_width
-from ..theory._family import Family
+from ..theory._family import Family, Norm
 
 
 class Degree(NamedTuple):
@@ -97,6 +97,9 @@ class Rule:
     - `family`, `rates`: whose exponents $c$ scale the update by $r^{-c}$, if the rule does that.
     - `constants`: the numbers in its formula.
     - `settings`: what else a reader of the plan should see, as pairs.
+    - `norm`: what a rule that normalises makes the same at every width: `"entries"`, their size,
+        or `"spectral"`, the largest singular value; see [`scalex_eqx.UpdateFamily`][].
+    - `roles`: of the weights that it works on, if it hands on the updates of others.
 
     Numbers are not compared: two Adams with different epsilon have states of one structure.
     """
@@ -108,3 +111,5 @@ class Rule:
     rates: Any = None
     constants: tuple[Constant, ...] = dataclasses.field(default=(), compare=False)
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), compare=False)
+    norm: Norm = "entries"
+    roles: tuple[Role, ...] | None = None

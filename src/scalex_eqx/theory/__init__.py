@@ -41,6 +41,7 @@ from ._family import (
     adafactor as adafactor,
     adam as adam,
     as_family as as_family,
+    muon as muon,
     sgd as sgd,
 )
 from ._layers import Infeasible as Infeasible

@@ -1,7 +1,7 @@
 import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ._parameterization import LayerExponents
 from ._power import Power, own_power
@@ -10,6 +10,8 @@ from ._role import TRAINED, Role
 
 _NO_OFFSET = LayerExponents(0, 0, 0)
 
+
+Norm = Literal["entries", "spectral"]
 
 Offset = (
     LayerExponents | Mapping[Role, Power] | Mapping[str, Power] | tuple[tuple[Role, Power], ...]
@@ -37,6 +39,11 @@ class UpdateFamily:
     - `offset`: $o$ by role, for updates whose size depends on the dimensions by itself; 0 by
         default. Exponents of each weight's own width as `LayerExponents`, or a mapping from role
         to [`scalex_eqx.theory.Power`][] where fan-in and fan-out count by themselves.
+    - `norm`: what an update's size $|\Delta w|$ is. `"entries"`: their root mean square.
+        `"spectral"`, for rules that move whole matrices: the largest singular value over
+        $\sqrt{\text{fan-in} \times \text{fan-out}}$, which is the size of the entries if the
+        matrix has rank one. The rank may be anything; an input that is aligned with the update
+        meets the largest singular value, and full alignment is its sum over the fan-in.
 
     Each is an int, a `Fraction`, a string such as `"3/4"`, or a float, which is rounded.
 
@@ -45,6 +52,7 @@ class UpdateFamily:
     | `sgd` | 1 | 0 | SGD, with or without momentum |
     | `adam` | 0 | 0 | Adam, AdamW, Adam-atan2, Lion, signSGD |
     | `adafactor` | 0 | 1 | Adafactor, Adam with parameter scaling |
+    | `muon` | 0 | 0 | Muon; spectral, an offset of 1/2 in fan-in and in fan-out |
 
     **Raises:** `ValueError` for a degree out of range.
     """
@@ -53,6 +61,7 @@ class UpdateFamily:
     gradient_degree: Fraction
     weight_degree: Fraction
     offset: LayerExponents | tuple[tuple[Role, Power], ...]
+    norm: Norm
     notes: tuple[str, ...] = dataclasses.field(init=False, compare=False, repr=False)
 
     def __init__(
@@ -61,7 +70,13 @@ class UpdateFamily:
         gradient_degree: Number,
         weight_degree: Number,
         offset: Offset = _NO_OFFSET,
+        norm: Norm = "entries",
     ):
+        if norm not in get_args(Norm):
+            raise ValueError(
+                f"norm of family {name!r} is {norm!r}; expected 'entries' or 'spectral'"
+            )
+        object.__setattr__(self, "norm", norm)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "offset", _checked_offset(name, offset))
         set_rounded(self, {"gradient_degree": gradient_degree, "weight_degree": weight_degree})
@@ -146,7 +161,20 @@ sgd = UpdateFamily("sgd", 1, 0)
 adam = UpdateFamily("adam", 0, 0)
 adafactor = UpdateFamily("adafactor", 0, 1)
 
-families = {family.name: family for family in (sgd, adam, adafactor)}
+_HALF = Fraction(1, 2)
+muon = UpdateFamily(
+    "muon",
+    0,
+    0,
+    {
+        Role.embedding: Power(fan_out=_HALF),
+        Role.hidden: Power(fan_in=_HALF, fan_out=_HALF),
+        Role.readout: Power(fan_in=_HALF),
+    },
+    norm="spectral",
+)
+
+families = {family.name: family for family in (sgd, adam, adafactor, muon)}
 
 
 def as_family(family: Families) -> Family:

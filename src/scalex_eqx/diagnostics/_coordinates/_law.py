@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from ..._laws import WeightLaw, rate_of
 from ..._makers import masks
 from ..._parameterize._growth import role_from_growth
-from ..._parts import Part, blank_state, degree_at_scaling, parts
+from ..._parts import Part, blank_state, degree_at_scaling, norm_at_scaling, parts
 from ..._spec import WeightSpec
 from ..._weight import Weight, is_trainable
 from ...theory import (
@@ -23,6 +23,7 @@ from ...theory import (
     adam,
     as_family,
     full_alignment,
+    muon,
     no_alignment,
     sgd,
 )
@@ -194,12 +195,15 @@ def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> 
 
 def _measured_family(chain: Sequence[Part]) -> UpdateFamily | None:
     """By how the updates depend on gradient and weight in front of the first scaling."""
-    degree = degree_at_scaling([part.rule for part in chain])
+    rules = [part.rule for part in chain]
+    degree = degree_at_scaling(rules)
+    if degree == (0, 0) and norm_at_scaling(rules) == "spectral":
+        return muon
     return None if degree is None else _BY_DEGREES.get(tuple(degree))
 
 
-def _degrees(family: UpdateFamily) -> tuple[Fraction, Fraction]:
-    return family.gradient_degree, family.weight_degree
+def _degrees(family: UpdateFamily) -> tuple[Fraction, Fraction, str]:
+    return family.gradient_degree, family.weight_degree, family.norm
 
 
 _BY_DEGREES: dict[tuple[int, ...], UpdateFamily] = {
@@ -212,7 +216,7 @@ _BY_DEGREES: dict[tuple[int, ...], UpdateFamily] = {
 def _unknown(path: str) -> Any:
     raise ValueError(
         f"the optimizer doesn't say how the updates of {path} depend on gradient and weight: chain "
-        "scale_by_width behind the rule, or name the family ('sgd', 'adam' or 'adafactor')"
+        "scale_by_width behind the rule, or name the family ('sgd', 'adam', 'adafactor' or 'muon')"
     )
 
 

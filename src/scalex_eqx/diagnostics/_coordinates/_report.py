@@ -231,6 +231,7 @@ def coordinate_check(
         models=models,
         seeds=seeds,
         steps=list(looked),
+        spectral=frozenset(one.path for one in law.values() if one.family.norm == "spectral"),
         advance=advance,
     )
     return judge(found, law, least_drop, shares(found, chain), rescaled=may_rescale(chain))

@@ -25,7 +25,8 @@ class CoordinateRow:
     - `initial`: of the effective weight at initialisation; meant to be $-(a + b)$. `None` where
         it starts at zero.
     - `gradient`: of the first gradient; by the theory $-g$.
-    - `update`: of the effective weight's first update, over the entries that moved.
+    - `update`: of the effective weight's first update, over the entries that moved, or by its
+        largest singular value where the family's `norm` says so.
     - `update_expected`: what it is meant to be, given the `initial` size if the family's updates
         are relative to the weight, and the `gradient` if they follow that.
     - `sampling`: the standard error of `initial` from the finite number of entries.
@@ -173,14 +174,23 @@ def _size(use: MeasuredAlignment, field: str) -> float:
 
 
 def _updates(found: Measurements, name: str) -> list[list[float]]:
-    """The first update's root mean square over the entries that it moved."""
+    """The first update's root mean square over the entries that it moved.
+
+    Of one that is judged by its largest singular value, that of a matrix of rank one which has it.
+    """
     weight = weight_name(name)
+
+    def size(use: MeasuredAlignment, moved: float, peak: float | None) -> float:
+        if peak is not None:
+            return float(use.weight_change) * peak
+        return float(use.weight_change) / math.sqrt(moved) if moved else 0.0
+
     return [
         [
-            float(use[name].weight_change) / math.sqrt(moved[weight]) if moved[weight] else 0.0
-            for use, moved in zip(uses, shares, strict=True)
+            size(use[name], moved[weight], peaks.get(weight))
+            for use, moved, peaks in zip(*of_width, strict=True)
         ]
-        for uses, shares in zip(found.uses[found.steps[0]], found.moved, strict=True)
+        for of_width in zip(found.uses[found.steps[0]], found.moved, found.peaks, strict=True)
     ]
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..._pages import Section, see
 from ..._weight import Weight, require_complete, weights_with_paths
+from ...optim._muon import as_matrix
 from ...theory import Role
 from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
 from .._capture import NotFollowed
@@ -42,6 +43,8 @@ class Measurements:
         names: the root mean square of the first gradient, and of that of the last step; the share
         of the entries that the first update changed; the share of the weight that is taken off by
         a step without gradient; and the number of entries.
+    - `peaks`: by width and seed, of weights whose updates are judged by their largest singular
+        value: that of the first update as a share of its norm.
     - `losses`: (widths, seeds, steps + 1) on the batch that the activations are looked at on.
     - `models`: a model's shapes for each width.
     - `not_followed`: weights whose uses were not all found.
@@ -58,6 +61,7 @@ class Measurements:
     moved: list[list[dict[str, float]]]
     decay: list[list[dict[str, float]]]
     entries: list[dict[str, int]]
+    peaks: list[list[dict[str, float]]]
     losses: np.ndarray
     models: list[PyTree]
     not_followed: tuple[NotFollowed, ...]
@@ -116,16 +120,18 @@ def measure(
     models: Sequence[PyTree],
     seeds: Sequence[int],
     steps: Sequence[int],
+    spectral: frozenset[str] = frozenset(),
     advance: Advance | None = None,
 ) -> Measurements:
     """Everything, width after width; `advance(width, done, total)` is called between steps.
 
-    `models` are the model's `shapes` at the widths.
+    `models` are the model's `shapes` at the widths, `spectral` the paths of the weights of whose
+    first update the largest singular value is taken.
     """
     found = []
     for index, width in enumerate(widths):
         told = functools.partial(_tell, advance, width, index, len(widths))
-        found.append(_at_width(build, loss, tx, batch, width, seeds, steps, told))
+        found.append(_at_width(build, loss, tx, batch, width, seeds, steps, spectral, told))
     firsts = [one["first"] for one in found]
     return Measurements(
         widths=tuple(widths),
@@ -137,6 +143,7 @@ def measure(
         moved=[[seed["moved"] for seed in first] for first in firsts],
         decay=[[seed["decay"] for seed in first] for first in firsts],
         entries=[_entries(model) for model in models],
+        peaks=[[seed["peak"] for seed in first] for first in firsts],
         losses=np.stack([one["losses"] for one in found]),
         models=list(models),
         not_followed=tuple(dict.fromkeys(lost for one in found for lost in one["not_followed"])),
@@ -150,12 +157,14 @@ def _tell(advance: Advance | None, width: int, index: int, widths: int, share: f
         advance(width, round(100 * (index + share)), 100 * widths)
 
 
-def _at_width(build, loss, tx, batch, width, seeds, steps, told) -> dict[str, Any]:
+def _at_width(build, loss, tx, batch, width, seeds, steps, spectral, told) -> dict[str, Any]:
     # What is no array in a model, an activation or a flag, stays as it is.
     every = eqx.if_array(0)
     start = eqx.filter_jit(eqx.filter_vmap(functools.partial(_start, build, tx, width)))
     step = eqx.filter_jit(
-        eqx.filter_vmap(functools.partial(_step, loss, tx, batch), in_axes=(every, every, None))
+        eqx.filter_vmap(
+            functools.partial(_step, loss, tx, batch, spectral), in_axes=(every, every, None)
+        )
     )
     look = eqx.filter_jit(eqx.filter_vmap(functools.partial(_look, loss, batch)))
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
@@ -209,7 +218,7 @@ def _start(build, tx, width, key):
     return model, tx.init(eqx.filter(model, eqx.is_inexact_array))
 
 
-def _step(loss, tx, batch, carry, key, count):
+def _step(loss, tx, batch, spectral, carry, key, count):
     model, state = carry
     params = eqx.filter(model, eqx.is_inexact_array)
     inputs = inputs_of(batch, jax.random.fold_in(key, count))
@@ -220,6 +229,7 @@ def _step(loss, tx, batch, carry, key, count):
         "gradient": map_layers(layer_size, gradient),
         "moved": map_layers(lambda u, kept: _mean(u != 0, kept), update),
         "decay": map_layers(_share, still, params),
+        "peak": _peaks(update, spectral),
     }
     return (eqx.apply_updates(model, update), new_state), (value, sizes)
 
@@ -237,6 +247,19 @@ def map_layers(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> dict[str
         if eqx.is_inexact_array(weight.value):
             values = (other[path].value for other in others)
             found[path] = f(weight.value, *values, len(weight.spec.stack_axes(weight.value.ndim)))
+    return found
+
+
+def _peaks(update: PyTree, spectral: frozenset[str]) -> dict[str, Array]:
+    """The largest singular value over the norm, of each layer's matrix."""
+    found = {}
+    for path, weight in weights_with_paths(update).items():
+        if path in spectral:
+            matrix = as_matrix(weight.spec, weight.value.astype(jnp.float32))
+            unit = jnp.max(jnp.abs(matrix), axis=(-2, -1), keepdims=True)
+            values = jnp.linalg.svd(matrix / jnp.where(unit > 0, unit, 1), compute_uv=False)
+            norm = jnp.sqrt(jnp.sum(jnp.square(values), axis=-1))
+            found[path] = values[..., 0] / jnp.where(norm > 0, norm, 1)
     return found
 
 
