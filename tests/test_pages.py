@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,6 +177,12 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
         lambda _: sx.nn.CausalSelfAttention(20, head_dimension=16, key=KEY),
     ],
     Section.base_widths: [lambda _: check_coordinates()],
+    Section.heads: [
+        lambda _: scaled(lambda width: eqx.nn.MultiheadAttention(2, width, key=KEY)),
+        lambda _: scaled(
+            lambda width: sx.nn.CausalSelfAttention(width, head_dimension=width // 2, key=KEY)
+        ),
+    ],
     Section.values: [lambda _: parameterize_model(4, 8, values=None)],
     Section.make: [lambda _: scaled(lambda width: {"w": np.tanh(jnp.ones((width, width)))})],
     Section.decay_schedule: [

@@ -145,14 +145,20 @@ def changes(make: Any, parameterization: Any, rates: Any, width: int, seed: Any)
     return {name: jnp.sqrt(jnp.mean(jnp.square(after[name] - before[name]))) for name in after}
 
 
-def exponents(make: Any, parameterization: Any, rates: Any = sx.full_alignment) -> dict[str, float]:
+def exponents(
+    make: Any,
+    parameterization: Any,
+    rates: Any = sx.full_alignment,
+    widths: tuple[int, ...] = WIDTHS,
+    seeds: int = SEEDS,
+) -> dict[str, float]:
     """How the change of each output goes with the width."""
     logs: list[dict[str, Any]] = []
-    for width in WIDTHS:
+    for width in widths:
         run = functools.partial(changes, make, parameterization, rates, width)
-        found = jax.jit(jax.vmap(run), compiler_options=FAST_COMPILE)(jnp.arange(SEEDS))
+        found = jax.jit(jax.vmap(run), compiler_options=FAST_COMPILE)(jnp.arange(seeds))
         logs.append({name: np.mean(np.log2(jax.device_get(x))) for name, x in found.items()})
-    x = np.log2(WIDTHS)
+    x = np.log2(widths)
     return {name: float(np.polyfit(x, [log[name] for log in logs], 1)[0]) for name in logs[0]}
 
 

@@ -15,6 +15,7 @@ import scalex_eqx as sx
 from scalex_eqx import nn
 from scalex_eqx.diagnostics import gradient_exponents
 
+from . import feature_changes
 from ._blocks import BASE, LENGTH, VOCABULARY, batch, build, check
 from ._measure import FAST_COMPILE
 
@@ -73,6 +74,15 @@ def test_gradients_of_what_is_fixed_inside():
     # One whose fan-out grows is told apart.
     query = found["blocks/attention/query/weight/0"].measured
     assert query is not None and query.value == pytest.approx(-1, abs=0.2)
+
+
+def test_changes_of_gated_blocks_are_of_one_size():
+    """The furthest of the command's exponents is 0.16; a global rate has 0.65 and more here."""
+    make, widths = feature_changes.MODELS["experts"], (64, 256)
+    found = feature_changes.exponents(make, sx.mup, sx.full_alignment, widths, 3)
+    assert max(map(abs, found.values())) < 0.3
+    wrong = feature_changes.exponents(make, sx.mup, sx.global_rate, widths, 3)
+    assert min(wrong.values()) > 0.5
 
 
 def test_the_output_of_a_mixture_keeps_its_size_for_any_number_of_experts():
