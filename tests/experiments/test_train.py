@@ -147,7 +147,8 @@ def test_progress_reaches_the_last_step_once():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_trains(optimizer):
-    rate = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1}.get(optimizer, 0.01)
+    rates = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1, "muon": 0.05}
+    rate = rates.get(optimizer, 0.01)
     recipe = parse_recipe(f"standard:{optimizer}:full")
     (run,) = train_afresh([(rate, 0)], recipe=recipe, width=32)
     assert run.training_losses[-1] < run.training_losses[0] - 0.1

@@ -83,8 +83,8 @@ def chain(sizes: Sequence[int], key: Any) -> Any:
 
 def apply_chain(layers: Any, x: Any) -> Any:
     for layer in layers[:-1]:
-        x = jnp.tanh(x @ layer.weight.T + layer.bias)
-    return x @ layers[-1].weight.T
+        x = jnp.tanh(jax.vmap(layer)(x))
+    return jax.vmap(layers[-1])(x)
 
 
 def of_chain(grows: Sequence[int], grid: tuple[int, ...] = (32, 128, 512)) -> Case:
