@@ -187,7 +187,8 @@ def _mean_square(name: str, weight: Any) -> Any:
     # Spread and updates are those of the effective weight, the gradient is that of the stored one.
     factor = weight.spec.multiplier if name not in ("gradient", "cross-entropy") else 1.0
     squares = jnp.square(factor * weight.value)
-    return jnp.sum(squares) / jnp.maximum(jnp.count_nonzero(squares), 1)
+    moved = jnp.count_nonzero(squares).astype(squares.dtype)
+    return jnp.sum(squares) / jnp.maximum(moved, 1)
 
 
 def expected(law: WeightLaw, by_size: Any) -> dict[str, float]:
