@@ -244,3 +244,30 @@ def test_the_page_on_blocks_prints_its_results():
         expected = "passes" if row["planted"] is None else "rejected"
         assert row["verdict"] == expected
         assert str(row["first named"]).startswith(row["planted"] or "None")
+
+
+def test_the_page_on_theory_prints_the_exponents_of_sizes():
+    """And what it says of those that are outside of their tolerance, and of planted faults."""
+    page = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
+    quantities = ("spread", "adam", "adafactor", "sgd", "gradient", "cross-entropy")
+    worst: dict[str, list[float]] = {}
+    for row in results_of("size_exponents", "furthest from the law"):
+        found = worst.setdefault(row["case"], [0.0] * len(quantities))
+        worst[row["case"]] = [
+            max(before, row[name]) for before, name in zip(found, quantities, strict=True)
+        ]
+    for case, values in worst.items():
+        assert f"| {case} | {' | '.join(f'{value:.2f}' for value in values)} |" in page
+    tolerances = {"spread": 0.03, "adam": 0.03, "adafactor": 0.03, "sgd": 0.1, "gradient": 0.1}
+    rows = results_of("size_exponents", "exponents")
+    judged = [row for row in rows if row["quantity"] in tolerances]
+    outside = [
+        row for row in judged if abs(row["measured"] - row["law"]) > tolerances[row["quantity"]]
+    ]
+    assert f"{len(rows)} exponents" in page and f"{len(outside)} are outside" in page
+    named = {"query/bias", "key/bias", "key_norm/gain"}
+    assert {row["weight"].split("/", 2)[2] for row in outside} <= named
+    faults = results_of("size_exponents", "planted faults")
+    assert all(row["seen"] == row["exponents"] for row in faults)
+    count = sum(row["exponents"] for row in faults)
+    assert f"{count} of the {count} exponents" in page.replace("\n", " ")
