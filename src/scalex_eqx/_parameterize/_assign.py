@@ -12,7 +12,7 @@ from .._pages import Section, extended, see
 from .._spec import WeightSpec
 from .._weight import is_weight, path_string
 from ..theory import Role
-from ..theory._power import GROWING
+from ..theory._power import GROWING, growing_fans
 from ..theory._rational import exact
 from ._growth import Growth, growth
 from ._layouts import inferred_layout, known_layout, parse_layout
@@ -300,7 +300,7 @@ def _fits(said: Role, shown: Role, *, has_fan_in: bool) -> bool:
     """Whether no fan grows that shouldn't. One that stays is that of a layer of a fixed size."""
     if not said.is_trained or said.is_matrix != has_fan_in:
         return False
-    return set(GROWING[shown]) - {"readout"} <= set(GROWING[said])
+    return growing_fans(shown) <= growing_fans(said)
 
 
 def _normaliser(node: Node) -> str | None:

@@ -1,5 +1,5 @@
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -138,6 +138,13 @@ class FamilyByRole:
 
 
 Family = UpdateFamily | FamilyByRole
+
+
+def follows_gradient(family: Family, roles: Iterable[Role]) -> bool:
+    """Whether any update of those matrices, or of the vectors beside them, follows its gradient."""
+    return any(family.of_role(role).gradient_degree for role in (Role.vector, *roles))
+
+
 Families = str | Family | Mapping[Role, str | UpdateFamily] | Mapping[str, str | UpdateFamily]
 """What a family may be given as: its name, itself, or one for each role."""
 

@@ -21,6 +21,11 @@ GROWING: dict[Role, tuple[Size, ...]] = {
 """The sizes of a weight that grow with the width, by its role."""
 
 
+def growing_fans(role: Role) -> set[Size]:
+    """Those of its own fans that do."""
+    return set(GROWING[role]) - {"readout"}
+
+
 @dataclasses.dataclass(frozen=True, init=False)
 class Power:
     r"""How a quantity follows the sizes of a weight, exactly.

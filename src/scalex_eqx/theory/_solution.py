@@ -1,7 +1,7 @@
 import dataclasses
 from fractions import Fraction
 
-from ._family import Family
+from ._family import Family, follows_gradient
 from ._role import Role
 
 
@@ -119,10 +119,7 @@ class Solution:
     def _is_bounded(self, layer: LayerSolution) -> bool:
         """Whether only the size of the initial weight keeps the update from being larger."""
         q = self.family.of_role(layer.role).weight_degree
-        follows = any(
-            self.family.of_role(role).gradient_degree
-            for role in (Role.vector, *(one.role for one in self.layers[:-1]))
-        )
+        follows = follows_gradient(self.family, (one.role for one in self.layers[:-1]))
         applies = q or (follows and layer.role is Role.readout)
         return bool(applies) and layer.update == layer.a + layer.b
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from ._alignment import Alignments
 from ._assess import ZERO, assess_layers, changes, natural_update
-from ._family import Families, Family, as_family
+from ._family import Families, Family, as_family, follows_gradient
 from ._layers import Infeasible, Layer, Layers, as_layers, check_initialisation
 from ._parameterization import Parameterization
 from ._role import Role
@@ -116,7 +116,7 @@ def _largest_rates(
     `bounded`: whether the readout's update is kept at or below its initial size where p > 0 in
     front of it.
     """
-    follows = _follows(layers, family)
+    follows = follows_gradient(family, (layer.role for layer in layers[:-1]))
     of_vector = family.of_role(Role.vector).gradient_degree
     updates, largest, previous = [], ZERO, ZERO
     for layer, residual in zip(layers, residuals, strict=True):
@@ -138,12 +138,6 @@ def _largest_rates(
     return assess_layers(layers, family, rates, others, notes)
 
 
-def _follows(layers: Sequence[Layer], family: Family) -> bool:
-    """Whether updates in front of the readout follow the gradient, which comes through it."""
-    families = [family.of_role(Role.vector), *(layer.family for layer in layers[:-1])]
-    return any(one.gradient_degree for one in families)
-
-
 def _alternatives(
     layers: Sequence[Layer],
     family: Family,
@@ -155,7 +149,8 @@ def _alternatives(
     others: dict[str, Solution] = {}
     # What keeps it there is the gradient behind it alone, and not the size of its own weight.
     is_free = not layers[-1].family.weight_degree
-    if is_free and _follows(layers, family) and solution.layers[-1].update == layers[-1].size:
+    follows = follows_gradient(family, (layer.role for layer in layers[:-1]))
+    if is_free and follows and solution.layers[-1].update == layers[-1].size:
         others[
             "a larger learning rate of the readout, for smaller ones of all layers before it: its "
             "update exceeds its initial size, and the gradients grow with it"

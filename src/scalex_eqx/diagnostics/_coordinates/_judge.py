@@ -6,8 +6,9 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from ...theory import Role
+from ...theory._power import growing_fans
 from .._exponent import Exponent, fit_exponent
-from ._law import Law, growing
+from ._law import Law
 from ._rows import CoordinateRow, decay_sizes
 from ._run import Measurements
 
@@ -106,13 +107,13 @@ def _of_row(
 def is_declared_inside(law: Law, found: Measurements) -> bool:
     """Whether a role is declared that shapes can't contradict: one of a layer's fixed axes."""
     role = law.spec.role
-    if role is None or law.over != "width" or not growing(law.shown) < growing(role):
+    if role is None or law.over != "width" or not growing_fans(law.shown) < growing_fans(role):
         return False
     # Where the sums with a bias go is not followed.
     if role is Role.vector or law.path in {lost.path for lost in found.not_followed}:
         return True
     goes_on, is_behind = (law.path in {pair[end] for pair in found.flow} for end in (0, 1))
-    fixed = growing(role) - growing(law.shown)
+    fixed = growing_fans(role) - growing_fans(law.shown)
     return (goes_on or "fan_out" not in fixed) and (is_behind or "fan_in" not in fixed)
 
 

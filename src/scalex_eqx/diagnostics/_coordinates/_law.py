@@ -28,7 +28,7 @@ from ...theory import (
     sgd,
 )
 from ...theory._family import Families, Family
-from ...theory._power import GROWING, Size
+from ...theory._power import Size, growing_fans
 from ._growth import fan_in_slope, sloped, slopes
 from ._models import Over, named_weights, stacked_paths
 
@@ -96,7 +96,7 @@ class Law:
     @property
     def size(self) -> float:
         """$a + b$, of the initial effective weight."""
-        return self.multiplier + self.spread
+        return sloped(self.declared.size, self.slopes)
 
     @property
     def gradient(self) -> float:
@@ -185,7 +185,7 @@ def laws(
         own = declared.of_role(spec.role)
         found[name] = Law(
             path,
-            spec.role if growing(shown) < growing(spec.role) else shown,
+            spec.role if growing_fans(shown) < growing_fans(spec.role) else shown,
             shown,
             WeightLaw(spec, own, rate_of(path, spec, [part.rule for part in rules])),
             slopes(widths, [one.spec for one in weights]),
@@ -218,11 +218,6 @@ def shown_role(small: Weight, large: Weight) -> Role:
         return any(small.value.shape[axis] != large.value.shape[axis] for axis in axes)
 
     return role_from_growth(spec, grows(spec.fan_in), grows(spec.fan_out))
-
-
-def growing(role: Role) -> set[str]:
-    """The weight's own sizes that grow with the width."""
-    return {"fan_in", "fan_out"} & set(GROWING[role])
 
 
 def _family(path: str, chain: Sequence[Part], measured: UpdateFamily | None) -> Family:

@@ -3,13 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from ...theory import Role
 from .._alignment import weight_name
 from ._law import Law
 from ._rows import CoordinateRow
 from ._run import Measurements, without_gradient
-
-_MATRICES = (Role.embedding, Role.hidden, Role.readout)
 
 
 def unjudged(
@@ -30,7 +27,7 @@ def unjudged(
         row = by_name.get(name)
         if name in idle:
             told.append(_idle(name, never=name in never))
-        if name in never and law.role not in _MATRICES and law.path not in lost:
+        if name in never and not law.role.is_matrix and law.path not in lost:
             continue
         reason = None
         if law.path in lost:
