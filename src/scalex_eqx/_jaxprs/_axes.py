@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from . import _parameters as parameters
+from . import parameters
 
 Axes = tuple[int | None, ...]
 
