@@ -5,7 +5,7 @@ which axes grow.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -208,13 +208,16 @@ def _summed(
                 if piece.pending is not None:
                     record.add(piece.pending)
                 continue
+            if not found.is_data:
+                axes = frozenset[int]().union(*(piece.axes[axis] for axis in summed[i]))
+                moved = behind(equation, i, piece)
+                pieces.append(moved._replace(inner=piece.inner | axes))
+                continue
             use = _use(equation, i, piece, summed[i], batch[i], place)
             scales = other.scales & ~found_bits(piece) if other.scales > 0 else 0
             record.add(use._replace(scales=scales))
             if equation.grows(i, [a for a in summed[i] if piece.axes[a]]) and use.kind == "sum":
                 over |= bits([piece.array])
-            if not found.is_data:
-                pieces.append(behind(equation, i, piece))
     pure = [value for value in operands[:2] if value.is_pure]
     own = bits(piece.array for value in pure for piece in value.pieces)
     scales = _scales(operands[:2])
@@ -248,13 +251,11 @@ def _use(
     equation: Equation, position: int, piece: Piece, summed: Shape, batch: Shape, place: str
 ) -> Use:
     axes = frozenset[int]().union(*(piece.axes[axis] for axis in summed))
-    base, _ = equation.shapes(position)
-    unknown = [axis for axis in summed if not piece.axes[axis] and base[axis] > 1]
     shared = frozenset[int]().union(*(piece.axes[axis] for axis in batch))
     members = piece.members | piece.looked | shared
-    if unknown and not axes:
+    if piece.unseen and not axes:
         return Use("lost", piece.array, members=members, place=place, operation=equation.name)
-    if not axes:
+    if not axes or piece.gain:
         return used(piece, "scale", place, equation.name)
     return used(
         piece, "sum", place, equation.name, axes=(axes | piece.summed) - members, members=members
@@ -361,15 +362,22 @@ def _entries(record: Record, equation: Equation, operands: list[Value]) -> list[
     return [
         found._replace(
             pieces=tuple(
-                behind(equation, i, piece, output)
-                for i, value in enumerate(operands)
-                for piece in value.pieces
+                behind(equation, i, piece, output) for i, piece in _with_gains(equation, operands)
             ),
             reduced=reduced,
             scales=scales,
         )
         for output in range(len(equation.base.outvars))
     ]
+
+
+def _with_gains(equation: Equation, operands: Sequence[Value]) -> Iterator[tuple[int, Piece]]:
+    """All pieces, by operand; where arrays are multiplied, those of fewer axes are gains."""
+    axes = [max((sum(map(bool, p.axes)) for p in value.pieces), default=0) for value in operands]
+    for i, value in enumerate(operands):
+        gain = equation.name == "mul" and 0 < axes[i] < max(axes)
+        for piece in value.pieces:
+            yield i, piece._replace(gain=piece.gain or gain)
 
 
 def _entry_scales(name: str, operands: Sequence[Value]) -> int:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
@@ -52,18 +55,18 @@ def follow(record: Record, programs: Programs, operands: Sequence[Value]) -> lis
 
 
 def _constant(x: Any) -> Value:
-    if np.size(x) != 1 or not hasattr(x, "dtype") or not np.issubdtype(x.dtype, np.number):
-        return NUMBER if isinstance(x, bool | int | float) and x else _number(x)
-    return _number(x)
-
-
-def _number(x: Any) -> Value:
-    try:
-        values = np.asarray(x)
-        is_number = values.size == 1
-        return DATA if not is_number else NUMBER if values.reshape(()).item() else ZERO
-    except (TypeError, ValueError):
+    """A single number, or what may be anybody's data: an example batch, a key, a mask."""
+    if (
+        not eqx.is_array_like(x)
+        or np.size(x) != 1
+        or jnp.issubdtype(_dtype(x), jax.dtypes.extended)
+    ):
         return DATA
+    return NUMBER if np.asarray(x).reshape(()).item() else ZERO
+
+
+def _dtype(x: Any) -> Any:
+    return x.dtype if hasattr(x, "dtype") else np.result_type(x)
 
 
 def _results(record: Record, equation: Equation, operands: list[Value]) -> list[Value]:

@@ -89,9 +89,10 @@ def trace(
 def _argument(number: int | None, leaf: Any) -> Value:
     if number is None:
         return DATA
-    own = bits([number])
+    array = bits([number])
     axes = tuple(frozenset({axis}) for axis in range(len(leaf.shape)))
-    return Value((Piece(number, axes),), touched=own, trained=own, scales=own)
+    own = frozenset(axis for axis, size in enumerate(leaf.shape) if size > 1)
+    return Value((Piece(number, axes, own),), touched=array, trained=array, scales=array)
 
 
 def _program(use: Callable[[PyTree], Any], model: PyTree) -> tuple[Any, dict[Path, Any]]:

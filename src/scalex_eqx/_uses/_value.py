@@ -40,9 +40,12 @@ class Piece(NamedTuple):
 
     - `array`: its number.
     - `axes`: for each axis of the value the array's axis that it runs along, `None` if unknown.
+    - `own`: all axes of the array that are longer than one.
     - `members`: the array's axes along which one member was taken.
     - `looked`: those in which rows were looked up.
     - `summed`: those that were summed over by themselves.
+    - `inner`: those that were summed over in products with other arrays of the model.
+    - `gain`: whether it has multiplied entries of an array of more axes.
     - `linear`: whether the value is linear in the array.
     - `free`: whether what it was multiplied with depends on no array of the model.
     - `pending`: the use that it is, unless the sum turns out to be a mean.
@@ -50,12 +53,21 @@ class Piece(NamedTuple):
 
     array: int
     axes: Axes
+    own: frozenset[int] = frozenset()
     members: frozenset[int] = frozenset()
     looked: frozenset[int] = frozenset()
     summed: frozenset[int] = frozenset()
+    inner: frozenset[int] = frozenset()
+    gain: bool = False
     linear: bool = True
     free: bool = True
     pending: Use | None = None
+
+    @property
+    def unseen(self) -> frozenset[int]:
+        """The array's axes that run along no axis of the value, and aren't accounted for."""
+        seen = frozenset[int]().union(*self.axes)
+        return self.own - seen - self.members - self.looked - self.summed - self.inner
 
 
 class Value(NamedTuple):
