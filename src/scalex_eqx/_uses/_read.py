@@ -130,7 +130,7 @@ class Reader:
         own = 2 << number
         paths = {i: path for path, i in self.followed.numbers.items()}
         alone = all(
-            self.followed.reaches[i + 1] == own and not self.followed.objective.direct & (2 << i)
+            self.followed.reached(2 << i) == own and not self.followed.objective.direct & (2 << i)
             for i in found
         )
         return tuple(paths[i] for i in found) if alone else ()
@@ -155,7 +155,7 @@ class Reader:
         while left:
             lowest = left & -left
             left ^= lowest
-            new = self.followed.reaches[lowest.bit_length() - 1] & ~found
+            new = self.followed.reached(lowest) & ~found
             found |= new
             left |= new
         return found

@@ -30,15 +30,22 @@ class Followed:
 
     - `numbers`: of the arrays, by path.
     - `uses`: for each of them.
-    - `reaches`: for each the arrays in whose sums over the width it goes on, with no such sum
-        between.
+    - `into`: for each sum over the width, as the bit of the array that is summed over or `OTHER`,
+        the arrays that go on to it with no such sum between.
     - `objective`: what is known of the function's results together.
     """
 
     numbers: Mapping[Path, int]
     uses: tuple[tuple[Use, ...], ...]
-    reaches: tuple[int, ...]
+    into: Mapping[int, int]
     objective: Value
+
+    def reached(self, array: int) -> int:
+        """The sums over the width that an array, as its bit, goes on to, with none between."""
+        found = 0
+        for end, starts in self.into.items():
+            found |= end if starts & array else 0
+        return found
 
 
 def trace(
@@ -81,7 +88,7 @@ def trace(
     return Followed(
         order,
         _by_array(record.uses, len(order)),
-        _forward(record.into, len(order)),
+        record.into,
         _all_of(results),
     )
 
@@ -171,18 +178,6 @@ def _by_array(uses: list[Use], count: int) -> tuple[tuple[Use, ...], ...]:
     for one in uses:
         found[one.array][one] = None
     return tuple(map(tuple, found))
-
-
-def _forward(into: Mapping[int, int], count: int) -> tuple[int, ...]:
-    """For `OTHER` and each array the sums that it goes on to, from what goes into each sum."""
-    found = [0] * (count + 1)
-    for end, starts in into.items():
-        left = starts
-        while left:
-            lowest = left & -left
-            found[lowest.bit_length() - 1] |= end
-            left ^= lowest
-    return tuple(found)
 
 
 def _all_of(results: list[Value]) -> Value:

@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from .._jaxprs import Axes
+Runs = tuple[frozenset[int], ...]
+"""For each axis of a value the axes of an array of the model that it runs along."""
 
 OTHER = 1
 """The bit of sums over the width in which no array of the model is summed over."""
@@ -39,7 +40,7 @@ class Piece(NamedTuple):
     **Arguments:**
 
     - `array`: its number.
-    - `axes`: for each axis of the value the array's axis that it runs along, `None` if unknown.
+    - `axes`: for each axis of the value the array's axes that it runs along, none if unknown.
     - `own`: all axes of the array that are longer than one.
     - `members`: the array's axes along which one member was taken.
     - `looked`: those in which rows were looked up.
@@ -52,7 +53,7 @@ class Piece(NamedTuple):
     """
 
     array: int
-    axes: Axes
+    axes: Runs
     own: frozenset[int] = frozenset()
     members: frozenset[int] = frozenset()
     looked: frozenset[int] = frozenset()
