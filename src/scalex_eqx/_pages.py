@@ -22,6 +22,8 @@ class Section(StrEnum):
     decay_mode = "docs/optimizers.md#weight-decay"
     make = "docs/foreign.md#a-function-that-asks-for-values"
     values = "docs/foreign.md#a-trained-model"
+    use = "docs/use.md#a-use-that-cannot-be-followed"
+    tie = "docs/use.md#a-tied-readout-written-by-hand"
     depth = "docs/depth.md#what-is-refused"
     heads = "docs/foreign.md#heads-that-grow"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"

@@ -70,6 +70,9 @@ class WeightSpec(metaclass=_Interned):
         the law, which the role has, and is not in the fingerprint.
     - `ends_branch`: whether a residual branch ends in the weight, which then carries the branch's
         factor $r_\text{depth}^{-\alpha}$, if the parameterization has a law for the depth.
+    - `carries_tie`: whether what a tied readout meets is scaled by the weight, which then carries
+        the readout's factor; completed by `parameterize`, where `use` shows a tie.
+    - `why`: what the role was read from, in one phrase. It says nothing of the law.
     """
 
     fan_in: tuple[int, ...]
@@ -83,6 +86,8 @@ class WeightSpec(metaclass=_Interned):
     sizes: tuple[tuple[Size, Fraction], ...] = ()
     forced: bool = False
     ends_branch: bool = False
+    carries_tie: bool = False
+    why: str = ""
 
     def __post_init__(self):
         self._check_declared()
@@ -152,6 +157,7 @@ class WeightSpec(metaclass=_Interned):
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
             "frozen": self.frozen,
             "forced": self.forced,
+            "carries the tied readout's factor": self.carries_tie,
             "ends a branch": self.ends_branch and (law is None or law.branch is not None),
         }
         return ", ".join(words for words, is_said in known.items() if is_said)
@@ -181,9 +187,12 @@ class WeightSpec(metaclass=_Interned):
     def multiplier_power(self) -> Power:
         """How the multiplier follows the weight's sizes: `multiplier_exponent`, and the depth."""
         own = self.own(self.multiplier_exponent)
-        if not self.ends_branch:
-            return own
-        return own + Power(depth=self._completed()[0].branch or 0)
+        parameterization, _, _ = self._completed()
+        if self.ends_branch:
+            own += Power(depth=parameterization.branch or 0)
+        if self.carries_tie:
+            own += Power(readout=parameterization.tie_exponent)
+        return own
 
     @property
     def spread_exponent(self) -> Fraction:

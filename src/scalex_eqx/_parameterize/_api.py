@@ -17,6 +17,7 @@ from ._select import Choices, Key
 from ._stacks import depth_ratio
 
 Frozen = Collection[Key] | Callable[[str, Any], Any]
+Use = Callable[[PyTree], Any]
 
 
 def parameterize(
@@ -34,6 +35,7 @@ def parameterize(
     depth: int | np.integer | None = None,
     base_depth: int | np.integer | None = None,
     branches: Frozen | None = None,
+    use: Use | None = None,
 ) -> PyTree:
     r"""The model `make(width)` with the scaling law of every trainable array.
 
@@ -82,6 +84,10 @@ def parameterize(
         `make` is called as `make(width, depth)`.
     - `branches`: the arrays in which a residual branch ends, weights and biases, and which then
         carry its factor. The blocks of [`scalex_eqx.nn`][] declare theirs.
+    - `use`: what the training does with a model, `use(model)`: a loss on an example batch, a pair
+        of it and more, or a forward pass. It is traced for shapes at both widths, and what it does
+        with each array tells the array's axes and role: see *Read from the use* in the docs. What
+        is declared, `roles` and `layouts` go before, and a contradiction is an error.
 
     `roles`, `layouts` and `factors` are each a mapping or a function. A mapping's keys are path
     patterns (`"layers/*/weight"`, in which `*` also matches slashes) or module types, which stand
@@ -125,7 +131,7 @@ def parameterize(
         (_label(base), _label(probe), _label(wanted)),
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
-        Options(roles, layouts, factors, frozen, force, branches),
+        Options(roles, layouts, factors, frozen, force, branches, use=use),
         None if ratio is None else (models[3], ratio),
     )
 
@@ -142,6 +148,7 @@ def parameterize_model(
     frozen: Frozen | None = None,
     force: bool = False,
     values: str | None = None,
+    use: Use | None = None,
 ) -> PyTree:
     r"""A model that is there already, with the scaling law of every trainable array.
 
@@ -169,7 +176,7 @@ def parameterize_model(
         returns them. Any `Weight` in it has the spec that it has at that width.
     - `probe`: the same at another width than the base width, which may be `model` itself.
     - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
-    - `roles`, `layouts`, `factors`, `frozen`, `force`: as for `parameterize`.
+    - `roles`, `layouts`, `factors`, `frozen`, `force`, `use`: as for `parameterize`.
     - `values`: `"keep"` or `"rescale"`; has to be given.
 
     **Returns:** the model.
@@ -183,7 +190,7 @@ def parameterize_model(
         ("in base", "in probe", "in the model"),
         None,
         parameterization,
-        Options(roles, layouts, factors, frozen, force, keep_values=values == "keep"),
+        Options(roles, layouts, factors, frozen, force, keep_values=values == "keep", use=use),
     )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .._pages import Section, extended, see
 from .._spec import WeightSpec
+from .._uses import Reading
 from .._weight import is_weight, path_string
 from ..theory import Role
 from ..theory._power import GROWING, growing_fans
@@ -32,6 +33,7 @@ class Options:
     force: bool
     branches: Any = None
     keep_values: bool = False
+    use: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Triple:
     - `depth`: the ratio of the depths of the stack that it stands in; 1 outside of one.
     - `in_stack`: whether it stands in one.
     - `deep_axes`: those of its axes that number the blocks of the stack, counted from the front.
+    - `read`: what its uses say, where they are known.
     """
 
     base: Node
@@ -69,6 +72,7 @@ class Triple:
     depth: Fraction = Fraction(1)
     in_stack: bool = False
     deep_axes: tuple[int, ...] = ()
+    read: Reading | None = None
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -113,7 +117,7 @@ def likeness(path: Path, triple: Triple, chosen: Chosen) -> Any:
         for x in (node.array for node in nodes)
     )
     of_depth = triple.depth, triple.deep_axes, path in chosen.branches
-    return said, path in chosen.frozen, own, specs, kinds, of_depth
+    return said, path in chosen.frozen, own, specs, kinds, of_depth, triple.read
 
 
 def assign(
@@ -129,12 +133,17 @@ def assign(
         )
     declared, frozen = _declared(triple.wanted.leaf), path in chosen.frozen
     is_buffer = Role.buffer in (chosen.roles.get(path), declared and declared.role)
+    read = triple.read
+    if read is not None and not read.is_trained and declared is None:
+        # Its spread matters where it is summed over; statistics and tables are what they are.
+        frozen = True
+        is_buffer |= not read.summed and not chosen.speaks_of(path)
     if is_buffer or (frozen and _normaliser(triple.wanted)):
         if path in chosen.factors:
             raise ValueError("not trained, so that it has no scaling law, but factors gives it one")
         if path in chosen.branches:
             raise ValueError("not trained, so that it has no scaling law, but branches names it")
-        return _buffer(declared, ratio)
+        return _explained(_buffer(declared, ratio), read)
     try:
         spec = _with_role(path, triple, declared, chosen, (probe_ratio, ratio))
     except ValueError as error:
@@ -142,10 +151,14 @@ def assign(
             raise
         if declared is None and not chosen.speaks_of(path):
             # Nobody says what its axes are, and it is to be left alone.
-            return _buffer(None, ratio)
+            return _explained(_buffer(None, ratio), read)
         remedy = '; or give it the role "buffer", which leaves it as it is, without a law'
         raise ValueError(extended(str(error), remedy)) from None
-    return dataclasses.replace(spec, frozen=spec.frozen or frozen)
+    return _explained(dataclasses.replace(spec, frozen=spec.frozen or frozen), read)
+
+
+def _explained(spec: WeightSpec, read: Reading | None) -> WeightSpec:
+    return spec if read is None else dataclasses.replace(spec, why=read.why)
 
 
 def _buffer(declared: WeightSpec | None, ratio: Fraction) -> WeightSpec:
@@ -173,6 +186,9 @@ def _with_role(
             "own; use the layer without it, or freeze its arrays"
         )
     given, layout = chosen.roles.get(path), chosen.layouts.get(path)
+    read = triple.read
+    if read is not None and read.wrong:
+        raise ValueError(_no_law(read.wrong))
     if declared is None:
         spec = _undeclared(path, triple, layout, given, ratios)
     elif layout is None or fan_axes(layout) == (declared.fan_in, declared.fan_out):
@@ -182,11 +198,14 @@ def _with_role(
             f"layouts gives {layout}, but this is a Weight that declares fan_in {declared.fan_in} "
             f"and fan_out {declared.fan_out} itself; drop the entry"
         )
+    _check_uses(spec, triple, "layouts gives" if layout is not None else "declares")
     _check_depth(spec, triple)
     shown, rates = growth(spec, triple.shapes, *ratios)
     role = _checked_role(
         shown, given, spec.role, triple, has_fan_in=bool(spec.fan_in), force=chosen.force
     )
+    if given is None and spec.role is None and read is not None and read.role is not None:
+        role = read.role if _fits(read.role, shown, has_fan_in=bool(spec.fan_in)) else role
     factor = chosen.factors.get(path, spec.factor_exponent)
     spec = dataclasses.replace(
         spec,
@@ -197,6 +216,28 @@ def _with_role(
     )
     forced = chosen.force and path in chosen.roles
     return _with_sizes(spec, rates, ratios[1], triple.depth, forced=forced)
+
+
+def _no_law(wrong: str) -> str:
+    return (
+        f"{wrong}, so that no law of its spread holds; compute with the array itself, or freeze it "
+        f"or give it the role buffer if it is not trained{see(Section.use)}"
+    )
+
+
+def _check_uses(spec: WeightSpec, triple: Triple, said: str) -> None:
+    """Holds what is declared or chosen against what the uses show."""
+    read, (base, probe, _) = triple.read, triple.shapes
+    if read is None or read.summed is None or len(base) != len(probe):
+        return
+    axes = len(base)
+    named = {axis + axes for axis in spec.fan_in if base[axis] != probe[axis]}
+    if named != read.summed and not read.is_tied:
+        raise ValueError(
+            f"{said} fan_in {spec.fan_in} and fan_out {spec.fan_out}, but in use it is "
+            f"{read.why}; correct what is said of its axes, or use it that way"
+            f"{see(Section.use)}"
+        )
 
 
 def _check_depth(spec: WeightSpec, triple: Triple) -> None:
@@ -250,7 +291,8 @@ def _undeclared(
     ratios: tuple[Fraction, Fraction],
 ) -> WeightSpec:
     base, probe, _ = triple.shapes
-    layout = known_layout(triple.wanted) if layout is None else layout
+    if layout is None:
+        layout = _read_layout(triple) or known_layout(triple.wanted)
     if layout is None:
         behind = max(triple.deep_axes, default=-1) + 1
         base, probe, wanted = (shape[behind:] for shape in triple.shapes)
@@ -261,6 +303,24 @@ def _undeclared(
             f"{', '.join(map(str, triple.shapes))}; name the last axes only, those that are there"
         )
     return WeightSpec(*fan_axes(layout))
+
+
+def _read_layout(triple: Triple) -> Layout | None:
+    """What the uses say, in the words of what is known where both say the same of what grows."""
+    read, known = triple.read, known_layout(triple.wanted)
+    if read is None or read.layout is None:
+        return None
+    base, probe, _ = triple.shapes
+    axes = len(base)
+    if known is None or len(base) != len(probe) or len(known) > axes:
+        return read.layout
+
+    def growing(layout: Layout) -> set[tuple[int, str]]:
+        named = enumerate(layout, axes - len(layout))
+        return {(axis, name) for axis, name in named if base[axis] != probe[axis]}
+
+    same = growing(known) == growing(read.layout) and (("in" in known) == ("in" in read.layout))
+    return known if same else read.layout
 
 
 def _checked_role(

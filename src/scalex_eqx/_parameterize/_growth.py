@@ -43,8 +43,10 @@ def growth(
     grows.
     """
     _check_stack(spec, *shapes)
-    fans = (spec.fan_in, spec.fan_out)
-    probe, wanted = (_growth(spec, shapes[0], other) for other in shapes[1:])
+    fans = (spec.fan_in, _own_fan_out(spec, shapes, probe_ratio))
+    probe, wanted = (
+        Growth(*(_rate(shapes[0], other, axes) for axes in fans)) for other in shapes[1:]
+    )
     for axes, first, last in zip(fans, probe, wanted, strict=True):
         wrong = _unexplained(shapes, (first, last), (probe_ratio, ratio))
         if wrong is not None:
@@ -71,8 +73,21 @@ def _check_stack(spec: WeightSpec, *shapes: Shape) -> None:
         )
 
 
-def _growth(spec: WeightSpec, base: Shape, other: Shape) -> Growth:
-    return Growth(_rate(base, other, spec.fan_in), _rate(base, other, spec.fan_out))
+def _own_fan_out(
+    spec: WeightSpec, shapes: tuple[Shape, Shape, Shape], probe_ratio: Fraction
+) -> tuple[int, ...]:
+    """The axes of the fan-out, of a vector with several that grow as the width does one of them.
+
+    Nothing is summed over entries of a gain or a bias: how many there are doesn't matter.
+    """
+    base, probe, _ = shapes
+    if spec.fan_in:
+        return spec.fan_out
+    growing = [axis for axis in spec.fan_out if base[axis] != probe[axis]]
+    each = [_rate(base, probe, (axis,)) for axis in growing]
+    if len(growing) > 1 and all(_follows(rate, probe_ratio) for rate in each):
+        return tuple(growing[-1:])
+    return spec.fan_out
 
 
 def _rate(base: Shape, other: Shape, axes: tuple[int, ...]) -> Fraction:

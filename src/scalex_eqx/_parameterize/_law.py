@@ -28,6 +28,7 @@ from ._complete import complete
 from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
+from ._readings_of_uses import ties_by_hand, with_readings
 from ._shared import Use, find_uses, half_named, tied_getters
 from ._stacks import Stacks, branch_errors, deep_triples, find_stacks
 
@@ -60,6 +61,8 @@ def give_law(
     if deeper is not None:
         stacks = find_stacks(find_nodes(models[0]), find_nodes(deeper[0]), deeper[1])
     nodes, uses = _triples(models, labels, stacks), find_uses(models[2])
+    if options.use is not None:
+        nodes = with_readings(nodes, options.use, models[:2])
     ties = {path: nodes.pop(path) for path in list(nodes) if _is_tie(nodes[path])}
     places = _places(models, uses, stacks)
     chosen, errors = choose(options, _wanted(nodes), _wanted(places))
@@ -81,13 +84,16 @@ def give_law(
         errors += branch_errors(nodes, ends, chosen.branches)
     roles = {path: spec.role for path, spec in specs.items() if spec.role}
     tied, tie_errors = tied_getters(uses, roles)
+    by_hand, carriers, hand_errors = ties_by_hand(nodes, specs, uses, has_tie=bool(ties))
+    errors += hand_errors
     errors += [*tie_errors, *half_named(uses, chosen.frozen)]
-    if ties or tied:
+    if ties or tied or by_hand:
         errors += _other_readouts(path for path in nodes if roles.get(path) is Role.readout)
         parameterization = parameterization.tied()
 
-    back, readout_errors = _readout_ratio(specs, ratios[1], tied=bool(ties or tied))
+    back, readout_errors = _readout_ratio(specs, ratios[1], tied=bool(ties or tied or by_hand))
     errors += readout_errors
+    specs |= {path: dataclasses.replace(specs[path], carries_tie=True) for path in carriers}
     # Weights of one law share its spec, which is then made once.
     law = functools.cache(functools.partial(_completed, readout=back, law=parameterization))
     completed: dict[Path, Any] = _each(
@@ -232,8 +238,7 @@ def _completed(spec: WeightSpec, readout: Fraction, law: Parameterization) -> We
 def _tie_factor(parameterization: Parameterization, ratio: Fraction) -> float:
     """What a tied embedding is multiplied by where it is used as readout."""
     # The effective embedding already has its own multiplier.
-    exponent = parameterization.a.readout - parameterization.a.embedding
-    return float(ratio) ** -float(exponent)
+    return float(ratio) ** -float(parameterization.tie_exponent)
 
 
 def _replaced(model: PyTree, leaves: Mapping[Path, Any]) -> PyTree:

@@ -134,6 +134,7 @@ def _row(path: str, weight: Weight, step: Step, sigmas: dict[str, float | None])
         _spread(weight.value),
         **dataclasses.asdict(step),
         depth_ratio=spec.size_ratio("depth"),
+        why=spec.why,
     )
 
 

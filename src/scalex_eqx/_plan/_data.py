@@ -32,6 +32,7 @@ class PlanRow:
         `None` if it isn't known.
     - `is_trained`: whether it is neither a `buffer` nor frozen; what is not has no step.
     - `depth_ratio`: of the stack that it stands in; 1 outside of one. In JSON only where it isn't.
+    - `why`: what the role was read from; empty, and not in JSON, if it was from the shapes alone.
     """
 
     path: str
@@ -49,6 +50,7 @@ class PlanRow:
     weight_decay: float | None
     is_trained: bool = True
     depth_ratio: Fraction = Fraction(1)
+    why: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +86,15 @@ class Plan:
         for row in data["rows"]:
             if row["depth_ratio"] == 1:
                 del row["depth_ratio"]
+            if not row["why"]:
+                del row["why"]
         return json.dumps(_finite(data), default=str, indent=2)
 
     def diff(self, other: "Plan") -> str:
         """A line for each difference from `other`; empty if there is none."""
         one, another = (
-            {row.path: dataclasses.asdict(row) for row in plan.rows} for plan in (self, other)
+            {row.path: dataclasses.asdict(dataclasses.replace(row, why="")) for row in plan.rows}
+            for plan in (self, other)
         )
         lines = list(map(str, differences(one, another, "here", "there")))
         if self.optimizer != other.optimizer:

@@ -16,8 +16,9 @@ _COLUMNS = (
     "lr",
     "eps",
     "decay",
+    "why",
 )
-_TEXT_COLUMNS = 3
+_TEXT_COLUMNS = ("weight", "role", "shape", "why")
 _UNKNOWN = "?"
 _NONE = "-"
 # As many weights of a ratio of their own are named.
@@ -27,9 +28,9 @@ _NAMED = 3
 def as_text(plan: "Plan", width: int | None = None) -> str:
     """The plan as plain text in columns; paths have lines of their own if `width` needs it."""
     padded = []
-    for i, column in enumerate(_columns(plan)):
+    for column in _columns(plan):
         longest = max(map(len, column))
-        pad = str.ljust if i < _TEXT_COLUMNS else str.rjust
+        pad = str.ljust if column[0] in _TEXT_COLUMNS else str.rjust
         padded.append([pad(cell, longest) for cell in column])
     table = ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
     if width is not None and max(map(len, table)) > width:
@@ -92,6 +93,7 @@ def _cells(row: "PlanRow") -> tuple[str, ...]:
             if row.is_trained
             else (_NONE,) * 4
         ),
+        row.why or _NONE,
     )
 
 

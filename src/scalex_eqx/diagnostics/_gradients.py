@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._spec import WeightSpec
+from .._traced import traced
 from .._weight import require_complete
 from ..theory import Role
 from ._columns import columns
@@ -29,7 +30,6 @@ from ._coordinates._run import (
 )
 from ._exponent import Exponent, fit_exponent
 from ._results import Table
-from ._traced import traced
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import optax
 from jax.extend.core import Literal
 from jaxtyping import Array, Bool, Int, PyTree
 
-from .._jaxpr import run_equation
+from .._jaxprs import run_equation
 from ..ops._wide import wide
 from ._checked import check_state
 from ._rule import Rule

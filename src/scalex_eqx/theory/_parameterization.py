@@ -88,6 +88,15 @@ class Parameterization:
         r"""$A = a + b$ of the readout: the effective readout's entries are $r^{-A}$ at init."""
         return self.a.readout + self.b.readout
 
+    @property
+    def tie_exponent(self) -> Fraction:
+        r"""Of a tied model, the exponent of the factor between its embedding's two uses.
+
+        The weight is multiplied by $r^{-a_\text{embedding}}$, and by $r^{-(a_o -
+        a_\text{embedding})}$ besides where it is used as readout.
+        """
+        return self.a.readout - self.a.embedding
+
     def deep(self, branch: Exponent = 1) -> "Parameterization":
         r"""The same parameterization with a law for the depth.
 

@@ -7,10 +7,10 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import PyTree
 
+from ..._traced import traced
 from ..._weight import Weight, is_weight, path_string
 from ...theory import Role
 from .._columns import columns
-from .._traced import traced
 from ._flow import flow
 from ._origin import CONSTANT, DATA, Origin
 from ._program import NotFollowed, Site, follow, unfollowed

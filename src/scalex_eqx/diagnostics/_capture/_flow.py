@@ -5,7 +5,7 @@ from typing import Any
 
 from jax.extend.core import Literal
 
-from . import _parameters as parameters
+from ..._jaxprs import parameters
 from ._program import Program
 
 Paths = frozenset[str]

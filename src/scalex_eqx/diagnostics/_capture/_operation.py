@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from . import _parameters as parameters
+from ..._jaxprs import parameters
 from ._origin import Origin
 
 Kind = Literal["contraction", "lookup", "elementwise"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ._axes import ELEMENTWISE, Axes, axes_behind, whole
+from ..._jaxprs import ELEMENTWISE, Axes, axes_behind, whole
 from ._step import Step, step_of
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
 
-from . import _parameters as parameters
+from ..._jaxprs import parameters
 from ._operation import Operation, choice, operation_of
 from ._origin import CONSTANT, DATA, Origin, chosen, derived, joined
 

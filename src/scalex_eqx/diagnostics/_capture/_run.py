@@ -9,8 +9,7 @@ import jax.tree_util as jtu
 from jax.extend.core import Literal
 from jaxtyping import Array
 
-from ..._jaxpr import run_equation
-from . import _parameters as parameters
+from ..._jaxprs import parameters, run_equation
 from ._program import Program
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from ._axes import ELEMENTWISE
+from ..._jaxprs import ELEMENTWISE
 
 # What moves entries about and leaves them as they are, by the places of the operands that are
 # entries themselves: all others are indices and the like.

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ..._pages import Section, see
+from ..._traced import traced
 from ..._weight import Weight, require_complete, weights_with_paths
 from ...theory import Role
-from .._traced import traced
 from ._positions import placed, positions
 
 Over = Literal["width", "depth"]

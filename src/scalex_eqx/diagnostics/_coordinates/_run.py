@@ -14,11 +14,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ..._traced import traced
 from ..._weight import Weight, weights_with_paths
 from ...optim._muon import as_matrix
 from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
 from .._capture import NotFollowed
-from .._traced import traced
 from ._models import Build, Over, named_weights, stacked_paths
 from ._positions import placed, positions
 

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 _Read = TypeVar("_Read")
 
@@ -22,6 +22,15 @@ class Scan(NamedTuple):
     length: int
     reverse: bool
     unroll: int
+
+
+class Loop(NamedTuple):
+    """A `while`: its condition and body, and how many operands are constants of each, in front."""
+
+    condition: Any
+    body: Any
+    condition_constants: int
+    body_constants: int
 
 
 class Product(NamedTuple):
@@ -104,6 +113,17 @@ def wrapped(equation: Any) -> Any:
 
 
 @_read
+def only_program(equation: Any) -> Any:
+    """The one program that an unknown equation holds, if its operands are the equation's."""
+    [program] = [
+        value for value in equation.params.values() if isinstance(value, ClosedJaxpr | Jaxpr)
+    ]
+    inner = parts(program)[0]
+    same = len(inner.invars) == len(equation.invars)
+    return program if same and len(inner.outvars) == len(equation.outvars) else None
+
+
+@_read
 def scan(equation: Any) -> Scan:
     """The scan that an equation is."""
     params = equation.params
@@ -123,6 +143,18 @@ def scan(equation: Any) -> Scan:
     if len(jaxpr.invars) != len(equation.invars) or len(jaxpr.outvars) != len(equation.outvars):
         raise ValueError("its body has other operands than the equation")
     return found
+
+
+@_read
+def loop(equation: Any) -> Loop:
+    """The `while` that an equation is."""
+    params = equation.params
+    return Loop(
+        params["cond_jaxpr"],
+        params["body_jaxpr"],
+        int(params["cond_nconsts"]),
+        int(params["body_nconsts"]),
+    )
 
 
 @_read

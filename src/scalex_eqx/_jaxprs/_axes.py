@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from . import _parameters as parameters
+from . import parameters
 
 Axes = tuple[int | None, ...]
 
@@ -30,7 +30,9 @@ _MOVES = frozenset(
 _CUTS = frozenset({"slice", "split", "pad", "concatenate", "dynamic_update_slice"})
 
 
-def axes_behind(equation: Any, position: int, axes: Axes, shape: Sequence[int]) -> Axes:
+def axes_behind(
+    equation: Any, position: int, axes: Sequence[Any], shape: Sequence[int]
+) -> tuple[Any, ...]:
     """For each axis of a result the axis of the weight that it runs along, `None` if unknown.
 
     An axis in pieces still runs along that of the weight; see `whole`.
@@ -53,7 +55,7 @@ def axes_behind(equation: Any, position: int, axes: Axes, shape: Sequence[int]) 
     elif name in ("gather", "dynamic_slice") and position == 0:
         gather = parameters.gather(equation)
         places = None if gather is None else _gathered(gather)
-    found: list[int | None] = [None] * len(shape)
+    found: list[Any] = [None] * len(shape)
     for axis, size, place in zip(axes, before, places or (), strict=False):
         if place is not None and (shape[place] == size or size != 1):
             found[place] = axis
@@ -97,7 +99,9 @@ def _gathered(gather: parameters.Gather) -> tuple[int | None, ...]:
     return tuple(batch.get(axis, place) for axis, place in enumerate(gather.places))
 
 
-def _reshaped(axes: Axes, old_shape: Sequence[int], shape: Sequence[int]) -> Axes:
+def _reshaped(
+    axes: Sequence[Any], old_shape: Sequence[int], shape: Sequence[int]
+) -> tuple[Any, ...]:
     """An axis is still the same one if its size is and as many entries stand in front of it."""
     old = {(math.prod(old_shape[:i]), size): axes[i] for i, size in enumerate(old_shape)}
     return tuple(old.get((math.prod(shape[:i]), size)) for i, size in enumerate(shape))

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from scalex_eqx._jaxprs import parameters
 from scalex_eqx.diagnostics import capture
-from scalex_eqx.diagnostics._capture import _parameters as parameters
 
 from .test_capture_limits import SIZE, X, weights
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from jax.errors import JAXIndexError, JAXTypeError, UnexpectedTracerError
 
-from .._user_code import user_line
+from ._user_code import user_line
 
 
 @contextlib.contextmanager

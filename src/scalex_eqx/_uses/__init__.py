@@ -1,0 +1,4 @@
+"""What a program does with each array of a model, read from its trace."""
+
+from ._read import Reader as Reader, Reading as Reading
+from ._trace import trace as trace

@@ -1,0 +1,69 @@
+"""What is written down while a program is followed."""
+
+import dataclasses
+
+from ._value import OTHER, Piece, Use, Value, array_numbers
+
+
+@dataclasses.dataclass
+class Record:
+    """The uses of a model's arrays, and the order in which sums over the width follow each other.
+
+    **Arguments:**
+
+    - `uses`: in the order in which the program reaches them.
+    - `into`: for each sum over the width, as the bit of the array that is summed over or `OTHER`,
+        the arrays that were used on the way to it since the sums before.
+    """
+
+    uses: list[Use] = dataclasses.field(default_factory=list)
+    into: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def add(self, use: Use) -> None:
+        """Writes down a use."""
+        self.uses.append(use)
+
+    def settle(self, value: Value) -> Value:
+        """Writes down what a value's pieces have been waiting for, and drops data's pieces."""
+        self.commit(value)
+        return value._replace(pieces=()) if value.is_data else value
+
+    def commit(self, value: Value) -> None:
+        """Writes down what a value's pieces have been waiting for."""
+        self.uses += [piece.pending for piece in value.pieces if piece.pending is not None]
+
+    def lose(self, value: Value, place: str, operation: str) -> None:
+        """Writes down that the arrays of a value are lost sight of."""
+        seen = {piece.array for piece in value.pieces}
+        for array in array_numbers(value.touched):
+            if array not in seen:
+                self.add(Use("lost", array, place=place, operation=value.lost or operation))
+
+    def sum(self, direct: int, summed: int) -> int:
+        """A sum over the width, in which the arrays `summed` are summed over; its bits."""
+        ends = summed or OTHER
+        left = ends
+        while left:
+            lowest = left & -left
+            self.into[lowest] = self.into.get(lowest, 0) | direct
+            left ^= lowest
+        return ends
+
+    def mark(self) -> tuple[int, dict[int, int]]:
+        """Where the record stands, to go back to."""
+        return len(self.uses), dict(self.into)
+
+    def back(self, mark: tuple[int, dict[int, int]]) -> None:
+        """Forgets what was written down since."""
+        del self.uses[mark[0] :]
+        self.into = dict(mark[1])
+
+
+def used(piece: Piece, kind: str, place: str, operation: str, **more: object) -> Use:
+    """A use of a piece, unless a sum by itself has made it one."""
+    axes = more.pop("axes", frozenset())
+    own = Use(kind, piece.array, axes, piece.members, place, operation)  # type: ignore[arg-type]
+    # In B A x the axis in common is summed over in B, and is what A puts out.
+    if kind != "sum" and (alone := piece.summed | piece.inner):
+        own = own._replace(kind="sum", axes=alone)
+    return own._replace(**more) if more else own  # type: ignore[arg-type]
