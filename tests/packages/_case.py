@@ -27,6 +27,7 @@ class Case:
       nothing but where the multiplier stands.
     - `options`: what `parameterize` has to be told without `use`.
     - `options_with_use`: what it has to be told in spite of it.
+    - `drawn_once`: whether `make` can't be traced, so that the check draws once for each width.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Case:
     base_width: int = 32
     width: int = 128
     learning_rate: float = 0.01
+    drawn_once: bool = False
     steps: int = 3
 
 

@@ -122,8 +122,11 @@ def split(model: Any):
 
 
 def checked(case: Case, options: dict[str, Any]) -> Any:
+    widths = (case.base_width, case.width)
+    drawn = {w: parameterized(case, options, w) for w in widths if case.drawn_once}
+
     def build(width, key):
-        return parameterized(case, options, width, sx.mup, key)
+        return drawn[width] if case.drawn_once else parameterized(case, options, width, key=key)
 
     def loss(model, *batch):
         return case.loss(case.outputs(sx.resolve(model), *batch), *batch)
@@ -133,7 +136,7 @@ def checked(case: Case, options: dict[str, Any]) -> Any:
         loss,
         sx.adam(case.learning_rate),
         case.batch,
-        widths=(case.base_width, case.width),
+        widths=widths,
         seeds=SEEDS,
         steps=case.steps,
     )

@@ -70,6 +70,7 @@ CASES = [
         samples,
         COUPLING,
         options={"roles": {f"{CONDITIONER}/2/weight": "hidden"}},
+        drawn_once=True,
     ),
     Case(
         "masked autoregressive flow",
@@ -83,5 +84,6 @@ CASES = [
             "layouts": {f"{MASKED}/*/weight/args/1": ("out", "in")},
             "roles": {f"{MASKED}/2/weight/args/1": "hidden"},
         },
+        drawn_once=True,
     ),
 ]
