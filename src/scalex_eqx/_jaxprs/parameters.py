@@ -242,6 +242,13 @@ def shifted_axes(equation: Any) -> tuple[int, ...]:
 
 
 @_read
+def reduced_axes(equation: Any) -> tuple[int, ...]:
+    """The axes along which a reduction, or a cumulative one, runs."""
+    params = equation.params
+    return _axes(params["axes"] if "axes" in params else [params["axis"]])
+
+
+@_read
 def joined_axis(equation: Any) -> int:
     """The axis along which a `concatenate` or a `stack` joins its operands."""
     is_stack = equation.primitive.name == "stack"
