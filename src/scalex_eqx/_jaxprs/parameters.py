@@ -95,6 +95,14 @@ def parts(program: Any) -> tuple[Any, Sequence[Any]]:
     return (program.jaxpr, program.consts) if closed else (program, ())
 
 
+def is_way_back(equation: Any) -> bool:
+    """Whether it is one of a derivative's way back, such as `jax.vjp` makes within a program.
+
+    It multiplies with the same arrays as on the way forward, the other way round.
+    """
+    return "transpose(" in str(getattr(equation.source_info, "name_stack", ""))
+
+
 # Equations that only wrap a program, by the parameter that holds it.
 _WRAPPERS = {
     **dict.fromkeys(("jit", "pjit", "remat2", "checkpoint"), "jaxpr"),

@@ -296,8 +296,8 @@ def _undeclared(
     if layout is None and triple.read is not None and triple.read.is_lost:
         raise ValueError(
             f"{triple.read.why}, so that its uses don't tell what shape {base} is: say it with "
-            f'layouts, such as ("out", "in") for a matrix that is applied as w @ x, or ("out",) for '
-            f"a bias or gain; or freeze it{see(Section.use)}"
+            f'layouts, such as ("out", "in") for a matrix that is applied as w @ x, or ("out",) '
+            f"for a bias or gain; or freeze it{see(Section.use)}"
         )
     if layout is None:
         behind = max(triple.deep_axes, default=-1) + 1

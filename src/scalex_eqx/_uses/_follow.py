@@ -74,7 +74,7 @@ def _results(record: Record, equation: Equation, operands: list[Value]) -> list[
     both = (equation.base, equation.probe)
     if name in _IDENTITIES:
         return operands
-    if "transpose(" in str(getattr(equation.base.source_info, "name_stack", "")):
+    if parameters.is_way_back(equation.base):
         return [_derivative(record, equation, operands)] * len(equation.base.outvars)
     if (wrapped := _both(parameters.wrapped, both)) is not None:
         return follow(record, wrapped, operands)
@@ -90,10 +90,7 @@ def _results(record: Record, equation: Equation, operands: list[Value]) -> list[
 
 
 def _derivative(record: Record, equation: Equation, operands: list[Value]) -> Value:
-    """What comes of the way back of a derivative within the program.
-
-    It multiplies with the same arrays once more, the other way round: these are no further uses.
-    """
+    """What comes of the way back of a derivative within the program, without further uses."""
     for value in operands:
         record.commit(value)
     found = together(equation, operands)
