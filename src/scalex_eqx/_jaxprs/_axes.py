@@ -16,7 +16,8 @@ ELEMENTWISE = frozenset(
         *("copy_p", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp"),
         *("exp2", "expm1", "floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le"),
         *("lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "name", "ne", "neg"),
-        *("nextafter", "not", "or", "pow", "real", "reduce_precision", "rem", "round", "rsqrt"),
+        *("nextafter", "not", "one_minus_square", "or", "pow", "real", "reduce_precision"),
+        *("rem", "round", "rsqrt"),
         *("select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan"),
         *("tanh", "xor", "sharding_constraint", "reshard", "mesh_cast", "pvary", "pcast"),
     }

@@ -95,6 +95,14 @@ def parts(program: Any) -> tuple[Any, Sequence[Any]]:
     return (program.jaxpr, program.consts) if closed else (program, ())
 
 
+def is_way_back(equation: Any) -> bool:
+    """Whether it is one of a derivative's way back, such as `jax.vjp` makes within a program.
+
+    It multiplies with the same arrays as on the way forward, the other way round.
+    """
+    return "transpose(" in str(getattr(equation.source_info, "name_stack", ""))
+
+
 # Equations that only wrap a program, by the parameter that holds it.
 _WRAPPERS = {
     **dict.fromkeys(("jit", "pjit", "remat2", "checkpoint"), "jaxpr"),
@@ -239,6 +247,13 @@ def shifted_axes(equation: Any) -> tuple[int, ...]:
         return _axes(params["dimensions"])
     config = params["padding_config"] if name == "pad" else ()
     return tuple(axis for axis, padding in enumerate(config) if any(padding))
+
+
+@_read
+def reduced_axes(equation: Any) -> tuple[int, ...]:
+    """The axes along which a reduction, or a cumulative one, runs."""
+    params = equation.params
+    return _axes(params["axes"] if "axes" in params else [params["axis"]])
 
 
 @_read

@@ -293,10 +293,21 @@ def _undeclared(
     base, probe, _ = triple.shapes
     if layout is None:
         layout = _read_layout(triple) or known_layout(triple.wanted)
+    if layout is None and triple.read is not None and triple.read.is_lost:
+        raise ValueError(
+            f"{triple.read.why}, so that its uses don't tell what shape {base} is: say it with "
+            f'layouts, such as ("out", "in") for a matrix that is applied as w @ x, or ("out",) '
+            f"for a bias or gain; or freeze it{see(Section.use)}"
+        )
     if layout is None:
         behind = max(triple.deep_axes, default=-1) + 1
         base, probe, wanted = (shape[behind:] for shape in triple.shapes)
-        layout = inferred_layout(path_string(path), (base, probe, wanted), ratios, role)
+        try:
+            layout = inferred_layout(path_string(path), (base, probe, wanted), ratios, role)
+        except ValueError as error:
+            if triple.read is None or not triple.read.why:
+                raise
+            raise ValueError(f"{triple.read.why}; {error}") from None
     if len(layout) > min(len(base), len(probe)):
         raise ValueError(
             f"the layout {layout} is for at least {len(layout)} axes, but the shapes are "

@@ -300,7 +300,9 @@ def _selection(record: Record, equation: Equation, operands: list[Value]) -> Val
 
 def _reduction(record: Record, equation: Equation, operands: list[Value]) -> Value:
     [value] = operands
-    axes = equation.base.params.get("axes", (equation.base.params.get("axis", 0),))
+    axes = parameters.reduced_axes(equation.base)
+    if axes is None:
+        return _unknown(record, equation, operands)
     found = together(equation, operands)
     grows = equation.grows(0, axes)
     is_sum = equation.name == "reduce_sum"

@@ -74,6 +74,8 @@ def _results(record: Record, equation: Equation, operands: list[Value]) -> list[
     both = (equation.base, equation.probe)
     if name in _IDENTITIES:
         return operands
+    if parameters.is_way_back(equation.base):
+        return [_derivative(record, equation, operands)] * len(equation.base.outvars)
     if (wrapped := _both(parameters.wrapped, both)) is not None:
         return follow(record, wrapped, operands)
     if name == "scan" and (scans := _both(parameters.scan, both)) is not None:
@@ -85,6 +87,14 @@ def _results(record: Record, equation: Equation, operands: list[Value]) -> list[
     if (inner := _both(parameters.only_program, both)) is not None:
         return follow(record, inner, operands)
     return values_of(record, equation, operands)
+
+
+def _derivative(record: Record, equation: Equation, operands: list[Value]) -> Value:
+    """What comes of the way back of a derivative within the program, without further uses."""
+    for value in operands:
+        record.commit(value)
+    found = together(equation, operands)
+    return found._replace(is_data=True, direct=0, past=0)
 
 
 def _both(reader: Any, equations: tuple[Any, Any]) -> Any:

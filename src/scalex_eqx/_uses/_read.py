@@ -24,6 +24,7 @@ class Reading(NamedTuple):
     - `is_trained`: whether a derivative reaches it.
     - `is_tied`: whether it is looked up, or summed over, as an embedding, and is the readout too.
     - `carriers`: the arrays that a tied readout's factor may be put on; empty if there are none.
+    - `is_lost`: whether it goes where it isn't followed.
     - `wrong`: what makes a law impossible.
     """
 
@@ -34,6 +35,7 @@ class Reading(NamedTuple):
     is_trained: bool = True
     is_tied: bool = False
     carriers: tuple[Path, ...] = ()
+    is_lost: bool = False
     wrong: str | None = None
 
 
@@ -74,7 +76,7 @@ class Reader:
         matrix = [use for use in uses if use.kind in ("sum", "lookup")]
         lost = [use for use in uses if use.kind == "lost"]
         if not matrix and lost:
-            return Reading(why=f"not followed in {lost[0].operation}{_at(lost[0])}")
+            return Reading(why=f"not followed in {lost[0].operation}{_at(lost[0])}", is_lost=True)
         if not matrix:
             members = frozenset[int]().union(*(use.members for use in uses))
             layout = _layout(axes, frozenset(), members - growing)

@@ -36,7 +36,10 @@ def _through(
 
     for i, equation in enumerate(jaxpr.eqns):
         operands = [behind(v) for v in equation.invars]
-        if i in program.inner:
+        if parameters.is_way_back(equation):
+            # A derivative is no features of a later layer.
+            results = [_NONE] * len(equation.outvars)
+        elif i in program.inner:
             results = _within(equation, program.inner[i], operands, is_matrix, edges)
         else:
             results = [_at(program, i, operands, is_matrix, edges)] * len(equation.outvars)

@@ -114,6 +114,8 @@ class _Followed:
 
 def _follow_equation(equation: Any, origins: list[Origin], depth: int) -> _Followed:
     name = equation.primitive.name
+    if parameters.is_way_back(equation):
+        return _Followed([DATA for _ in equation.outvars])
     if (wrapped := parameters.wrapped(equation)) is not None:
         inner, results = follow(wrapped, origins, depth)
         return _Followed(results, (inner,), (), inner.not_followed)
