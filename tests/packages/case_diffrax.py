@@ -78,17 +78,14 @@ FEATURES = "summed over features"
 ARRAYS = {
     **linear("field/layers/0", "embedding", "summed over the state, which stays"),
     **linear("field/layers/1", "hidden", FEATURES),
-    "field/layers/2/weight": ("hidden", FEATURES + "; moves the state, which goes in again"),
-    "field/layers/2/bias": ("constant", "a bias"),
+    **linear("field/layers/2", "readout", FEATURES + "; moves the state, which is the result"),
 }
 CDE_ARRAYS = {
     **linear("initial", "embedding", "summed over the path's channels"),
     **linear("field/layers/*", "hidden", FEATURES),
     **linear("readout", "readout", FEATURES),
 }
-LAST = {"field/layers/2/weight": "hidden"}
-
 CASES = [
-    Case("neural ODE", ("diffrax",), ODE, outputs, squares, points, ARRAYS, {"roles": LAST}),
+    Case("neural ODE", ("diffrax",), ODE, outputs, squares, points, ARRAYS),
     Case("neural CDE", ("diffrax",), CDE, outputs, entropy, paths, CDE_ARRAYS),
 ]

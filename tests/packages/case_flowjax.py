@@ -42,19 +42,18 @@ BASE = {
     "base_dist/bijection/scale/args/0": ("constant", "the base distribution's"),
 }
 FEATURES = "summed over features"
-LAST = FEATURES + "; what it gives moves coordinates, which go in again"
+LAST = FEATURES + "; moves the coordinates, which are the result"
 CONDITIONER = "bijection/*/conditioner/layers"
 COUPLING = BASE | {
     **linear(f"{CONDITIONER}/0", "embedding", "summed over coordinates"),
     **linear(f"{CONDITIONER}/1", "hidden", FEATURES),
-    f"{CONDITIONER}/2/weight": ("hidden", LAST),
-    f"{CONDITIONER}/2/bias": ("constant", "a bias"),
+    **linear(f"{CONDITIONER}/2", "readout", LAST),
 }
 MASKED = "bijection/*/masked_autoregressive_mlp/layers"
 AUTOREGRESSIVE = BASE | {
     f"{MASKED}/0/weight/args/1": ("embedding", "masked, then summed over coordinates", "out in"),
     f"{MASKED}/1/weight/args/1": ("hidden", "masked, then " + FEATURES, "out in"),
-    f"{MASKED}/2/weight/args/1": ("hidden", "masked, then " + LAST, "out in"),
+    f"{MASKED}/2/weight/args/1": ("readout", "masked, then " + LAST, "out in"),
     f"{MASKED}/[01]/bias": ("vector", "a bias"),
     f"{MASKED}/2/bias": ("constant", "a bias"),
 }
@@ -69,7 +68,6 @@ CASES = [
         loss,
         samples,
         COUPLING,
-        options={"roles": {f"{CONDITIONER}/2/weight": "hidden"}},
         drawn_once=True,
     ),
     Case(
@@ -80,10 +78,7 @@ CASES = [
         loss,
         samples,
         AUTOREGRESSIVE,
-        options={
-            "layouts": {f"{MASKED}/*/weight/args/1": ("out", "in")},
-            "roles": {f"{MASKED}/2/weight/args/1": "hidden"},
-        },
+        options={"layouts": {f"{MASKED}/*/weight/args/1": ("out", "in")}},
         drawn_once=True,
     ),
 ]
