@@ -22,6 +22,7 @@ class Section(StrEnum):
     decay_mode = "docs/optimizers.md#weight-decay"
     make = "docs/foreign.md#a-function-that-asks-for-values"
     values = "docs/foreign.md#a-trained-model"
+    arrays = "docs/fine-tuning.md#arrays-back-into-weights"
     depth = "docs/depth.md#what-is-refused"
     heads = "docs/foreign.md#heads-that-grow"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"
