@@ -95,10 +95,11 @@ def _problem(leaf: Any, new: Any) -> str | None:
     expected = leaf.value if is_weight(leaf) else leaf
     if expected is None or is_array(expected):
         return _array_problem(expected, new)
-    if second_factor(leaf) != second_factor(new):
+    own, other = second_factor(leaf), second_factor(new)
+    if own != other:
         return (
-            f"a tie with the factor {second_factor(new)}; expected {second_factor(leaf)}, with which the "
-            "model uses the weight a second time"
+            f"a tie with the factor {other}; expected {own}, with which the model uses the weight "
+            "a second time"
         )
     return None
 

@@ -105,9 +105,9 @@ def parameterize(
     rate than the width, a stack axis grows, a given or declared role contradicts the shapes, a
     `Weight` that needs a `std` has none or is completed already, a shared weight has uses without
     a law, a layer normalises its weight, or an option matches no array or says two things of one.
-    With a depth also if blocks are not alike, or nothing ends a residual branch; with `trained` also
-    if that is not the model that `make` builds, or an embedding that is trained is tied with another
-    factor than the law's.
+    With a depth also if blocks are not alike, or nothing ends a residual branch; with `trained`
+    also if that is not the model that `make` builds, or an embedding that is trained is tied with
+    another factor than the law's.
     """
     _check_is_function(make, sizes=1 if depth is None else 2)
     width, base_width = _checked("width", width), _checked("base_width", base_width)
@@ -133,9 +133,7 @@ def parameterize(
         (_label(base), _label(probe), _label(wanted)),
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
-        Options(
-            roles, layouts, factors, frozen, force, branches, keep_values=trained is not None
-        ),
+        Options(roles, layouts, factors, frozen, force, branches, keep_values=trained is not None),
         None if ratio is None else (models[3], ratio),
     )
 

@@ -17,11 +17,11 @@ class LoRA(eqx.Module):
 
     $$A \sim \mathcal N(0, 1 / \text{in}), \qquad B = 0,$$
 
-    so that at the start it computes what the layer does. $A$ sums over features inside the model
-    and its rank stays: it declares the role `hidden`, whatever its shapes look like. $B$ is what its
-    shapes show, an embedding in front of features that grow, a constant in front of logits. Under
-    Adam and full alignment that makes the learning rate of $A$ fall as the fan-in grows, and leaves
-    that of $B$ as it is.
+    so that at the start it computes what the layer does. $A$ sums over features inside the model,
+    and its rank stays: it declares the role `hidden`, whatever its shapes look like. $B$ is what
+    its shapes show: an embedding in front of features that grow, a constant in front of logits.
+    Under Adam and full alignment the learning rate of $A$ then falls as its fan-in grows, and that
+    of $B$ stays.
 
     It takes the layer's place in any model:
 
