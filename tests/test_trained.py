@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 import scalex_eqx as sx
 
@@ -103,7 +104,7 @@ def test_make_draws_nothing():
 
     def counted(width: int):
         model = make(width)
-        drawn.extend(x for x in arrays(model) if not isinstance(x, jax.core.Tracer))
+        drawn.extend(x for x in arrays(model) if not isinstance(x, Tracer))
         return model
 
     model = trained(make(48))

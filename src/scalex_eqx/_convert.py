@@ -31,7 +31,7 @@ def convert(
     *,
     to: Parameterization,
     tx: optax.GradientTransformation | optax.MultiSteps | None = None,
-) -> tuple[PyTree, optax.OptState | None]:
+) -> tuple[PyTree, Any]:
     r"""A model and its optimizer's state in an equivalent parameterization.
 
     With $t = a' - a = b - b'$ for each weight, the value becomes $r^t w$, so that the effective
@@ -87,7 +87,7 @@ def convert(
 
 
 def _converted_state(
-    params: PyTree, state: optax.OptState, moves: "dict[str, _Move]", tx: Any
+    params: PyTree, state: Any, moves: "dict[str, _Move]", tx: Any
 ) -> optax.OptState:
     blank = blank_state(tx, params)
     if jtu.tree_structure(blank) != jtu.tree_structure(state):

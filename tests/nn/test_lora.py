@@ -3,6 +3,7 @@
 import functools
 import re
 from fractions import Fraction
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -68,7 +69,8 @@ def wide(weight) -> np.ndarray:
         return np.asarray(weight, np.float64)
     spec = weight.spec
     factor = 1.0
-    if spec.is_complete:
+    if spec.parameterization is not None:
+        assert spec.role is not None and spec.width_ratio is not None
         factor = float(spec.width_ratio) ** -float(spec.parameterization.a[spec.role])
     return np.asarray(weight.value, np.float64) * factor
 
@@ -121,7 +123,8 @@ def test_merging_plain_arrays_and_stacks():
     found = stack.merged()
     expected = wide(layers.weight) + 0.5 * wide(stack.lora_b) @ wide(stack.lora_a)
     np.testing.assert_allclose(found.weight, expected, rtol=1e-5, atol=1e-5)
-    assert type(found) is eqx.nn.Linear and np.array_equal(found.bias, layers.bias)
+    assert type(found) is eqx.nn.Linear and found.bias is not None and layers.bias is not None
+    assert np.array_equal(found.bias, layers.bias)
     own = sx.nn.Linear(6, 4, use_bias=True, key=KEY)
     spec = LoRA(own, 2, key=KEY).merged().weight.spec
     assert spec is own.weight.spec
@@ -148,7 +151,7 @@ def test_roles_and_rates(parameterization):
         "layers/2/lora_b": ("constant", 1, 1),
     }
     rows = {row.path: row for row in sx.plan(model, sx.adam(1.0)).rows}
-    steps = {path: rows[path].multiplier * rows[path].learning_rate for path in specs}
+    steps = {path: rows[path].multiplier * (rows[path].learning_rate or 0.0) for path in specs}
     expected = {path: 1 / 3 if path[7:] in ("1/lora_a", "2/lora_a") else 1.0 for path in specs}
     assert steps == pytest.approx(expected, rel=1e-6)
     # The control: as its shapes look, A of an inner layer is a readout, which vanishes in muP.
@@ -169,7 +172,7 @@ def test_the_spread_of_a_fresh_one_is_the_laws(parameterization):
     fresh = sx.parameterize(make, width=48, base_width=16, parameterization=parameterization)
     for model in (fresh, build(parameterization)):
         for path, fan_in in (("layers/0/lora_a", 5), ("layers/1/lora_a", 48)):
-            drawn = np.asarray(make(48).layers[int(path[7])].lora_a.value, np.float64)
+            drawn = np.asarray(sx.weights_with_paths(make(48))[path].value, np.float64)
             np.testing.assert_allclose(wide(weights(model)[path]), drawn, rtol=1e-5)
             # 15 and 144 normal numbers.
             deviation = np.sqrt(np.mean(drawn**2) * fan_in)
@@ -201,7 +204,8 @@ def test_only_the_adapters_are_trained():
     adapters = {path for path in weights(model) if "lora" in path}
     after, state = trained(model)
     assert moved(model, after) == adapters
-    moments = {path for path, w in weights(state[0].mu).items() if w.value is not None}
+    adam: Any = state
+    moments = {path for path, w in weights(adam[0].mu).items() if w.value is not None}
     assert moments == adapters
     # The control.
     free = build(frozen=None)
@@ -269,6 +273,51 @@ def test_a_rank_that_grows_with_the_width():
     model = sx.parameterize(make, width=48, base_width=16, parameterization=sx.standard)
     found = {p: (w.spec.role, w.spec.width_ratio) for p, w in weights(model).items()}
     assert found["layer/lora_a"] == found["layer/lora_b"] == (sx.Role.hidden, Fraction(3))
+
+
+def blocks(width: int, depth: int = 2) -> sx.nn.Transformer:
+    """Adapters in stacked blocks: on the queries, and where a branch ends."""
+    model = sx.nn.Transformer(
+        vocabulary_size=7, sequence_length=4, width=width, depth=depth, head_dimension=4, key=KEY
+    )
+    keys = jax.random.split(KEY, depth)
+    wrap = eqx.filter_vmap(lambda layer, key: LoRA(layer, 2, key=key))
+    for where in (lambda m: m.blocks.attention.query, lambda m: m.blocks.attention.output):
+        model = eqx.tree_at(where, model, replace_fn=lambda layer: wrap(layer, keys))
+    return model
+
+
+def test_in_a_stack_of_blocks_and_at_the_end_of_a_branch():
+    model = sx.parameterize(
+        blocks,
+        width=16,
+        base_width=8,
+        depth=4,
+        base_depth=2,
+        parameterization=sx.mup.deep(1),
+        trained=blocks(16, 4),
+        frozen=lambda path, _: "lora" not in path,
+    )
+    specs = {path: w.spec for path, w in weights(model).items()}
+    ends = {path for path, spec in specs.items() if spec.ends_branch}
+    assert ends == {
+        "blocks/attention/output/layer/weight",
+        "blocks/attention/output/lora_b",
+        "blocks/mlp/down/weight",
+    }
+    # muP's embedding at r = 2, times 1 / L.
+    assert specs["blocks/attention/query/lora_b"].multiplier == pytest.approx(2**0.5)
+    assert specs["blocks/attention/output/lora_b"].multiplier == pytest.approx(2**0.5 / 2)
+    tokens = jnp.arange(4)
+    plain = sx.nn.Transformer(
+        vocabulary_size=7, sequence_length=4, width=16, depth=4, head_dimension=4, key=KEY
+    )
+    np.testing.assert_allclose(model(tokens), plain(tokens), rtol=1e-4, atol=1e-5)
+    changed = with_b(model)
+    one = merged(changed)
+    assert jtu.tree_structure(sx.resolve(one)) == jtu.tree_structure(sx.resolve(plain))
+    np.testing.assert_allclose(one(tokens), changed(tokens), rtol=1e-4, atol=1e-4)
+    assert np.abs(one(tokens) - plain(tokens)).max() > 0.1
 
 
 @functools.cache

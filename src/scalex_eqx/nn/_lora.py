@@ -21,7 +21,7 @@ class LoRA(eqx.Module):
     and its rank stays: it declares the role `hidden`, whatever its shapes look like. $B$ is what
     its shapes show: an embedding in front of features that grow, a constant in front of logits.
     Under Adam and full alignment the learning rate of $A$ then falls as its fan-in grows, and that
-    of $B$ stays.
+    of $B$ stays. Where a residual branch ends in the layer, it ends in $B$ as well.
 
     It takes the layer's place in any model:
 
@@ -73,9 +73,10 @@ class LoRA(eqx.Module):
         self.lora_a = normal(
             (rank, in_features), in_features**-0.5, role=Role.hidden, dtype=dtype, key=key
         )
-        self.lora_b = Weight(
-            jnp.zeros((out_features, rank), dtype), WeightSpec((-1,), (-2,), std=0.0)
-        )
+        own_weight: Any = getattr(layer, "weight", None)
+        ends = is_weight(own_weight) and own_weight.spec.ends_branch
+        spec = WeightSpec((-1,), (-2,), std=0.0, ends_branch=ends)
+        self.lora_b = Weight(jnp.zeros((out_features, rank), dtype), spec)
         self.scale = scale
 
     def __check_init__(self):
@@ -118,21 +119,18 @@ class LoRA(eqx.Module):
 
 def _matrix(layer: Any) -> tuple[int, int, Any]:
     """The sizes of a layer's matrix, and its dtype."""
-    weight = getattr(layer, "weight", None)
-    array = weight.value if is_weight(weight) else weight
-    if is_weight(weight):
-        axes = weight.spec.fan_out, weight.spec.fan_in
-        fits = axes == ((-2,), (-1,)) and array.ndim == 2
-    else:
-        fits = is_array(array) and array.ndim == 2
-    if not fits or isinstance(layer, eqx.nn.Embedding):
+    weight: Any = getattr(layer, "weight", None)
+    array: Any = weight.value if is_weight(weight) else weight
+    fits = is_array(array) and array.ndim == 2 and not isinstance(layer, eqx.nn.Embedding)
+    if fits and is_weight(weight):
+        fits = (weight.spec.fan_out, weight.spec.fan_in) == ((-2,), (-1,))
+    if not fits:
         found = f"a weight of shape {array.shape}" if is_array(array) else "no weight"
         raise ValueError(
             f"layer is a {type(layer).__name__} with {found}; expected a layer that is applied as "
             "weight @ x to one example, such as a Linear. Wrap those in a stack by "
             "equinox.filter_vmap"
         )
-    assert array is not None
     return (*array.shape, array.dtype)
 
 
