@@ -29,7 +29,7 @@ from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
 from ._readings_of_uses import ties_by_hand, with_readings
-from ._shared import Use, find_uses, half_named, tied_getters
+from ._shared import Use, find_uses, half_named, kept_tie_errors, tied_getters
 from ._stacks import Stacks, branch_errors, deep_triples, find_stacks
 
 _OBJECTS = {law.name: law.name for law in (standard, ntk, mup, mean_field)}
@@ -94,6 +94,13 @@ def give_law(
     back, readout_errors = _readout_ratio(specs, ratios[1], tied=bool(ties or tied or by_hand))
     errors += readout_errors
     specs |= {path: dataclasses.replace(specs[path], carries_tie=True) for path in carriers}
+    if options.keep_values:
+        trained = {
+            path: triple
+            for path, triple in nodes.items()
+            if path in specs and specs[path].is_trained
+        }
+        errors += kept_tie_errors(ties, uses, tied, trained, _tie_factor(parameterization, back))
     # Weights of one law share its spec, which is then made once.
     law = functools.cache(functools.partial(_completed, readout=back, law=parameterization))
     completed: dict[Path, Any] = _each(
@@ -111,7 +118,7 @@ def give_law(
         completed[path] = Tie(own.leaf.factor * factor)
     for path, getter in tied.items():
         completed[path] = dataclasses.replace(getter, factor=factor)
-    return _replaced(models[2], completed)
+    return replaced(models[2], completed)
 
 
 def _check_parameterization(parameterization: Any) -> None:
@@ -241,7 +248,7 @@ def _tie_factor(parameterization: Parameterization, ratio: Fraction) -> float:
     return float(ratio) ** -float(parameterization.tie_exponent)
 
 
-def _replaced(model: PyTree, leaves: Mapping[Path, Any]) -> PyTree:
+def replaced(model: PyTree, leaves: Mapping[Path, Any]) -> PyTree:
     return jtu.tree_map_with_path(
         lambda path, leaf: leaves.get(path, leaf),
         model,
