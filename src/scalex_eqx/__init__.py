@@ -18,6 +18,7 @@ from ._parameterize import (
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
 from ._spec import WeightSpec as WeightSpec
+from ._unresolve import unresolve as unresolve
 from ._version import __version__ as __version__
 from ._weight import (
     Tie as Tie,

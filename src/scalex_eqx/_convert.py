@@ -27,11 +27,11 @@ from .theory import Parameterization, equivalence
 
 def convert(
     model: PyTree,
-    state: optax.OptState,
+    state: optax.OptState | None = None,
     *,
     to: Parameterization,
-    tx: optax.GradientTransformation | optax.MultiSteps,
-) -> tuple[PyTree, optax.OptState]:
+    tx: optax.GradientTransformation | optax.MultiSteps | None = None,
+) -> tuple[PyTree, Any]:
     r"""A model and its optimizer's state in an equivalent parameterization.
 
     With $t = a' - a = b - b'$ for each weight, the value becomes $r^t w$, so that the effective
@@ -45,13 +45,16 @@ def convert(
 
     **Arguments:**
 
-    - `model`: a model from `parameterize`, at any time of its training.
-    - `state`: the state of `tx`, from `tx.init` or after any number of updates.
+    - `model`: a model from `parameterize`, at any time of its training, or a part of one, as
+        `equinox.partition` makes it.
+    - `state`: the state of `tx`, from `tx.init` or after any number of updates. Without one, and
+        without `tx`, for a model or a part that no optimizer trains. Parts that have been converted
+        alike can be combined again.
     - `to`: the parameterization wanted; $a + b$ of each role must be what it is now, as it is
         within {`standard`, `ntk`} and within {`mup`, `mean_field`}.
     - `tx`: the optimizer that `state` belongs to.
 
-    **Returns:** the model and the state.
+    **Returns:** the model and the state; `None` for that if none is given.
 
     **Raises:** `ValueError` that names the part, if the parameterizations are not equivalent, if
     `state` is not a state of `tx`, or if the step of `tx` is not the same in other units: one
@@ -67,9 +70,25 @@ def convert(
     """
     if not isinstance(to, Parameterization):
         raise ValueError(f"to is {to!r}; expected a Parameterization such as scalex_eqx.ntk")
+    if (state is None) != (tx is None):
+        given, other = ("tx", "state") if state is None else ("state", "tx")
+        raise ValueError(
+            f"{given} is given and {other} is not; give the optimizer with its state, or neither "
+            "for a model that no optimizer trains"
+        )
     params = eqx.filter(model, eqx.is_inexact_array)
     require_complete(params)
     moves = _moves(model, to)
+    new_state = None if tx is None else _converted_state(params, state, moves, tx)
+    new_model = _map_weights_with_path(
+        lambda path, w: moves[path].scaled(w.value, -moves[path].t), model
+    )
+    return new_model, new_state
+
+
+def _converted_state(
+    params: PyTree, state: Any, moves: "dict[str, _Move]", tx: Any
+) -> optax.OptState:
     blank = blank_state(tx, params)
     if jtu.tree_structure(blank) != jtu.tree_structure(state):
         raise ValueError(
@@ -80,10 +99,7 @@ def convert(
     walk = _Walk(moves, parts(blank))
     new_state = map_parts(walk.convert, state)
     walk.finish()
-    new_model = _map_weights_with_path(
-        lambda path, w: moves[path].scaled(w.value, -moves[path].t), model
-    )
-    return new_model, new_state
+    return new_state
 
 
 class _Move(NamedTuple):
@@ -200,14 +216,15 @@ def _unknown(part: Part) -> str:
 
 def _moves(model: PyTree, to: Parameterization) -> dict[str, _Move]:
     """The change of law of every weight, by its path."""
-    if any(map(is_tie, jtu.tree_leaves(model, is_leaf=is_tie))):
+    weights = weights_with_paths(model)
+    laws = {w.spec.parameterization for w in weights.values() if w.spec.parameterization}
+    # Of a part the tie itself may stand in another part.
+    if any(law.is_tied for law in laws) or any(map(is_tie, jtu.tree_leaves(model, is_leaf=is_tie))):
         # The factor between the two uses is the same in all parameterizations: a + b is 0 for
         # an embedding and 1 for a tied readout.
         to = to.tied()
-    weights = weights_with_paths(model)
-    for parameterization in {w.spec.parameterization for w in weights.values()}:
-        assert parameterization is not None
-        equivalence(parameterization, to)
+    for law in laws:
+        equivalence(law, to)
     return {
         path: _Move(w.spec, dataclasses.replace(w.spec, parameterization=to))
         for path, w in weights.items()

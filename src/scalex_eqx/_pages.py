@@ -24,6 +24,7 @@ class Section(StrEnum):
     values = "docs/foreign.md#a-trained-model"
     use = "docs/use.md#a-use-that-cannot-be-followed"
     tie = "docs/use.md#a-tied-readout-written-by-hand"
+    arrays = "docs/fine-tuning.md#arrays-back-into-weights"
     depth = "docs/depth.md#what-is-refused"
     heads = "docs/foreign.md#heads-that-grow"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"

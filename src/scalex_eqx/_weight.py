@@ -195,6 +195,13 @@ def resolve(tree: PyTree) -> PyTree:
     return map_weights(_effective_value, tree)
 
 
+def from_effective(array: Any, spec: WeightSpec) -> Weight:
+    """The `Weight` of a law whose effective value is `array`."""
+    multiplier = spec.multiplier
+    # In the array's own dtype, so that the forward pass multiplies by the very same number.
+    return Weight(array if multiplier == 1.0 else jnp.asarray(array) / multiplier, spec)
+
+
 def map_weights(f: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """Replaces every `Weight` of `tree` by `f(weight, ...)` and leaves everything else alone.
 

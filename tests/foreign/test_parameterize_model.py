@@ -202,11 +202,18 @@ def test_kept_ties_and_declared_spreads(parameterization):
             return self.readout(self.embedding(token), self.embedding)
 
     model = Tied(48)
-    kept = scaled(model, shapes(16, Tied), shapes(32, Tied), parameterization, values="keep")
+    own = (model, shapes(48, Tied), shapes(32, Tied))
+    kept = scaled(*own, parameterization, values="keep")
     token = jnp.asarray(3)
     np.testing.assert_allclose(kept(token), model(token), rtol=1e-5)
     assert kept.embedding.weight.spec.std is None
     assert kept.embedding.weight.spec.parameterization == parameterization.tied()
+    # At another base width the tie's own factor is not the law's.
+    narrow = (model, shapes(16, Tied), shapes(32, Tied))
+    with expect_error("readout/multiplier: the tie has the factor 0.1443, and the law asks for"):
+        scaled(*narrow, parameterization, values="keep")
+    frozen = scaled(*narrow, parameterization, values="keep", frozen=["embedding/weight"])
+    np.testing.assert_allclose(frozen(token), model(token), rtol=1e-5)
 
 
 def test_values_have_to_be_said():

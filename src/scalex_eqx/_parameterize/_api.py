@@ -1,3 +1,4 @@
+import functools
 import inspect
 from collections.abc import Callable, Collection
 from fractions import Fraction
@@ -11,10 +12,11 @@ from .._pages import Section, see
 from ..theory import Parameterization
 from ._assign import Options
 from ._law import give_law
-from ._make import built, shapes
+from ._make import built, settled, shapes
 from ._nodes import declares_all, find_nodes
 from ._select import Choices, Key
 from ._stacks import depth_ratio
+from ._trained import with_specs
 
 Frozen = Collection[Key] | Callable[[str, Any], Any]
 Use = Callable[[PyTree], Any]
@@ -36,6 +38,7 @@ def parameterize(
     base_depth: int | np.integer | None = None,
     branches: Frozen | None = None,
     use: Use | None = None,
+    trained: PyTree | None = None,
 ) -> PyTree:
     r"""The model `make(width)` with the scaling law of every trainable array.
 
@@ -88,6 +91,10 @@ def parameterize(
         of it and more, or a forward pass. It is traced for shapes at both widths, and what it does
         with each array tells the array's axes and role: see *Read from the use* in the docs. What
         is declared, `roles` and `layouts` go before, and a contradiction is an error.
+    - `trained`: a model of the wanted width that has been trained. It is what is returned, with its
+        laws, and it computes what it did: each effective weight stays, $w = r^{a + f}\, W$. `make`
+        then only shows the sizes, and draws nothing. With `base_width=width` the base is the
+        model's own width. It may have been given another law before.
 
     `roles`, `layouts` and `factors` are each a mapping or a function. A mapping's keys are path
     patterns (`"layers/*/weight"`, in which `*` also matches slashes) or module types, which stand
@@ -105,7 +112,9 @@ def parameterize(
     rate than the width, a stack axis grows, a given or declared role contradicts the shapes, a
     `Weight` that needs a `std` has none or is completed already, a shared weight has uses without
     a law, a layer normalises its weight, or an option matches no array or says two things of one.
-    With a depth also if blocks are not alike, or nothing ends a residual branch.
+    With a depth also if blocks are not alike, or nothing ends a residual branch; with `trained`
+    also if that is not the model that `make` builds, or an embedding that is trained is tied with
+    another factor than the law's.
     """
     _check_is_function(make, sizes=1 if depth is None else 2)
     width, base_width = _checked("width", width), _checked("base_width", base_width)
@@ -125,14 +134,24 @@ def parameterize(
         for sizes in ((base_width, base_depth), (probe_width, base_depth), (width, depth))
     )
     deeper = () if base_depth is None else ((base_width, 2 * base_depth),)
-    models = _models(make, wanted, base, probe, *deeper)
+    models = _models(make, wanted, base, probe, *deeper, trained=trained)
     return give_law(
         models[:3],
         (_label(base), _label(probe), _label(wanted)),
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
-        Options(roles, layouts, factors, frozen, force, branches, use=use),
+        Options(
+            roles,
+            layouts,
+            factors,
+            frozen,
+            force,
+            branches,
+            keep_values=trained is not None,
+            use=use,
+        ),
         None if ratio is None else (models[3], ratio),
+        functools.partial(settled, make, *base),
     )
 
 
@@ -207,21 +226,33 @@ def _check_values(values: Any) -> None:
 _Sizes = tuple[int, ...]
 
 
-def _models(make: Callable[..., PyTree], wanted: _Sizes, base: _Sizes, *probes: _Sizes) -> Any:
+def _models(
+    make: Callable[..., PyTree],
+    wanted: _Sizes,
+    base: _Sizes,
+    *probes: _Sizes,
+    trained: PyTree | None,
+) -> Any:
     """The model at the base, the first probe and the wanted sizes, then at further probes.
+
+    With a trained model the others are shapes: no spread is asked for.
 
     Building it takes far longer than all that is done with it, under a trace above all: it is
     built once for each width, and as shapes only where no values are needed. Arrays come first:
     what `make` keeps from its first call are then no traces.
     """
-    known = {wanted: built(make, *wanted)}
+    known = {wanted: (built if trained is None else shapes)(make, *wanted)}
+    without_values = trained is not None or declares_all(known[wanted])
     if base not in known:
-        known[base] = (shapes if declares_all(known[wanted]) else built)(make, *base)
+        known[base] = (shapes if without_values else built)(make, *base)
     for probe in probes:
         if probe not in known:
             known[probe] = shapes(make, *probe)
     first, *others = (known[probe] for probe in probes)
-    return known[base], first, known[wanted], *others
+    model = known[wanted]
+    if trained is not None:
+        model = with_specs(trained, model, _label(wanted))
+    return known[base], first, model, *others
 
 
 def _label(sizes: _Sizes) -> str:

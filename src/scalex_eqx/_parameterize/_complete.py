@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._spec import WeightSpec
-from .._weight import Weight, is_weight
+from .._weight import Weight, from_effective, is_weight
 from ..theory import Role
 from ._assign import Triple
 from ._spread import resized, respread, size, spread
@@ -31,18 +31,11 @@ def complete(triple: Triple, spec: WeightSpec, width_ratio: Fraction, *, keep: b
     if spec.role is Role.buffer:
         return Weight(triple.wanted.array, spec)
     if keep:
-        return _kept(triple.wanted.array, spec)
+        # What has been trained is no draw any more.
+        return from_effective(triple.wanted.array, dataclasses.replace(spec, std=None))
     if is_weight(triple.wanted.leaf):
         return _with_declared_spread(triple, spec)
     return Weight(_with_measured_spread(triple, spec, width_ratio), spec)
-
-
-def _kept(value: Any, spec: WeightSpec) -> Weight:
-    """The weight whose effective value is `value`."""
-    # What has been trained is no draw any more.
-    spec = dataclasses.replace(spec, std=None)
-    # In the value's own dtype, so that the forward pass multiplies by the very same number.
-    return Weight(value if spec.multiplier == 1.0 else jnp.asarray(value) / spec.multiplier, spec)
 
 
 def _with_declared_spread(triple: Triple, spec: WeightSpec) -> Weight:

@@ -25,11 +25,12 @@ from ..theory import (
 from ..theory._power import GROWING
 from ._assign import Options, Triple, assign, choose, likeness
 from ._complete import complete
+from ._drawn import find_drawn
 from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
 from ._readings_of_uses import ties_by_hand, with_readings
-from ._shared import Use, find_uses, half_named, tied_getters
+from ._shared import Use, find_uses, half_named, kept_tie_errors, tied_getters
 from ._stacks import Stacks, branch_errors, deep_triples, find_stacks
 
 _OBJECTS = {law.name: law.name for law in (standard, ntk, mup, mean_field)}
@@ -44,6 +45,7 @@ def give_law(
     parameterization: Parameterization,
     options: Options,
     deeper: tuple[PyTree, Fraction] | None = None,
+    settle: Callable[[], PyTree] | None = None,
 ) -> PyTree:
     """The last of `models` with every weight's law completed; see `parameterize`.
 
@@ -55,6 +57,7 @@ def give_law(
     - `parameterization`, `options`: what the caller of `parameterize` gave.
     - `deeper`: a deeper model of the base width, and the ratio of the wanted depth to the base
         depth; `None` if all models have one depth.
+    - `settle`: makes the base model once more; see `find_drawn`.
     """
     _check_parameterization(parameterization)
     stacks = None
@@ -66,6 +69,8 @@ def give_law(
     ties = {path: nodes.pop(path) for path in list(nodes) if _is_tie(nodes[path])}
     places = _places(models, uses, stacks)
     chosen, errors = choose(options, _wanted(nodes), _wanted(places))
+    drawn = find_drawn({**nodes, **places}, chosen, models[0], settle)
+    chosen = dataclasses.replace(chosen, drawn=drawn)
     errors += head_errors(nodes, chosen)
     if ratios is None:
         ratios = infer_ratios(nodes, chosen)
@@ -94,6 +99,13 @@ def give_law(
     back, readout_errors = _readout_ratio(specs, ratios[1], tied=bool(ties or tied or by_hand))
     errors += readout_errors
     specs |= {path: dataclasses.replace(specs[path], carries_tie=True) for path in carriers}
+    if options.keep_values:
+        trained = {
+            path: triple
+            for path, triple in nodes.items()
+            if path in specs and specs[path].is_trained
+        }
+        errors += kept_tie_errors(ties, uses, tied, trained, _tie_factor(parameterization, back))
     # Weights of one law share its spec, which is then made once.
     law = functools.cache(functools.partial(_completed, readout=back, law=parameterization))
     completed: dict[Path, Any] = _each(
@@ -111,7 +123,7 @@ def give_law(
         completed[path] = Tie(own.leaf.factor * factor)
     for path, getter in tied.items():
         completed[path] = dataclasses.replace(getter, factor=factor)
-    return _replaced(models[2], completed)
+    return replaced(models[2], completed)
 
 
 def _check_parameterization(parameterization: Any) -> None:
@@ -241,7 +253,7 @@ def _tie_factor(parameterization: Parameterization, ratio: Fraction) -> float:
     return float(ratio) ** -float(parameterization.tie_exponent)
 
 
-def _replaced(model: PyTree, leaves: Mapping[Path, Any]) -> PyTree:
+def replaced(model: PyTree, leaves: Mapping[Path, Any]) -> PyTree:
     return jtu.tree_map_with_path(
         lambda path, leaf: leaves.get(path, leaf),
         model,

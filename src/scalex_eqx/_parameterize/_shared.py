@@ -1,6 +1,7 @@
 """Weights that `equinox.nn.Shared` uses a second time."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import PyTree
 
 from .._weight import Tie, is_weight, not_an_array, path_string
 from ..theory import Role
+from ._assign import Triple
 from ._nodes import Node, Path, find_nodes
 
 _PYTREE = (jtu.GetAttrKey("pytree"),)
@@ -163,6 +165,61 @@ def tied_getters(
                 "stay in the embedding's place"
             )
     return tied, errors
+
+
+def second_factor(node: Any) -> float:
+    """What a second use is multiplied by, if `node` is the `get` of one; else 1."""
+    return node.factor * second_factor(node.get) if isinstance(node, ScaledGet) else 1.0
+
+
+def kept_tie_errors(
+    ties: Mapping[Path, Triple],
+    uses: Mapping[Path, Use],
+    tied: Mapping[Path, ScaledGet],
+    trained: Mapping[Path, Triple],
+    law: float,
+) -> list[str]:
+    """An error for each tie of a trained model which has another factor than the law's.
+
+    A multiplier moves into the value of its weight; that of a second use has no value to move to.
+    With another factor each step of the embedding moves the logits by another amount than in the
+    base model, unless the embedding is not trained.
+
+    **Arguments:**
+
+    - `ties`: the `Tie` nodes. Which embedding one is for is not in the tree: it may be any that
+        declares its role.
+    - `uses`, `tied`: the second uses, and the getters of those that are readouts.
+    - `trained`: the weights that are.
+    - `law`: the factor that the law asks for, relative to the base model.
+    """
+    declared = [
+        path
+        for path, triple in trained.items()
+        if is_weight(triple.wanted.leaf) and triple.wanted.leaf.spec.role is Role.embedding
+    ]
+    found = [
+        (path, triple.wanted.leaf.factor, triple.base.leaf.factor * law, declared)
+        for path, triple in ties.items()
+    ]
+    found += [
+        (path, second_factor(getter.get), law, sorted(_sources_of(uses, path) & trained.keys()))
+        for path, getter in tied.items()
+    ]
+    return [
+        f"{path_string(path)}: the tie has the factor {own:.4g}, and the law asks for "
+        f"{expected:.4g}: with the base model's learning rate, steps of "
+        f"{', '.join(map(path_string, embeddings))} would move the logits {own / expected:.4g} "
+        "times as far as there. Freeze it, or let the base be of the model's own width"
+        for path, own, expected, embeddings in found
+        if embeddings and not math.isclose(own, expected, rel_tol=1e-6)
+    ]
+
+
+def _sources_of(uses: Mapping[Path, Use], getter: Path) -> set[Path]:
+    """The paths of the weights, or of their values, that a getter computes from."""
+    sources = {source for use in uses.values() if use.getter == getter for source in use.sources}
+    return sources | {source[:-1] for source in sources}
 
 
 def half_named(uses: Mapping[Path, Use], frozen: Set[Path]) -> list[str]:

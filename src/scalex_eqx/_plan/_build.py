@@ -69,7 +69,9 @@ def plan(
     }
     _check_same_weights("base", base, params)
     _check_same_weights("gradients", gradients, params)
-    sigmas, weights = _base_spreads(base), weights_with_paths(params)
+    sigmas = _base_spreads(base)
+    # Of a part of a model, those that a filter has left in it.
+    weights = {path: w for path, w in weights_with_paths(params).items() if is_trainable(w.value)}
     rows = tuple(
         _row(path, weight, step(path, weight.spec, weight.value.dtype, chain, effects), sigmas)
         for path, weight in weights.items()

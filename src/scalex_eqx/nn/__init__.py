@@ -16,6 +16,7 @@ from ._gated import GatedMLP as GatedMLP
 from ._grouped_attention import GroupedQueryAttention as GroupedQueryAttention
 from ._init import ends_branch as ends_branch
 from ._linear import Linear as Linear, Readout as Readout
+from ._lora import LoRA as LoRA
 from ._mlp import MLP as MLP
 from ._norm import HeadNorm as HeadNorm, LayerNorm as LayerNorm, RMSNorm as RMSNorm
 from ._rotary import rotary as rotary

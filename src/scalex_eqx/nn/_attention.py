@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._pages import Section, see
 from ._init import each
 from ._linear import Linear
+from ._lora import LoRA
 
 LogitScale = Literal["1/sqrt(d)", "1/d"]
 
@@ -72,7 +73,7 @@ class CausalSelfAttention(eqx.Module):
         - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
 
-        def heads(projection: Linear) -> Float[Array, "*batch seq heads d"]:
+        def heads(projection: Linear | LoRA) -> Float[Array, "*batch seq heads d"]:
             return each(projection, x).reshape(*x.shape[:-1], -1, self.head_dimension)
 
         q, k, v = heads(self.query), heads(self.key), heads(self.value)

@@ -10,6 +10,7 @@ from ..theory import Role
 from ._attention import LogitScale, causal_softmax, checked_scale
 from ._init import check_positive, each, wide
 from ._linear import Linear
+from ._lora import LoRA
 from ._norm import HeadNorm
 from ._rotary import check_even, rotary
 
@@ -117,7 +118,10 @@ class GroupedQueryAttention(eqx.Module):
         return each(self.output, mixed.reshape(*x.shape[:-1], -1))
 
     def _heads(
-        self, projection: Linear, norm: HeadNorm | None, x: Float[Array, "*batch seq width"]
+        self,
+        projection: Linear | LoRA,
+        norm: HeadNorm | None,
+        x: Float[Array, "*batch seq width"],
     ) -> Float[Array, "*batch seq heads d"]:
         projected, d = each(projection, x), self.head_dimension
         heads = projected.reshape(-1, projected.shape[-1] // d, d)

@@ -4,6 +4,8 @@ from fractions import Fraction
 from ._rational import Exponent, Number, exact, set_rounded
 from ._role import Role
 
+_TIED = " (tied)"
+
 
 @dataclasses.dataclass(frozen=True, init=False)
 class LayerExponents:
@@ -84,6 +86,12 @@ class Parameterization:
         )
 
     @property
+    def is_tied(self) -> bool:
+        """Whether it comes from `tied`."""
+        # The exponents don't tell: those of muP are the same.
+        return _TIED in self.name
+
+    @property
     def logit_exponent(self) -> Fraction:
         r"""$A = a + b$ of the readout: the effective readout's entries are $r^{-A}$ at init."""
         return self.a.readout + self.b.readout
@@ -126,10 +134,12 @@ class Parameterization:
         so that the sum over the fan-in grows as $r$. The readout's exponents become
         $(a_o, b_\text{embedding})$, hence $A = 1$, in every parameterization.
         """
+        if self.is_tied:
+            return self
         b = self.b.embedding
         return dataclasses.replace(
             self,
-            name=f"{self.name} (tied)",
+            name=f"{self.name}{_TIED}",
             a=derived(self.a, readout=1 - b),
             b=derived(self.b, readout=b),
         )
