@@ -34,11 +34,16 @@ def follow(record: Record, programs: Programs, operands: Sequence[Value]) -> lis
 
     **Raises:** `Differs` where the two programs have other equations.
     """
-    (base, constants), (probe, _) = map(parameters.parts, programs)
+    (base, constants), (probe, others) = map(parameters.parts, programs)
     if len(base.eqns) != len(probe.eqns) or len(base.invars) != len(operands):
         raise Differs("")
     known = dict(zip(base.invars, operands, strict=True))
-    known |= {v: _constant(x) for v, x in zip(base.constvars, constants, strict=True)}
+    if len(constants) != len(others):
+        raise Differs("")
+    known |= {
+        v: NUMBER if _is_mask(x, y) else _constant(x)
+        for v, x, y in zip(base.constvars, constants, others, strict=True)
+    }
 
     def value(variable: Any) -> Value:
         if isinstance(variable, Literal):
@@ -63,6 +68,13 @@ def _constant(x: Any) -> Value:
     ):
         return DATA
     return NUMBER if np.asarray(x).reshape(()).item() else ZERO
+
+
+def _is_mask(base: Any, probe: Any) -> bool:
+    """Whether a constant grows with the width and is zeros and ones, as no example batch is."""
+    if np.shape(base) == np.shape(probe) or isinstance(base, jax.core.Tracer):
+        return False
+    return _dtype(base) == bool or bool(np.isin(base, (0, 1)).all())
 
 
 def _dtype(x: Any) -> Any:
