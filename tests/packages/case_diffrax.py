@@ -44,9 +44,7 @@ class CDE(eqx.Module):
     def __init__(self, width, key):
         keys = jax.random.split(key, 3)
         self.initial = eqx.nn.Linear(2, width, key=keys[0])
-        self.field = eqx.nn.MLP(
-            width, 2 * width, width, 1, final_activation=jnp.tanh, key=keys[1]
-        )
+        self.field = eqx.nn.MLP(width, 2 * width, width, 1, final_activation=jnp.tanh, key=keys[1])
         self.readout = eqx.nn.Linear(width, 4, key=keys[2])
         self.width = width
 

@@ -65,10 +65,19 @@ CONVNEXT = {
 }
 V1 = {"blocks/*/ls/gamma": ("vector", "a gain")}
 V2 = norm("blocks/*/grn")
-TOKENS = {path: ("in", "out") for path in ("global_pos_embed/weight", "cls_token", "reg_tokens")}
+TOKENS = dict.fromkeys(("global_pos_embed/weight", "cls_token", "reg_tokens"), ("in", "out"))
 
 CASES = [
-    Case("VisionTransformer", ("equimo",), make_vit, outputs, entropy, images, VIT, {"layouts": TOKENS}),
+    Case(
+        "VisionTransformer",
+        ("equimo",),
+        make_vit,
+        outputs,
+        entropy,
+        images,
+        VIT,
+        options={"layouts": TOKENS},
+    ),
     Case("ConvNeXt", ("equimo",), make_convnext, outputs, entropy, images, CONVNEXT | V1),
     Case(
         "ConvNeXt V2",
