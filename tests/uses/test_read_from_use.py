@@ -1,6 +1,7 @@
 """What `parameterize(use=...)` reads from small models in which shapes alone mislead."""
 
 from fractions import Fraction
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,7 +33,7 @@ def dense(width: int) -> dict:
     return {"i": drawn(0, 5, width), "o": drawn(1, width, 3, scale=width**-0.5)}
 
 
-def law_of(make, use, *, width: int = WIDTH, law=sx.mup, **options):
+def law_of(make, use, *, width: int = WIDTH, law=sx.mup, **options: Any):
     model = sx.parameterize(
         make, width=width, base_width=BASE, parameterization=law, use=use, **options
     )
@@ -259,9 +260,9 @@ def test_a_gate_of_entries_keeps_its_values():
 class Tied(eqx.Module):
     """An embedding that is used as readout by hand, with a norm's gain and bias before."""
 
-    table: jax.Array
-    norm: eqx.nn.LayerNorm
-    w: jax.Array
+    table: Any
+    norm: Any
+    w: Any
 
     def __init__(self, width: int):
         self.table = drawn(0, 7, width)
@@ -323,9 +324,12 @@ def test_a_tie_by_hand_trains_as_one_of_shared():
             h = jax.vmap(norm)(h + jnp.tanh(h @ w))
             return jax.vmap(head)(h)
 
-    options = {"layouts": {"shared/pytree/3": ("in", "out")}}
     shared = sx.parameterize(
-        Shared, width=WIDTH, base_width=BASE, parameterization=sx.mup, **options
+        Shared,
+        width=WIDTH,
+        base_width=BASE,
+        parameterization=sx.mup,
+        layouts={"shared/pytree/3": ("in", "out")},
     )
     losses = []
     for model in (law_of(Tied, tied_loss)[0], shared):
