@@ -86,6 +86,9 @@ class Value(NamedTuple):
     - `scales`: arrays in which together it is homogeneous of degree one.
     - `reduced`: arrays of which it is a sum or the like over axes that grow.
     - `lost`: the operation in which arrays were lost sight of.
+    - `sized`: whether it is a number that follows the width, or was multiplied by one since the
+        last sum over the width.
+    - `averaged`: whether it is a sum over the width, which such a number makes a mean.
     """
 
     pieces: tuple[Piece, ...] = ()
@@ -97,6 +100,13 @@ class Value(NamedTuple):
     scales: int = 0
     reduced: int = 0
     lost: str | None = None
+    sized: bool = False
+    averaged: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it depends on no array of the model and no data."""
+        return not self.is_data and not self.touched
 
     @property
     def is_pure(self) -> bool:
@@ -108,6 +118,7 @@ NUMBER = Value()
 """A single number, or many equal ones."""
 
 ZERO = Value(scales=-1)
+SIZED = Value(sized=True)
 DATA = Value(is_data=True)
 
 
