@@ -78,6 +78,7 @@ _MOVES = frozenset(
         *("unstack", "expand_dims", "pad", "concatenate", "stack", "dynamic_update_slice"),
     }
 )
+_CUTS = frozenset({"slice", "split", "unstack"})
 _REDUCTIONS = frozenset(
     {
         *("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
@@ -358,6 +359,8 @@ def _selection(record: Record, equation: Equation, operands: list[Value]) -> Val
     by_data = any(index.is_data for index in indices)
     pieces, own = [], 0
     for piece in value.pieces:
+        if piece.joined:
+            continue
         axes = frozenset[int]().union(*(piece.axes[axis] for axis in taken))
         moved = behind(equation, 0, piece)
         if by_data and axes:
@@ -445,7 +448,9 @@ def _entries(record: Record, equation: Equation, operands: list[Value]) -> list[
     return [
         found._replace(
             pieces=tuple(
-                behind(equation, i, piece, output) for i, piece in _with_gains(equation, operands)
+                behind(equation, i, piece, output)
+                for i, piece in _with_gains(equation, operands)
+                if not (piece.joined and equation.name in _CUTS)
             ),
             reduced=reduced,
             scales=scales,
@@ -455,12 +460,17 @@ def _entries(record: Record, equation: Equation, operands: list[Value]) -> list[
 
 
 def _with_gains(equation: Equation, operands: Sequence[Value]) -> Iterator[tuple[int, Piece]]:
-    """All pieces, by operand; where arrays are multiplied, those of fewer axes are gains."""
+    """All pieces, by operand; where arrays are multiplied, those of fewer axes are gains.
+
+    What was joined with other arrays and is cut again is in one of the parts, or in none.
+    """
     axes = [max((sum(map(bool, p.axes)) for p in value.pieces), default=0) for value in operands]
+    several = sum(map(bool, (value.touched for value in operands))) > 1
+    joined = several and equation.name in ("concatenate", "stack")
     for i, value in enumerate(operands):
         gain = equation.name == "mul" and 0 < axes[i] < max(axes)
         for piece in value.pieces:
-            yield i, piece._replace(gain=piece.gain or gain)
+            yield i, piece._replace(gain=piece.gain or gain, joined=piece.joined or joined)
 
 
 def _entry_scales(name: str, operands: Sequence[Value]) -> int:

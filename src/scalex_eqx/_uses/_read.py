@@ -59,6 +59,11 @@ class Reader:
         own, objective = 2 << self.followed.numbers[path], self.followed.objective
         return bool(objective.past & own) and not objective.direct & own
 
+    def is_final(self, path: Path) -> bool:
+        """Whether some of it reaches the result, with its derivative, without such a sum."""
+        own, objective = 2 << self.followed.numbers[path], self.followed.objective
+        return bool(objective.direct & objective.trained & own)
+
     def is_among(self, path: Path, arrays: int) -> bool:
         """Whether the array at `path` is one of a set that is written as bits."""
         return bool(arrays & (2 << self.followed.numbers[path]))

@@ -71,7 +71,9 @@ def used(piece: Piece, kind: str, place: str, operation: str, **more: object) ->
     """A use of a piece, unless a sum by itself has made it one."""
     axes = more.pop("axes", frozenset())
     own = Use(kind, piece.array, axes, piece.members, place, operation)  # type: ignore[arg-type]
+    alone = piece.summed | piece.inner
+    own = own._replace(folded=bool(alone))
     # In B A x the axis in common is summed over in B, and is what A puts out.
-    if kind != "sum" and (alone := piece.summed | piece.inner):
+    if kind != "sum" and alone:
         own = own._replace(kind="sum", axes=alone)
     return own._replace(**more) if more else own  # type: ignore[arg-type]

@@ -196,9 +196,13 @@ def _grown(small: tuple[int, ...], large: tuple[int, ...]) -> frozenset[int]:
 def _of_array(
     reader: Reader, array: _Array, arrays: Sequence[_Array], chain: Sequence[Part]
 ) -> Iterator[_Conflict]:
-    if normalised := [use for use in array.uses if use.kind == "normalise" and array.fan_in]:
+    # What only takes its own mean off keeps its spread.
+    normalised = [use for use in array.uses if use.kind == "normalise" and use.operation != "sub"]
+    if normalised and array.fan_in:
         remedy = "compute with the array itself, or freeze it"
         yield _against(reader, array, normalised[0], "so that its spread is not its own", remedy)
+    elif any(use.folded for use in array.uses):
+        return
     elif not array.law.spec.fan_in:
         yield from _of_vector(reader, array)
     elif not array.matrix:
@@ -212,7 +216,7 @@ def _against(
     reader: Reader, array: _Array, use: Use, but: str, remedy: str, *, certain: bool = True
 ) -> _Conflict:
     """A use that contradicts the law, unless a number that follows the width is there too."""
-    text = f"is used against its law, that of a {array.law.spec.role} weight: "
+    text = f"is used against its law as {array.law.spec.role}: "
     text += f"{reader.phrase(use, array.growing)}, {but}; {remedy}"
     if reader.is_among(array.key, reader.followed.record.sized):
         certain = False
@@ -279,7 +283,7 @@ def _unsummed(
     but = f"and not summed over axis {_listed(array.fan_in)}"
     if not own:
         return [_against(reader, array, use, but, array.layout(use.axes))]
-    if array.growing != array.fan_in:
+    if array.growing != array.fan_in or not reader.is_final(array.key):
         return []
     certain = use.kind == "lookup" or not _turned(array, arrays)
     but = f"and {reader.phrase(own[0], array.growing)} too, as in a tied readout"
@@ -312,6 +316,8 @@ def _tied(
     """An embedding that is the readout too, of which nothing carries the factor."""
     law = array.law.spec.parameterization
     assert law is not None
+    if not reader.is_final(array.key):
+        return []
     if law.is_tied and (
         reader.is_among(array.key, reader.followed.record.sized)
         or any(other.law.spec.carries_tie for other in arrays)
@@ -327,7 +333,9 @@ def _of_readout(reader: Reader, array: _Array, chain: Sequence[Part]) -> Iterato
     spec = array.law.spec
     if spec.role is not Role.readout or array.growing != array.fan_in or not array.fan_in:
         return
-    if not reader.is_inside(array.key) or not _laws_differ(array.law, chain):
+    if not reader.is_inside(array.key) or _may_be_weight(reader, array):
+        return
+    if not _laws_differ(array.law, chain):
         return
     phrase = reader.phrase(array.matrix[0], array.growing)
     if spec.declared:
