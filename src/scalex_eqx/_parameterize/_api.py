@@ -1,3 +1,4 @@
+import functools
 import inspect
 from collections.abc import Callable, Collection
 from fractions import Fraction
@@ -11,7 +12,7 @@ from .._pages import Section, see
 from ..theory import Parameterization
 from ._assign import Options
 from ._law import give_law
-from ._make import built, shapes
+from ._make import built, settled, shapes
 from ._nodes import declares_all, find_nodes
 from ._select import Choices, Key
 from ._stacks import depth_ratio
@@ -140,9 +141,17 @@ def parameterize(
         (Fraction(probe_width, base_width), Fraction(width, base_width)),
         parameterization,
         Options(
-            roles, layouts, factors, frozen, force, branches, keep_values=trained is not None, use=use
+            roles,
+            layouts,
+            factors,
+            frozen,
+            force,
+            branches,
+            keep_values=trained is not None,
+            use=use,
         ),
         None if ratio is None else (models[3], ratio),
+        functools.partial(settled, make, *base),
     )
 
 

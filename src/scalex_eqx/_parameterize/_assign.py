@@ -17,9 +17,13 @@ from ..theory._power import GROWING, growing_fans
 from ..theory._rational import exact
 from ._growth import Growth, growth
 from ._layouts import inferred_layout, known_layout, parse_layout
+from ._names import named_layout
+from ._nnx import is_adapters_inner
 from ._nodes import Node, Path
-from ._readings import Layout, fan_axes
+from ._readings import Layout, fan_axes, growing_axes
 from ._select import Choices, as_choices, select
+from ._statistics import untrained
+from ._wrapped import is_wrapped, refused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,10 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """The options, resolved: what they say of each path."""
+    """The options, resolved: what they say of each path.
+
+    `drawn` holds the paths of arrays of one axis that nothing says anything of; see `find_drawn`.
+    """
 
     roles: Mapping[Path, Role]
     layouts: Mapping[Path, Layout]
@@ -46,6 +53,7 @@ class Chosen:
     frozen: Set[Path]
     branches: Set[Path]
     force: bool
+    drawn: Set[Path] = frozenset()
 
     def speaks_of(self, path: Path) -> bool:
         """Whether an option says something of the path's law."""
@@ -109,7 +117,8 @@ def likeness(path: Path, triple: Triple, chosen: Chosen) -> Any:
     """What `assign` looks at: arrays that share it have one spec, or each an error."""
     nodes = (triple.base, triple.probe, triple.wanted)
     said = (chosen.roles.get(path), chosen.layouts.get(path), chosen.factors.get(path))
-    own = known_layout(triple.wanted), _normaliser(triple.wanted)
+    wanted = triple.wanted
+    own = known(triple), is_adapters_inner(wanted), untrained(wanted), refused(wanted, told=False)
     # A spec may be anything until it is looked at.
     specs = tuple(id(node.leaf.spec) if is_weight(node.leaf) else None for node in nodes)
     kinds = tuple(
@@ -117,7 +126,16 @@ def likeness(path: Path, triple: Triple, chosen: Chosen) -> Any:
         for x in (node.array for node in nodes)
     )
     of_depth = triple.depth, triple.deep_axes, path in chosen.branches
-    return said, path in chosen.frozen, own, specs, kinds, of_depth, triple.read
+    return (
+        *(said, path in chosen.frozen, path in chosen.drawn, own, specs, kinds, of_depth),
+        triple.read,
+    )
+
+
+def known(triple: Triple) -> Layout | None:
+    """The layout that the type of the module says, or names with which the shapes agree."""
+    layout = known_layout(triple.wanted)
+    return named_layout(triple.base, triple.probe) if layout is None else layout
 
 
 def assign(
@@ -138,11 +156,13 @@ def assign(
         # Its spread matters where it is summed over; statistics and tables are what they are.
         frozen = True
         is_buffer |= not read.summed and not chosen.speaks_of(path)
-    if is_buffer or (frozen and _normaliser(triple.wanted)):
+    untold = untrained(triple.wanted) if path not in chosen.roles else None
+    if is_buffer or untold or (frozen and is_wrapped(triple.wanted)):
+        reason = f"{untold}, which is not trained" if untold else "not trained"
         if path in chosen.factors:
-            raise ValueError("not trained, so that it has no scaling law, but factors gives it one")
+            raise ValueError(f"{reason}, so that it has no scaling law, but factors gives it one")
         if path in chosen.branches:
-            raise ValueError("not trained, so that it has no scaling law, but branches names it")
+            raise ValueError(f"{reason}, so that it has no scaling law, but branches names it")
         return _explained(_buffer(declared, ratio), read)
     try:
         spec = _with_role(path, triple, declared, chosen, (probe_ratio, ratio))
@@ -180,17 +200,16 @@ def _with_role(
             "a complex array, for which the update rules are not made; keep real and imaginary "
             "part apart, or freeze it"
         )
-    if norm := _normaliser(triple.wanted):
-        raise ValueError(
-            f"in an equinox.nn.{norm}, which normalises the weight, so that its spread is not its "
-            "own; use the layer without it, or freeze its arrays"
-        )
     given, layout = chosen.roles.get(path), chosen.layouts.get(path)
     read = triple.read
     if read is not None and read.wrong:
         raise ValueError(_no_law(read.wrong))
+    is_told = given is not None or layout is not None or (read is not None and read.layout)
+    reason = refused(triple.wanted, told=bool(is_told))
+    if reason is not None and triple.shapes[0] != triple.shapes[1]:
+        raise ValueError(reason)
     if declared is None:
-        spec = _undeclared(path, triple, layout, given, ratios)
+        spec = _undeclared(path, triple, chosen, ratios)
     elif layout is None or fan_axes(layout) == (declared.fan_in, declared.fan_out):
         spec = declared
     else:
@@ -285,54 +304,55 @@ def _declared(leaf: Any) -> WeightSpec | None:
 
 
 def _undeclared(
-    path: Path,
-    triple: Triple,
-    layout: Layout | None,
-    role: Role | None,
-    ratios: tuple[Fraction, Fraction],
+    path: Path, triple: Triple, chosen: Chosen, ratios: tuple[Fraction, Fraction]
 ) -> WeightSpec:
+    layout, role = chosen.layouts.get(path), chosen.roles.get(path)
     base, probe, _ = triple.shapes
+    read = triple.read
     if layout is None:
-        layout = _read_layout(triple) or known_layout(triple.wanted)
-    if layout is None and triple.read is not None and triple.read.is_lost:
+        layout = _read_layout(triple) or known(triple)
+    if layout is None and read is not None and read.is_lost:
         raise ValueError(
-            f"{triple.read.why}, so that its uses don't tell what shape {base} is: say it with "
+            f"{read.why}, so that its uses don't tell what shape {base} is: say it with "
             f'layouts, such as ("out", "in") for a matrix that is applied as w @ x, or ("out",) '
             f"for a bias or gain; or freeze it{see(Section.use)}"
         )
     if layout is None:
         behind = max(triple.deep_axes, default=-1) + 1
-        base, probe, wanted = (shape[behind:] for shape in triple.shapes)
+        shapes = tuple(shape[behind:] for shape in triple.shapes)
         try:
-            layout = inferred_layout(path_string(path), (base, probe, wanted), ratios, role)
+            layout = inferred_layout(
+                path_string(path), shapes, ratios, role, drawn=path in chosen.drawn
+            )
         except ValueError as error:
-            if triple.read is None or not triple.read.why:
+            if read is None or not read.why:
                 raise
-            raise ValueError(f"{triple.read.why}; {error}") from None
+            raise ValueError(f"{read.why}; {error}") from None
     if len(layout) > min(len(base), len(probe)):
         raise ValueError(
             f"the layout {layout} is for at least {len(layout)} axes, but the shapes are "
             f"{', '.join(map(str, triple.shapes))}; name the last axes only, those that are there"
         )
-    return WeightSpec(*fan_axes(layout))
+    inner = is_adapters_inner(triple.wanted) and growing_axes(*triple.shapes[:2]) == [-2]
+    return WeightSpec(*fan_axes(layout), role=Role.hidden if inner else None)
 
 
 def _read_layout(triple: Triple) -> Layout | None:
     """What the uses say, in the words of what is known where both say the same of what grows."""
-    read, known = triple.read, known_layout(triple.wanted)
+    read, said = triple.read, known(triple)
     if read is None or read.layout is None:
         return None
     base, probe, _ = triple.shapes
     axes = len(base)
-    if known is None or len(base) != len(probe) or len(known) > axes:
+    if said is None or len(base) != len(probe) or len(said) > axes:
         return read.layout
 
     def growing(layout: Layout) -> set[tuple[int, str]]:
         named = enumerate(layout, axes - len(layout))
         return {(axis, name) for axis, name in named if base[axis] != probe[axis]}
 
-    same = growing(known) == growing(read.layout) and (("in" in known) == ("in" in read.layout))
-    return known if same else read.layout
+    same = growing(said) == growing(read.layout) and (("in" in said) == ("in" in read.layout))
+    return said if same else read.layout
 
 
 def _checked_role(
@@ -373,13 +393,6 @@ def _fits(said: Role, shown: Role, *, has_fan_in: bool) -> bool:
     if not said.is_trained or said.is_matrix != has_fan_in:
         return False
     return growing_fans(shown) <= growing_fans(said)
-
-
-def _normaliser(node: Node) -> str | None:
-    """The name of a module around the node that normalises weights."""
-    norms = (eqx.nn.WeightNorm, eqx.nn.SpectralNorm)
-    found = (type(parent).__name__ for parent, _ in node.parents if isinstance(parent, norms))
-    return next(found, None)
 
 
 def _parse_role(value: Any) -> Role:

@@ -8,6 +8,8 @@ import equinox as eqx
 from .._pages import Section, see
 from .._weight import path_string
 from ._assign import Chosen, Triple
+from ._kinds import is_mapping, is_of
+from ._names import heads_of, is_attention
 from ._nodes import Path
 
 
@@ -35,6 +37,10 @@ def _head_dimension(module: Any) -> int | None:
     """That of a module which divides its logits by the square root of it."""
     if isinstance(module, eqx.nn.MultiheadAttention):
         return module.qk_size
+    if is_of(module, "flax.nnx", "MultiHeadAttention"):
+        return module.head_dim
+    if is_attention(module):
+        return heads_of(module)
     if getattr(module, "logit_scale", None) == "1/sqrt(d)":
         return getattr(module, "head_dimension", None)
     return None
@@ -42,13 +48,16 @@ def _head_dimension(module: Any) -> int | None:
 
 def _message(module: Any, prefix: Path, base: int | None, probe: int | None) -> str:
     name, path = type(module).__name__, path_string(prefix)
+    queries = "query/*"
     if isinstance(module, eqx.nn.MultiheadAttention):
-        query = f"{path}/query_proj/weight".strip("/")
-        remedy = (
-            f'factors={{{query!r}: "1/2"}} for a scale of 1/d relative to the base model, or 0 '
-            "for the scale as it is"
-        )
-    else:
+        queries = "query_proj/weight"
+    elif is_mapping(module):
+        name = "attention of Flax"
+    remedy = (
+        f'factors={{{f"{path}/{queries}".strip("/")!r}: "1/2"}} for a scale of 1/d relative to the '
+        "base model, or 0 for the scale as it is"
+    )
+    if getattr(module, "logit_scale", None) is not None:
         remedy = 'logit_scale="1/d"'
     return (
         f"{path or 'the model itself'}: the heads of this {name} grow from {base} to {probe} at "

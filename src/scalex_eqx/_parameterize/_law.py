@@ -25,6 +25,7 @@ from ..theory import (
 from ..theory._power import GROWING
 from ._assign import Options, Triple, assign, choose, likeness
 from ._complete import complete
+from ._drawn import find_drawn
 from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
@@ -44,6 +45,7 @@ def give_law(
     parameterization: Parameterization,
     options: Options,
     deeper: tuple[PyTree, Fraction] | None = None,
+    settle: Callable[[], PyTree] | None = None,
 ) -> PyTree:
     """The last of `models` with every weight's law completed; see `parameterize`.
 
@@ -55,6 +57,7 @@ def give_law(
     - `parameterization`, `options`: what the caller of `parameterize` gave.
     - `deeper`: a deeper model of the base width, and the ratio of the wanted depth to the base
         depth; `None` if all models have one depth.
+    - `settle`: makes the base model once more; see `find_drawn`.
     """
     _check_parameterization(parameterization)
     stacks = None
@@ -66,6 +69,8 @@ def give_law(
     ties = {path: nodes.pop(path) for path in list(nodes) if _is_tie(nodes[path])}
     places = _places(models, uses, stacks)
     chosen, errors = choose(options, _wanted(nodes), _wanted(places))
+    drawn = find_drawn({**nodes, **places}, chosen, models[0], settle)
+    chosen = dataclasses.replace(chosen, drawn=drawn)
     errors += head_errors(nodes, chosen)
     if ratios is None:
         ratios = infer_ratios(nodes, chosen)

@@ -8,8 +8,10 @@ import equinox as eqx
 
 from .._weight import path_string
 from ..theory import Role
+from ._nnx import nnx_layout
 from ._nodes import Node
 from ._readings import Layout, Shapes, ambiguous, growing_axes, readings
+from ._wrapped import unmasked
 
 _MATRIX: Layout = ("out", "in")
 _VECTOR: Layout = ("out",)
@@ -45,7 +47,11 @@ _KNOWN: dict[type, dict[str, Layout | Callable[[Any], Layout]]] = {
 
 
 def known_layout(node: Node) -> Layout | None:
-    """The layout of an array that is a field of a module of `equinox.nn`, or of a subclass."""
+    """The layout of an array that is a field of a layer of a library that is known, by its type.
+
+    Those are `equinox.nn` and Flax NNX. A subclass counts as that layer.
+    """
+    node = unmasked(node)
     if not node.parents:
         return None
     owner, relative = node.parents[-1]
@@ -54,11 +60,16 @@ def known_layout(node: Node) -> Layout | None:
         layout = _KNOWN.get(cls, {}).get(field)
         if layout is not None:
             return layout(owner) if callable(layout) else layout
-    return None
+    return nnx_layout(node)
 
 
 def inferred_layout(
-    path: str, shapes: Shapes, ratios: tuple[Fraction, Fraction], role: Role | None
+    path: str,
+    shapes: Shapes,
+    ratios: tuple[Fraction, Fraction],
+    role: Role | None,
+    *,
+    drawn: bool,
 ) -> Layout:
     """The layout that the shapes of an array of an unknown module leave no choice about.
 
@@ -67,6 +78,7 @@ def inferred_layout(
     - `path`, `shapes`: of the array; the shapes at the base, the probe and the wanted width.
     - `ratios`: of the probe and of the wanted width to the base width.
     - `role`: the one that is given, if any.
+    - `drawn`: whether its entries differ, so that an array of one axis may be summed over.
 
     **Raises:** `ValueError` with what is accepted, if there are several layouts and `role` picks
     none.
@@ -78,7 +90,7 @@ def inferred_layout(
             "numbers of axes"
         )
     axes, growing = len(base), growing_axes(base, probe)
-    if axes <= 1 or not growing:
+    if not growing or (axes == 1 and (not drawn or role is Role.vector)):
         return _VECTOR * axes
     if axes == 2 and len(growing) == 2:
         return _MATRIX

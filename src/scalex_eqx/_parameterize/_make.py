@@ -5,6 +5,7 @@ import gc
 from collections.abc import Callable, Iterator
 
 import equinox as eqx
+import jax
 import jax.tree_util as jtu
 from jax.core import Tracer
 from jax.errors import JAXIndexError, JAXTypeError, UnexpectedTracerError
@@ -38,6 +39,15 @@ def shapes(make: Make, *sizes: int) -> PyTree:
     """
     with _told(sizes), _kept():
         return eqx.filter_eval_shape(make, *sizes)
+
+
+def settled(make: Make, *sizes: int) -> PyTree:
+    """The same with values wherever they don't depend on anything that is traced.
+
+    **Raises:** `ValueError` as `built` does.
+    """
+    with _told(sizes), jax.ensure_compile_time_eval():
+        return make(*sizes)
 
 
 @contextlib.contextmanager

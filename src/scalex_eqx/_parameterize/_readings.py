@@ -60,6 +60,11 @@ def readings(axes: int, growing: list[int]) -> Iterator[Reading]:
 
 
 def _of_one(axes: int, growing: int) -> Iterator[Reading]:
+    if axes == 1:
+        yield Reading(Role.vector, ("out",), "a bias or gain, added or multiplied entry by entry,")
+        yield Reading(Role.hidden, ("in",), "summed over inside the model, as a score's weights,")
+        yield Reading(Role.readout, ("in",), "summed over to a result of the model, a readout,")
+        return
     before, behind = axes + growing, -growing - 1
     embedding = ("in",) * before + ("out",) + ("out" if before else "in",) * behind
     yield Reading(Role.embedding, embedding, "an embedding")
@@ -101,8 +106,8 @@ def ambiguous(
 
     found = accepted(readings(len(base), growing)) or accepted(_others(len(base)))[:3]
     if found:
-        said = [f"{reading.what} with {_entry(path, reading.layout)}" for reading in found]
-        remedy = f"it is {', or '.join(said)}, where {_LEGEND}"
+        said = [f"{one.what} with {_entry(path, one, role)}" for one in found]
+        remedy = f"it is {', or '.join(said)}" + (f", where {_LEGEND}" if len(base) > 1 else "")
     elif role is not None:
         remedy = f"as {role} it would have other shapes; correct or drop the entry in roles"
     else:
@@ -111,24 +116,39 @@ def ambiguous(
             "over and one that is produced, each growing as the width does"
         )
     if role is None:
-        remedy += f"; if it is not trained, frozen=[{_quoted(path)}] leaves it as it is"
+        remedy += (
+            f"; if it is not trained, frozen=[{_quoted(path)}] leaves it as it is; or pass use=, "
+            "which is what the training does with a model, and it is read from there"
+        )
+    reason = f"cannot be told from the growth of {', '.join(f'axis {x}' for x in growing)} alone"
+    if len(base) == 1:
+        reason = "is left open, since its entries differ, as those of a constant do not"
     return (
-        f"shape {base} at the base width and {probe} at the probe width; its role cannot be told "
-        f"from the growth of {', '.join(f'axis {axis}' for axis in growing)} alone: {remedy}"
-        f"{see(Section.unknown_role)}"
+        f"shape {base} at the base width and {probe} at the probe width; its role {reason}: "
+        f"{remedy}{see(Section.unknown_role)}"
     )
 
 
 def _is_accepted(reading: Reading, shapes: Shapes, ratios: tuple[Fraction, Fraction]) -> bool:
     try:
-        return growth(WeightSpec(*fan_axes(reading.layout)), shapes, *ratios)[0] is (reading.role)
+        shown = growth(WeightSpec(*fan_axes(reading.layout)), shapes, *ratios)[0]
     except ValueError:
         return False
+    return shown is (Role.readout if _is_inner(reading) else reading.role)
 
 
-def _entry(path: str, layout: Layout) -> str:
+def _is_inner(reading: Reading) -> bool:
+    """Whether it has the shape of a readout, so that the role must be said too."""
+    return reading.role is Role.hidden and "out" not in reading.layout
+
+
+def _entry(path: str, reading: Reading, role: Role | None) -> str:
+    layout = reading.layout
     names = ", ".join(f'"{axis}"' for axis in layout)
-    return f"layouts={{{_quoted(path)}: ({names}{',' * (len(layout) == 1)})}}"
+    entry = f"layouts={{{_quoted(path)}: ({names}{',' * (len(layout) == 1)})}}"
+    if _is_inner(reading) and role is None:
+        entry += f' and roles={{{_quoted(path)}: "hidden"}}'
+    return entry
 
 
 def _quoted(path: str) -> str:

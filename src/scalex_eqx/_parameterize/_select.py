@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from .._pages import Section, see
 from .._weight import path_string
+from ._nnx import variable
 from ._nodes import Node, Path
 
 _Value = TypeVar("_Value")
@@ -89,7 +90,7 @@ def _entries(
 def _rules(name: str, key: Key, value: Any) -> list[tuple[str, _Match, Any]]:
     """The label, the condition and the value of each rule that an entry of a mapping stands for."""
     if isinstance(key, str):
-        return [(f"{name}[{key!r}]", lambda path, _: _matches(path, key), value)]
+        return [(f"{name}[{key!r}]", lambda path, node: _matches(path, node, key), value)]
     label = f"{name}[{key.__name__}]"
     if not isinstance(value, Mapping):
         return [(label, _inside(key, "*"), value)]
@@ -102,12 +103,15 @@ def _rules(name: str, key: Key, value: Any) -> list[tuple[str, _Match, Any]]:
 def _inside(key: type, pattern: str) -> _Match:
     """Whether a node stands in a module of type `key`, under a path there that fits."""
     return lambda _, node: any(
-        isinstance(parent, key) and _matches(relative, pattern) for parent, relative in node.parents
+        isinstance(parent, key) and _matches(relative, node, pattern)
+        for parent, relative in node.parents
     )
 
 
-def _matches(path: Path, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(path_string(path), pattern)
+def _matches(path: Path, node: Node, pattern: str) -> bool:
+    """Whether a pattern fits a path, or that of the variable of Flax NNX that holds the array."""
+    paths = (path, path[:-1]) if variable(node) is not None else (path,)
+    return any(fnmatch.fnmatchcase(path_string(one), pattern) for one in paths)
 
 
 def _near(key: Key, nodes: Mapping[Path, Node]) -> str:

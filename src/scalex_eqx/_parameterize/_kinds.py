@@ -1,0 +1,31 @@
+"""Types of libraries that are not imported here, told by their names."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_kind(kind: type, package: str, names: frozenset[str]) -> bool:
+    return any(
+        cls.__name__ in names and f"{cls.__module__}.".startswith(f"{package}.")
+        for cls in kind.__mro__
+    )
+
+
+def is_of(x: Any, package: str, *names: str) -> bool:
+    """Whether `x` is of one of a package's types, or of a subclass."""
+    return _is_kind(type(x), package, frozenset(names))
+
+
+def said_kind(x: Any) -> str:
+    """The type of `x` by the name that users know, with its article: `a paramax.NonTrainable`."""
+    kind = type(x)
+    parts = kind.__module__.split(".")
+    package = ".".join(parts[: 2 if parts[0] in ("equinox", "flax") else 1])
+    return f"{'an' if package[0] in 'aeiou' else 'a'} {package}.{kind.__name__}"
+
+
+def is_mapping(x: Any) -> bool:
+    """Whether `x` is a dictionary of some kind; its type alone is asked."""
+    return issubclass(type(x), Mapping)
