@@ -226,13 +226,14 @@ def _with_role(
     )
     if given is None and spec.role is None and read is not None and read.role is not None:
         role = read.role if _fits(read.role, shown, has_fan_in=bool(spec.fan_in)) else role
-    factor = chosen.factors.get(path, spec.factor_exponent)
+    factor, said = chosen.factors.get(path, spec.factor_exponent), spec.role is not None
     spec = dataclasses.replace(
         spec,
         role=role,
         factor_exponent=factor,
         forced=not _fits(role, shown, has_fan_in=bool(spec.fan_in)),
         ends_branch=spec.ends_branch or path in chosen.branches,
+        declared=said or given is not None,
     )
     forced = chosen.force and path in chosen.roles
     return _with_sizes(spec, rates, ratios[1], triple.depth, forced=forced)

@@ -14,10 +14,18 @@ class Record:
     - `uses`: in the order in which the program reaches them.
     - `into`: for each sum over the width, as the bit of the array that is summed over or `OTHER`,
         the arrays that were used on the way to it since the sums before.
+    - `sized`: the arrays that were multiplied by a number that follows the width, before or behind
+        what was done with them.
+    - `weights`: those that may have been made into weights which are summed over later: what they
+        were used in goes into a product of data with data.
+    - `chosen`: those of which looked up rows or columns were multiplied with data.
     """
 
     uses: list[Use] = dataclasses.field(default_factory=list)
     into: dict[int, int] = dataclasses.field(default_factory=dict)
+    sized: int = 0
+    weights: int = 0
+    chosen: int = 0
 
     def add(self, use: Use) -> None:
         """Writes down a use."""
@@ -63,7 +71,9 @@ def used(piece: Piece, kind: str, place: str, operation: str, **more: object) ->
     """A use of a piece, unless a sum by itself has made it one."""
     axes = more.pop("axes", frozenset())
     own = Use(kind, piece.array, axes, piece.members, place, operation)  # type: ignore[arg-type]
+    alone = piece.summed | piece.inner
+    own = own._replace(folded=bool(alone))
     # In B A x the axis in common is summed over in B, and is what A puts out.
-    if kind != "sum" and (alone := piece.summed | piece.inner):
+    if kind != "sum" and alone:
         own = own._replace(kind="sum", axes=alone)
     return own._replace(**more) if more else own  # type: ignore[arg-type]

@@ -33,12 +33,14 @@ class Followed:
     - `into`: for each sum over the width, as the bit of the array that is summed over or `OTHER`,
         the arrays that go on to it with no such sum between.
     - `objective`: what is known of the function's results together.
+    - `record`: all that was written down.
     """
 
     numbers: Mapping[Path, int]
     uses: tuple[tuple[Use, ...], ...]
     into: Mapping[int, int]
     objective: Value
+    record: Record
 
     def reached(self, array: int) -> int:
         """The sums over the width that an array, as its bit, goes on to, with none between."""
@@ -90,6 +92,7 @@ def trace(
         _by_array(record.uses, len(order)),
         record.into,
         _all_of(results),
+        record,
     )
 
 
