@@ -323,9 +323,7 @@ def _use(
     )
 
 
-def _is_split(
-    equation: Equation, position: int, piece: Piece, summed: Shape, batch: Shape
-) -> bool:
+def _is_split(equation: Equation, position: int, piece: Piece, summed: Shape, batch: Shape) -> bool:
     """Whether a growing axis runs along what is summed over and along what isn't: which is which?
 
     Arrays that were joined to one and taken apart again are like that.
@@ -333,7 +331,9 @@ def _is_split(
     places = range(len(piece.axes))
     rest = [axis for axis in places if axis not in summed and axis not in batch]
     within, beside = (
-        frozenset[int]().union(*(piece.axes[axis] for axis in some if equation.grows(position, [axis])))
+        frozenset[int]().union(
+            *(piece.axes[axis] for axis in some if equation.grows(position, [axis]))
+        )
         for some in (summed, rest)
     )
     return bool(within & beside)

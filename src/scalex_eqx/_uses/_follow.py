@@ -40,8 +40,10 @@ def follow(record: Record, programs: Programs, operands: Sequence[Value]) -> lis
     if len(constants) != len(others):
         raise Differs("")
     known = dict(zip(base.invars, operands, strict=True))
-    numbers = map(_constant, constants, others)
-    known |= zip(base.constvars, numbers, strict=True)
+    known |= {
+        v: NUMBER if _is_mask(x, y) else _constant(x, y)
+        for v, x, y in zip(base.constvars, constants, others, strict=True)
+    }
 
     def value(variable: Any, other: Any) -> Value:
         if isinstance(variable, Literal):
@@ -73,6 +75,13 @@ def _constant(x: Any, other: Any) -> Value:
     if np.size(other) == 1 and other is not None and np.asarray(other).reshape(()).item() != number:
         return SIZED
     return NUMBER if number else ZERO
+
+
+def _is_mask(base: Any, probe: Any) -> bool:
+    """Whether a constant grows with the width and is zeros and ones, as no example batch is."""
+    if np.shape(base) == np.shape(probe) or isinstance(base, jax.core.Tracer):
+        return False
+    return _dtype(base) == bool or bool(np.isin(base, (0, 1)).all())
 
 
 def _dtype(x: Any) -> Any:

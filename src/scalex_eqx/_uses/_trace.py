@@ -17,7 +17,7 @@ from .._user_code import user_line
 from .._weight import is_array
 from ._follow import Differs, follow
 from ._record import Record
-from ._value import DATA, Piece, Use, Value, bits
+from ._value import DATA, NUMBER, Piece, Use, Value, bits
 
 Path = tuple[Any, ...]
 
@@ -98,7 +98,8 @@ def trace(
 
 def _argument(number: int | None, leaf: Any) -> Value:
     if number is None:
-        return DATA
+        # Truth values that a model keeps are a mask, with which a weight is what it was.
+        return NUMBER if leaf.dtype == bool else DATA
     array = bits([number])
     axes = tuple(frozenset({axis}) for axis in range(len(leaf.shape)))
     own = frozenset(axis for axis, size in enumerate(leaf.shape) if size > 1)
