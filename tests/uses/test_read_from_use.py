@@ -345,6 +345,24 @@ def test_a_tie_by_hand_trains_as_one_of_shared():
     assert losses[0][2] < losses[0][0]
 
 
+def test_a_batch_of_equal_numbers_will_do():
+    """Such as `jnp.zeros`, as models of Flax are initialised with."""
+
+    def loss(model):
+        return jax.nn.logsumexp(jax.vmap(model)(jnp.zeros((2, 3), int)), -1).mean()
+
+    assert law_of(Tied, loss)[1] == law_of(Tied, tied_loss)[1]
+    make, use, expected = CASES["a gain in front of a matrix stays one"]
+    assert use is unnormalised
+
+    def of_ones(m):
+        h = jnp.ones((2, 5)) @ m["i"] * m["gain"] + m["bias"]
+        return h @ m["w"] @ m["o"]
+
+    _, specs = law_of(make, of_ones)
+    assert all(specs[path].role == role for path, (role, _, _) in expected.items())
+
+
 def test_a_linear_that_is_looked_up_is_a_tied_embedding():
     class Model(eqx.Module):
         head: eqx.nn.Linear

@@ -55,6 +55,12 @@ class Equation(NamedTuple):
         return self.name in _LINEAR or self.name in _PRODUCTS
 
     @property
+    def fills_a_batch(self) -> bool:
+        """Whether it makes several numbers, as many at every width: a batch for an example."""
+        base, probe = (one.outvars[0].aval.shape for one in self[:2])
+        return base == probe and math.prod(base) > 1
+
+    @property
     def is_derived(self) -> bool:
         """Whether a derivative may pass through."""
         is_inexact = jnp.issubdtype(self.base.outvars[0].aval.dtype, jnp.inexact)
@@ -97,6 +103,8 @@ def values_of(record: Record, equation: Equation, operands: list[Value]) -> list
     made = operands[0] if is_number and name in _MOVES else NUMBER if is_number else DATA
     if is_number and any(value.sized for value in operands) and not equation.is_logical:
         made = SIZED
+    if name == "broadcast_in_dim" and equation.fills_a_batch:
+        made = DATA
     return [made] * len(equation.base.outvars)
 
 

@@ -202,8 +202,9 @@ def _joined(record: Record, values: Sequence[Value], equation: Equation) -> Valu
                 for piece in value.pieces:
                     found = found._replace(direct=found.direct | (2 << piece.array))
         return found._replace(trained=trained, scales=scales)
-    pieces = values[0].pieces
-    same = all(value.pieces == pieces for value in values)
+    every = [tuple(p._replace(linear=False) for p in value.pieces) for value in values]
+    same = all(one == every[0] for one in every)
+    pieces = every[0]
     return found._replace(
         pieces=pieces if same else (),
         trained=trained,
