@@ -118,6 +118,19 @@ def transposed(m):
     return jnp.tanh(h @ m["w"]) @ m["w"].T @ m["o"]
 
 
+def quantised(m):
+    h = X @ m["i"]
+    distance = (m["codes"] ** 2).sum(-1) - 2 * h @ m["codes"].T
+    code = m["codes"][distance.argmin(-1)]
+    return (h + jax.lax.stop_gradient(code - h)) @ m["o"], ((h - code) ** 2).mean()
+
+
+def measured(m):
+    h = X @ m["i"]
+    logits = h @ m["o"]
+    return jax.nn.logsumexp(logits, -1).mean(), {"norm": (h @ m["probe"]).mean(), "logits": logits}
+
+
 CASES = {
     "a query of a pool is summed over": (
         lambda n: dense(n) | {"q": drawn(2, n, scale=n**-0.5)},
@@ -192,6 +205,16 @@ CASES = {
             "i": ("embedding", "(in, out)", "summed over axis 0"),
             "o": ("readout", "(in, out)", "no such sum behind it"),
         },
+    ),
+    "rows that are compared with to choose one": (
+        lambda n: dense(n) | {"codes": drawn(2, 7, n)},
+        quantised,
+        {"codes": ("embedding", "(in, out)", "rows are looked up")},
+    ),
+    "what is only measured": (
+        lambda n: dense(n) | {"probe": drawn(2, n)},
+        measured,
+        {"probe": ("readout", "(in,)", "no derivative reaches it; summed over axis 0")},
     ),
     "a matrix that is used both ways": (
         lambda n: dense(n) | {"w": drawn(2, n, n)},

@@ -96,7 +96,8 @@ _REDUCTIONS = frozenset(
 def values_of(record: Record, equation: Equation, operands: list[Value]) -> list[Value]:
     """The values of the results of an equation that holds no program."""
     if operands and not all(value.is_number for value in operands):
-        found = _values_of(record, equation, operands)
+        before = len(record.uses)
+        found = _with_sites(record, equation, before, _values_of(record, equation, operands))
         return _with_numbers(record, equation, operands, found)
     name = equation.name
     is_number = bool(operands) and (name in ELEMENTWISE or name in _MOVES)
@@ -125,6 +126,35 @@ def _values_of(record: Record, equation: Equation, operands: list[Value]) -> lis
     return [found] * len(equation.base.outvars)
 
 
+def _with_sites(
+    record: Record, equation: Equation, before: int, results: Sequence[Value]
+) -> list[Value]:
+    """Results that know the uses which were made in their equation, to see which are trained."""
+    sites = 0
+
+    def at(use: Use) -> Use:
+        nonlocal sites
+        if use.site:
+            return use
+        site = record.site(equation.base, use.array)
+        sites |= site
+        return use._replace(site=site)
+
+    record.uses[before:] = map(at, record.uses[before:])
+    found = [
+        value._replace(
+            pieces=tuple(
+                piece if piece.pending is None else piece._replace(pending=at(piece.pending))
+                for piece in value.pieces
+            )
+        )
+        for value in results
+    ]
+    if not sites or not equation.is_derived:
+        return found
+    return [value._replace(sites=value.sites | sites) for value in found]
+
+
 def _with_numbers(
     record: Record, equation: Equation, operands: Sequence[Value], results: Sequence[Value]
 ) -> list[Value]:
@@ -149,18 +179,20 @@ def _with_numbers(
 
 def together(equation: Equation, operands: Sequence[Value]) -> Value:
     """What is known of a result whose operands all have a part in it: no pieces."""
-    touched = trained = direct = past = 0
+    touched = trained = direct = past = sites = 0
     for value in operands:
         touched |= value.touched
         trained |= value.trained
+        sites |= value.sites
         direct |= value.direct
         past |= value.past
     is_data = any(value.is_data for value in operands)
-    trained = trained if equation.is_derived else 0
+    if not equation.is_derived:
+        trained = sites = 0
     lost = next((value.lost for value in operands if value.lost), None)
     # What goes through tanh or a softmax is of order one again.
     sized = bool(touched) and equation.is_linear and any(value.sized for value in operands)
-    return Value((), is_data, touched, trained, direct, past, 0, 0, lost, sized)
+    return Value((), is_data, touched, trained, direct, past, 0, 0, lost, sized, sites=sites)
 
 
 def behind(equation: Equation, position: int, piece: Piece, output: int = 0) -> Piece:

@@ -192,22 +192,24 @@ def _joined(record: Record, values: Sequence[Value], equation: Equation) -> Valu
     for value in values:
         record.commit(value)
     found = together(equation, values)
-    trained = 0
+    trained = sites = 0
     for value in values:
         trained |= value.trained
+        sites |= value.sites
     scales = values[0].scales if len({value.scales for value in values}) == 1 else 0
     if found.is_data:
         for value in values:
             if value.is_pure:
                 for piece in value.pieces:
                     found = found._replace(direct=found.direct | (2 << piece.array))
-        return found._replace(trained=trained, scales=scales)
+        return found._replace(trained=trained, sites=sites, scales=scales)
     every = [tuple(p._replace(linear=False) for p in value.pieces) for value in values]
     same = all(one == every[0] for one in every)
     pieces = every[0]
     return found._replace(
         pieces=pieces if same else (),
         trained=trained,
+        sites=sites,
         lost=found.lost or (None if same or not found.touched else equation.name),
     )
 
