@@ -73,6 +73,8 @@ class WeightSpec(metaclass=_Interned):
     - `carries_tie`: whether what a tied readout meets is scaled by the weight, which then carries
         the readout's factor; completed by `parameterize`, where `use` shows a tie.
     - `why`: what the role was read from, in one phrase. It says nothing of the law.
+    - `declared`: whether somebody said the role, a layer or `roles`; else it was inferred. It says
+        nothing of the law either.
     """
 
     fan_in: tuple[int, ...]
@@ -88,6 +90,7 @@ class WeightSpec(metaclass=_Interned):
     ends_branch: bool = False
     carries_tie: bool = False
     why: str = ""
+    declared: bool = False
 
     def __post_init__(self):
         self._check_declared()

@@ -14,7 +14,7 @@ from jax.extend.core import Literal
 from .._jaxprs import ELEMENTWISE, axes_behind, parameters
 from ._place import place_of
 from ._record import Record, used
-from ._value import DATA, NUMBER, Piece, Use, Value, bits
+from ._value import DATA, NUMBER, SIZED, Piece, Use, Value, bits
 
 Shape = Sequence[int]
 
@@ -45,12 +45,29 @@ class Equation(NamedTuple):
         return any(base[axis] != probe[axis] for axis in axes)
 
     @property
+    def is_logical(self) -> bool:
+        """Whether truth values come out."""
+        return self.base.outvars[0].aval.dtype == bool
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether what comes out is a sum of the operands' entries, or a product of them."""
+        return self.name in _LINEAR or self.name in _PRODUCTS
+
+    @property
+    def fills_a_batch(self) -> bool:
+        """Whether it makes several numbers, as many at every width: a batch for an example."""
+        base, probe = (one.outvars[0].aval.shape for one in self[:2])
+        return base == probe and math.prod(base) > 1
+
+    @property
     def is_derived(self) -> bool:
         """Whether a derivative may pass through."""
         is_inexact = jnp.issubdtype(self.base.outvars[0].aval.dtype, jnp.inexact)
         return is_inexact and self.name not in _FLAT
 
 
+_PRODUCTS = frozenset({"dot_general", "conv_general_dilated", "ragged_dot_general"})
 _FLAT = frozenset({"stop_gradient", "sign", "round", "floor", "ceil", "nextafter"})
 _LINEAR = frozenset(
     {
@@ -67,6 +84,7 @@ _MOVES = frozenset(
         *("unstack", "expand_dims", "pad", "concatenate", "stack", "dynamic_update_slice"),
     }
 )
+_CUTS = frozenset({"slice", "split", "unstack"})
 _REDUCTIONS = frozenset(
     {
         *("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
@@ -77,11 +95,22 @@ _REDUCTIONS = frozenset(
 
 def values_of(record: Record, equation: Equation, operands: list[Value]) -> list[Value]:
     """The values of the results of an equation that holds no program."""
+    if operands and not all(value.is_number for value in operands):
+        before = len(record.uses)
+        found = _with_sites(record, equation, before, _values_of(record, equation, operands))
+        return _with_numbers(record, equation, operands, found)
     name = equation.name
-    if not operands or not any(value.is_data or value.touched for value in operands):
-        is_number = bool(operands) and (name in ELEMENTWISE or name in _MOVES)
-        made = operands[0] if is_number and name in _MOVES else NUMBER if is_number else DATA
-        return [made] * len(equation.base.outvars)
+    is_number = bool(operands) and (name in ELEMENTWISE or name in _MOVES)
+    made = operands[0] if is_number and name in _MOVES else NUMBER if is_number else DATA
+    if is_number and any(value.sized for value in operands) and not equation.is_logical:
+        made = SIZED
+    if name == "broadcast_in_dim" and equation.fills_a_batch:
+        made = DATA
+    return [made] * len(equation.base.outvars)
+
+
+def _values_of(record: Record, equation: Equation, operands: list[Value]) -> list[Value]:
+    name = equation.name
     if name == "dot_general":
         found = _product(record, equation, operands)
     elif name in ("conv_general_dilated", "ragged_dot_general"):
@@ -97,18 +126,73 @@ def values_of(record: Record, equation: Equation, operands: list[Value]) -> list
     return [found] * len(equation.base.outvars)
 
 
+def _with_sites(
+    record: Record, equation: Equation, before: int, results: Sequence[Value]
+) -> list[Value]:
+    """Results that know the uses which were made in their equation, to see which are trained."""
+    sites = 0
+
+    def at(use: Use) -> Use:
+        nonlocal sites
+        if use.site:
+            return use
+        site = record.site(equation.base, use.array)
+        sites |= site
+        return use._replace(site=site)
+
+    record.uses[before:] = map(at, record.uses[before:])
+    found = [
+        value._replace(
+            pieces=tuple(
+                piece if piece.pending is None else piece._replace(pending=at(piece.pending))
+                for piece in value.pieces
+            )
+        )
+        for value in results
+    ]
+    if not sites or not equation.is_derived:
+        return found
+    return [value._replace(sites=value.sites | sites) for value in found]
+
+
+def _with_numbers(
+    record: Record, equation: Equation, operands: Sequence[Value], results: Sequence[Value]
+) -> list[Value]:
+    """Results with what numbers that follow the width do to them.
+
+    Such a number makes a mean of a sum over the width. What else it is multiplied with has a law
+    of somebody's own.
+    """
+    sized, averaged = results[0].sized, False
+    if equation.name in ("mul", "div"):
+        for value, other in (operands, reversed(operands)):
+            if other.is_number and other.sized and value.averaged:
+                sized = value.sized
+            elif other.is_number and other.sized:
+                record.sized |= value.touched if value.is_pure else value.direct
+    elif equation.name == "reduce_sum":
+        averaged = equation.grows(0, parameters.reduced_axes(equation.base) or ())
+    elif len(operands) == 1 and (equation.name in ELEMENTWISE or equation.name in _MOVES):
+        averaged = operands[0].averaged
+    return [result._replace(sized=sized, averaged=averaged) for result in results]
+
+
 def together(equation: Equation, operands: Sequence[Value]) -> Value:
     """What is known of a result whose operands all have a part in it: no pieces."""
-    touched = trained = direct = past = 0
+    touched = trained = direct = past = sites = 0
     for value in operands:
         touched |= value.touched
         trained |= value.trained
+        sites |= value.sites
         direct |= value.direct
         past |= value.past
     is_data = any(value.is_data for value in operands)
-    trained = trained if equation.is_derived else 0
+    if not equation.is_derived:
+        trained = sites = 0
     lost = next((value.lost for value in operands if value.lost), None)
-    return Value((), is_data, touched, trained, direct, past, 0, 0, lost)
+    # What goes through tanh or a softmax is of order one again.
+    sized = bool(touched) and equation.is_linear and any(value.sized for value in operands)
+    return Value((), is_data, touched, trained, direct, past, 0, 0, lost, sized, sites=sites)
 
 
 def behind(equation: Equation, position: int, piece: Piece, output: int = 0) -> Piece:
@@ -218,15 +302,31 @@ def _summed(
             record.add(use._replace(scales=scales))
             if equation.grows(i, [a for a in summed[i] if piece.axes[a]]) and use.kind == "sum":
                 over |= bits([piece.array])
+    if all(value.is_data for value in operands[:2]):
+        _meet(record, operands[:2])
+        if grows:
+            record.weights |= operands[0].direct | operands[1].direct
     pure = [value for value in operands[:2] if value.is_pure]
     own = bits(piece.array for value in pure for piece in value.pieces)
     scales = _scales(operands[:2])
     if grows:
         ends = record.sum(found.direct, over)
+        record.sized |= over if found.sized else 0
         return found._replace(
-            pieces=tuple(pieces), direct=ends, past=found.direct | found.past, scales=scales
+            pieces=tuple(pieces),
+            direct=ends,
+            past=found.direct | found.past,
+            scales=scales,
+            sized=False,
         )
     return found._replace(pieces=tuple(pieces), direct=found.direct | own, scales=scales)
+
+
+def _meet(record: Record, values: Sequence[Value]) -> None:
+    """Writes down of which arrays rows that were looked up are multiplied with data."""
+    for value, other in (values, reversed(values)):
+        if other.is_data and other.touched:
+            record.chosen |= bits(piece.array for piece in value.pieces if piece.looked)
 
 
 def found_bits(piece: Piece) -> int:
@@ -253,13 +353,30 @@ def _use(
     axes = frozenset[int]().union(*(piece.axes[axis] for axis in summed))
     shared = frozenset[int]().union(*(piece.axes[axis] for axis in batch))
     members = piece.members | piece.looked | shared
-    if piece.unseen and not axes:
+    is_split = _is_split(equation, position, piece, summed, batch)
+    if (piece.unseen and not axes) or is_split:
         return Use("lost", piece.array, members=members, place=place, operation=equation.name)
     if not axes or piece.gain:
         return used(piece, "scale", place, equation.name)
     return used(
         piece, "sum", place, equation.name, axes=(axes | piece.summed) - members, members=members
     )
+
+
+def _is_split(equation: Equation, position: int, piece: Piece, summed: Shape, batch: Shape) -> bool:
+    """Whether a growing axis runs along what is summed over and along what isn't: which is which?
+
+    Arrays that were joined to one and taken apart again are like that.
+    """
+    places = range(len(piece.axes))
+    rest = [axis for axis in places if axis not in summed and axis not in batch]
+    within, beside = (
+        frozenset[int]().union(
+            *(piece.axes[axis] for axis in some if equation.grows(position, [axis]))
+        )
+        for some in (summed, rest)
+    )
+    return bool(within & beside)
 
 
 def _selection(record: Record, equation: Equation, operands: list[Value]) -> Value:
@@ -282,6 +399,8 @@ def _selection(record: Record, equation: Equation, operands: list[Value]) -> Val
     by_data = any(index.is_data for index in indices)
     pieces, own = [], 0
     for piece in value.pieces:
+        if piece.joined:
+            continue
         axes = frozenset[int]().union(*(piece.axes[axis] for axis in taken))
         moved = behind(equation, 0, piece)
         if by_data and axes:
@@ -323,8 +442,13 @@ def _reduction(record: Record, equation: Equation, operands: list[Value]) -> Val
     if not grows:
         return found._replace(pieces=tuple(pieces), scales=scales)
     ends = record.sum(found.direct, over)
+    record.sized |= over if found.sized else 0
     return found._replace(
-        pieces=tuple(pieces), direct=ends, past=found.direct | found.past, scales=scales
+        pieces=tuple(pieces),
+        direct=ends,
+        past=found.direct | found.past,
+        scales=scales,
+        sized=False,
     )
 
 
@@ -364,7 +488,9 @@ def _entries(record: Record, equation: Equation, operands: list[Value]) -> list[
     return [
         found._replace(
             pieces=tuple(
-                behind(equation, i, piece, output) for i, piece in _with_gains(equation, operands)
+                behind(equation, i, piece, output)
+                for i, piece in _with_gains(equation, operands)
+                if not (piece.joined and equation.name in _CUTS)
             ),
             reduced=reduced,
             scales=scales,
@@ -374,12 +500,17 @@ def _entries(record: Record, equation: Equation, operands: list[Value]) -> list[
 
 
 def _with_gains(equation: Equation, operands: Sequence[Value]) -> Iterator[tuple[int, Piece]]:
-    """All pieces, by operand; where arrays are multiplied, those of fewer axes are gains."""
+    """All pieces, by operand; where arrays are multiplied, those of fewer axes are gains.
+
+    What was joined with other arrays and is cut again is in one of the parts, or in none.
+    """
     axes = [max((sum(map(bool, p.axes)) for p in value.pieces), default=0) for value in operands]
+    several = sum(map(bool, (value.touched for value in operands))) > 1
+    joined = several and equation.name in ("concatenate", "stack")
     for i, value in enumerate(operands):
         gain = equation.name == "mul" and 0 < axes[i] < max(axes)
         for piece in value.pieces:
-            yield i, piece._replace(gain=piece.gain or gain)
+            yield i, piece._replace(gain=piece.gain or gain, joined=piece.joined or joined)
 
 
 def _entry_scales(name: str, operands: Sequence[Value]) -> int:
@@ -417,6 +548,8 @@ _KINDS = {"mul": "scale", "div": "scale", "add": "add", "add_any": "add", "sub":
 def _met(record: Record, equation: Equation, operands: list[Value], found: Value) -> list[Value]:
     """Entries of which some are data."""
     name, place = equation.name, None
+    if name == "mul":
+        _meet(record, operands)
     own, pieces = 0, []
     keeps = name in ("mul", "div") or (name in _LINEAR and name not in ("add", "add_any", "sub"))
     for i, value in enumerate(operands):
@@ -435,7 +568,7 @@ def _met(record: Record, equation: Equation, operands: list[Value], found: Value
             elif not value.is_pure and piece.pending is not None and not _waits(name, others):
                 record.add(piece.pending)
                 continue
-            if kept and piece.linear:
+            if kept and piece.linear and not _is_squared(piece, others):
                 pieces.append((i, piece._replace(free=piece.free and free)))
     made = found._replace(
         direct=found.direct | own,
@@ -447,6 +580,11 @@ def _met(record: Record, equation: Equation, operands: list[Value], found: Value
         made._replace(pieces=tuple(behind(equation, i, piece, output) for i, piece in pieces))
         for output in range(len(equation.base.outvars))
     ]
+
+
+def _is_squared(piece: Piece, others: Sequence[Value]) -> bool:
+    """Whether an array is multiplied with itself, as in the size of what it has scaled."""
+    return any(one.array == piece.array for other in others for one in other.pieces)
 
 
 def _matters(piece: Piece) -> bool:

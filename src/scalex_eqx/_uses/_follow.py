@@ -12,7 +12,7 @@ from jax.extend.core import Literal
 from .._jaxprs import parameters
 from ._equations import Equation, together, values_of
 from ._record import Record, used
-from ._value import DATA, NUMBER, ZERO, Value
+from ._value import DATA, NUMBER, SIZED, ZERO, Value
 
 _IDENTITIES = frozenset({"optimization_barrier", "device_put"})
 
@@ -37,37 +37,44 @@ def follow(record: Record, programs: Programs, operands: Sequence[Value]) -> lis
     (base, constants), (probe, others) = map(parameters.parts, programs)
     if len(base.eqns) != len(probe.eqns) or len(base.invars) != len(operands):
         raise Differs("")
-    known = dict(zip(base.invars, operands, strict=True))
     if len(constants) != len(others):
         raise Differs("")
+    known = dict(zip(base.invars, operands, strict=True))
     known |= {
-        v: NUMBER if _is_mask(x, y) else _constant(x)
+        v: NUMBER if _is_mask(x, y) else _constant(x, y)
         for v, x, y in zip(base.constvars, constants, others, strict=True)
     }
 
-    def value(variable: Any) -> Value:
+    def value(variable: Any, other: Any) -> Value:
         if isinstance(variable, Literal):
-            return _constant(variable.val)
+            return _constant(variable.val, other.val if isinstance(other, Literal) else None)
         return known.get(variable, DATA)
 
     for pair in zip(base.eqns, probe.eqns, strict=True):
         equation = Equation(*pair)
         if equation.name != equation.probe.primitive.name:
             raise Differs(equation.place)
-        results = _results(record, equation, [value(v) for v in equation.base.invars])
+        operands = list(map(value, equation.base.invars, equation.probe.invars))
+        results = _results(record, equation, operands)
         known |= zip(equation.base.outvars, results, strict=True)
-    return [value(v) for v in base.outvars]
+    return list(map(value, base.outvars, probe.outvars))
 
 
-def _constant(x: Any) -> Value:
-    """A single number, or what may be anybody's data: an example batch, a key, a mask."""
+def _constant(x: Any, other: Any) -> Value:
+    """A single number, or what may be anybody's data: an example batch, a key, a mask.
+
+    `other` is the same at the other width, where it is known.
+    """
     if (
         not eqx.is_array_like(x)
         or np.size(x) != 1
         or jnp.issubdtype(_dtype(x), jax.dtypes.extended)
     ):
         return DATA
-    return NUMBER if np.asarray(x).reshape(()).item() else ZERO
+    number = np.asarray(x).reshape(()).item()
+    if np.size(other) == 1 and other is not None and np.asarray(other).reshape(()).item() != number:
+        return SIZED
+    return NUMBER if number else ZERO
 
 
 def _is_mask(base: Any, probe: Any) -> bool:
@@ -187,21 +194,24 @@ def _joined(record: Record, values: Sequence[Value], equation: Equation) -> Valu
     for value in values:
         record.commit(value)
     found = together(equation, values)
-    trained = 0
+    trained = sites = 0
     for value in values:
         trained |= value.trained
+        sites |= value.sites
     scales = values[0].scales if len({value.scales for value in values}) == 1 else 0
     if found.is_data:
         for value in values:
             if value.is_pure:
                 for piece in value.pieces:
                     found = found._replace(direct=found.direct | (2 << piece.array))
-        return found._replace(trained=trained, scales=scales)
-    pieces = values[0].pieces
-    same = all(value.pieces == pieces for value in values)
+        return found._replace(trained=trained, sites=sites, scales=scales)
+    every = [tuple(p._replace(linear=False) for p in value.pieces) for value in values]
+    same = all(one == every[0] for one in every)
+    pieces = every[0]
     return found._replace(
         pieces=pieces if same else (),
         trained=trained,
+        sites=sites,
         lost=found.lost or (None if same or not found.touched else equation.name),
     )
 

@@ -45,6 +45,31 @@ class Reader:
 
     followed: Followed
 
+    def uses(self, path: Path) -> tuple[Use, ...]:
+        """Everything that is done with the array at `path`."""
+        number = self.followed.numbers.get(path)
+        return () if number is None else self.followed.uses[number]
+
+    def phrase(self, use: Use, growing: frozenset[int]) -> str:
+        """A use of an array in words, with its place; `growing` are the array's axes that do."""
+        return (
+            f"divided by its own size{_at(use)}" if use.kind == "normalise" else _why(use, growing)
+        )
+
+    def is_inside(self, path: Path) -> bool:
+        """Whether all that comes of the array passes a sum over the width before the result."""
+        own, objective = 2 << self.followed.numbers[path], self.followed.objective
+        return bool(objective.past & own) and not objective.direct & own
+
+    def is_final(self, path: Path) -> bool:
+        """Whether some of it reaches the result, with its derivative, without such a sum."""
+        own, objective = 2 << self.followed.numbers[path], self.followed.objective
+        return bool(objective.direct & objective.trained & own)
+
+    def is_among(self, path: Path, arrays: int) -> bool:
+        """Whether the array at `path` is one of a set that is written as bits."""
+        return bool(arrays & (2 << self.followed.numbers[path]))
+
     def read(self, path: Path, base: Shape, probe: Shape) -> Reading | None:
         """What is read of the array at `path`; `None` if it isn't there.
 

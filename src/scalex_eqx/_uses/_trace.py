@@ -34,12 +34,14 @@ class Followed:
     - `into`: for each sum over the width, as the bit of the array that is summed over or `OTHER`,
         the arrays that go on to it with no such sum between.
     - `objective`: what is known of the function's results together.
+    - `record`: all that was written down.
     """
 
     numbers: Mapping[Path, int]
     uses: tuple[tuple[Use, ...], ...]
     into: Mapping[int, int]
     objective: Value
+    record: Record
 
     def reached(self, array: int) -> int:
         """The sums over the width that an array, as its bit, goes on to, with none between."""
@@ -86,11 +88,13 @@ def trace(
         ) from None
     for result in results:
         record.commit(result)
+    objective = _all_of(results)
     return Followed(
         order,
-        _by_array(record.uses, len(order)),
+        _by_array(record.uses, len(order), objective.sites),
         record.into,
-        _all_of(results),
+        objective,
+        record,
     )
 
 
@@ -175,18 +179,27 @@ def _without_searches() -> Iterator[None]:
         gc.enable()
 
 
-def _by_array(uses: list[Use], count: int) -> tuple[tuple[Use, ...], ...]:
-    found: list[dict[Use, None]] = [{} for _ in range(count)]
+def _by_array(uses: list[Use], count: int, sites: int) -> tuple[tuple[Use, ...], ...]:
+    """The uses of each array, without those that no derivative reaches unless there are only such.
+
+    A choice by the nearest of several rows is one: the rows are looked up, and summed over to be
+    compared.
+    """
+    every: list[dict[Use, None]] = [{} for _ in range(count)]
     for one in uses:
-        found[one.array][one] = None
-    return tuple(map(tuple, found))
+        every[one.array][one] = None
+    return tuple(
+        tuple(use for use in found if not use.site or use.site & sites) or tuple(found)
+        for found in every
+    )
 
 
 def _all_of(results: list[Value]) -> Value:
-    touched = trained = direct = past = 0
+    touched = trained = direct = past = sites = 0
     for value in results:
         touched |= value.touched
         trained |= value.trained
         direct |= value.direct
         past |= value.past
-    return Value((), True, touched, trained, direct, past)
+        sites |= value.sites
+    return Value((), True, touched, trained, direct, past, sites=sites)

@@ -23,6 +23,10 @@ class Use(NamedTuple):
     - `place`: the line of the program.
     - `operation`: what JAX calls it.
     - `scales`: the arrays in all of which together what meets it is homogeneous, as bits.
+    - `folded`: whether it was summed over by itself, or in a product with arrays of the model,
+        before. Then it can't be told which of them is a matrix and which is what that is applied
+        to.
+    - `site`: its bit among all uses, 0 where it counts in any case.
     """
 
     kind: str
@@ -32,6 +36,8 @@ class Use(NamedTuple):
     place: str = ""
     operation: str = ""
     scales: int = 0
+    folded: bool = False
+    site: int = 0
 
 
 class Piece(NamedTuple):
@@ -49,6 +55,7 @@ class Piece(NamedTuple):
     - `gain`: whether it has multiplied entries of an array of more axes.
     - `linear`: whether the value is linear in the array.
     - `free`: whether what it was multiplied with depends on no array of the model.
+    - `joined`: whether it was joined with other arrays along one of its axes.
     - `pending`: the use that it is, unless the sum turns out to be a mean.
     """
 
@@ -62,6 +69,7 @@ class Piece(NamedTuple):
     gain: bool = False
     linear: bool = True
     free: bool = True
+    joined: bool = False
     pending: Use | None = None
 
     @property
@@ -86,6 +94,10 @@ class Value(NamedTuple):
     - `scales`: arrays in which together it is homogeneous of degree one.
     - `reduced`: arrays of which it is a sum or the like over axes that grow.
     - `lost`: the operation in which arrays were lost sight of.
+    - `sized`: whether it is a number that follows the width, or was multiplied by one since the
+        last sum over the width.
+    - `sites`: the uses that a derivative reaches, as bits.
+    - `averaged`: whether it is a sum over the width, which such a number makes a mean.
     """
 
     pieces: tuple[Piece, ...] = ()
@@ -97,6 +109,14 @@ class Value(NamedTuple):
     scales: int = 0
     reduced: int = 0
     lost: str | None = None
+    sized: bool = False
+    averaged: bool = False
+    sites: int = 0
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it depends on no array of the model and no data."""
+        return not self.is_data and not self.touched
 
     @property
     def is_pure(self) -> bool:
@@ -108,6 +128,7 @@ NUMBER = Value()
 """A single number, or many equal ones."""
 
 ZERO = Value(scales=-1)
+SIZED = Value(sized=True)
 DATA = Value(is_data=True)
 
 

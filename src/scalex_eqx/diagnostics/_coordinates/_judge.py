@@ -14,6 +14,7 @@ from ._run import Measurements
 
 Kind = Literal[
     "role",
+    "use",
     "multiplier",
     "initial",
     "update",
@@ -38,7 +39,7 @@ LOOSE = 0.3
 BRANCH = 0.4
 # Exponents of learning rates are multiples of 1/2, or measured ones.
 _SAME_RATE = 0.05
-_CERTAIN = ("role", "initial", "multiplier", "update", "decay", "output")
+_CERTAIN = ("role", "use", "initial", "multiplier", "update", "decay", "output")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,8 @@ class CoordinateFinding:
 
     **Arguments:**
 
-    - `kind`: `"role"`, the declared one contradicts the shapes; `"initial"` and `"multiplier"`,
+    - `kind`: `"role"`, the declared one contradicts the shapes; `"use"`, what the loss does with the
+        weight contradicts its law, which is known before any training; `"initial"` and `"multiplier"`,
         the effective weight's first size; `"update"`, the size of its first update; `"decay"`;
         `"output"`, what comes out of an inner layer vanishes at initialisation; `"rate"`, the
         learning rate's exponent isn't the largest stable one; `"gradient"`, under SGD, whose
@@ -78,11 +80,19 @@ class CoordinateFinding:
         return abs(self.measured - self.expected)
 
 
-def findings(rows: Sequence[CoordinateRow], found: Measurements) -> list[CoordinateFinding]:
-    """Everything wrong, what is certain and what is furthest off first."""
+def findings(
+    rows: Sequence[CoordinateRow],
+    found: Measurements,
+    known: Sequence[CoordinateFinding] = (),
+) -> list[CoordinateFinding]:
+    """Everything wrong, what is certain and what is furthest off first.
+
+    `known` are those that were found before the training.
+    """
     common = _embeddings_gradient(rows)
-    every = [finding for row in rows for finding in _of_row(row, found, common)]
-    every += _vanishing(rows, found)
+    every = [*known, *(finding for row in rows for finding in _of_row(row, found, common))]
+    explained = {finding.weight for finding in known}
+    every += (one for one in _vanishing(rows, found) if one.weight not in explained)
     every += _decay(rows, found)
     order = sorted(every, key=lambda f: (not f.certain, _KINDS.index(f.kind), -f.size))
     return list(dict.fromkeys(order))

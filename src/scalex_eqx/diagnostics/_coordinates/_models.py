@@ -67,7 +67,7 @@ def _check_bases(widths: Sequence[int], models: Sequence[PyTree]) -> None:
             by_path.setdefault(path, []).append(weight)
     for weights in by_path.values():
         ratios = [weight.spec.width_ratio for weight in weights]
-        fans = [_own_fan(weight) for weight in weights]
+        fans = _own_fans(weights)
         # A role that is forced on axes that stay has the width's ratio.
         sizes = fans if len(set(fans)) > 1 or set(ratios) == {1} else widths
         bases = {size / ratio for size, ratio in zip(sizes, ratios, strict=True) if ratio}
@@ -99,6 +99,16 @@ def _check_base_depths(depths: Sequence[int], models: Sequence[PyTree]) -> None:
                 f"{', '.join(map(str, sorted(bases)))}; give parameterize the same base_depth at "
                 f"every depth{see(Section.depth)}"
             )
+
+
+def _own_fans(weights: Sequence[Weight]) -> list[int]:
+    """Of a vector with several axes that grow, as `parameterize` reads it, the last of them."""
+    spec = weights[0].spec
+    shapes = [weight.value.shape for weight in weights]
+    growing = [axis for axis in spec.fan_out if len({shape[axis] for shape in shapes}) > 1]
+    if spec.fan_in or len(growing) < 2:
+        return [_own_fan(weight) for weight in weights]
+    return [shape[growing[-1]] for shape in shapes]
 
 
 def _own_fan(weight: Weight) -> int:

@@ -12,6 +12,7 @@ from ...theory._family import Families
 from .._columns import columns
 from .._exponent import Exponent
 from .._results import Table
+from ._conflicts import Conflicts, conflicts
 from ._judge import LOOSE, CoordinateFinding, broken_assumptions, declarations, findings
 from ._law import SYMBOLS, Law, laws, may_rescale, optimizer_parts
 from ._models import Build, Over, shapes, sizes_of
@@ -235,6 +236,7 @@ def coordinate_check(
     models = shapes(build, ordered, size)
     chain = optimizer_parts(models[-1], tx)
     law = laws(ordered, models, chain, family, alignment, size)
+    known = conflicts(loss, batch, models, law, chain, size)
     found = measure(
         build,
         loss,
@@ -248,7 +250,9 @@ def coordinate_check(
         advance=advance,
         over=size,
     )
-    return judge(found, law, least_drop, shares(found, chain), rescaled=may_rescale(chain))
+    return judge(
+        found, law, least_drop, shares(found, chain), known=known, rescaled=may_rescale(chain)
+    )
 
 
 def judge(
@@ -257,17 +261,18 @@ def judge(
     least_drop: float,
     shares: Sequence[StepShares] = (),
     *,
+    known: Conflicts = Conflicts(),  # noqa: B008
     rescaled: bool = False,
 ) -> CoordinateCheck:
     """The check's result, from what was measured and what was meant."""
     judged, notices = rows(found, laws, rescaled=rescaled)
     _check_moved(judged)
-    wrong = tuple(findings(judged, found))
+    wrong = tuple(findings(judged, found, known.findings))
     drops = tuple(loss_drops(found))
     # Written so that a loss that is not a number counts as one that didn't fall.
     trained = all(drop >= least_drop for drop in drops)
     lost, told = unjudged(judged, laws, found)
-    notices += [*told, *declarations(laws, found)]
+    notices += [*known.notices, *told, *declarations(laws, found)]
     starving = starves(found.losses, found.widths, least_drop, LOOSE)
     starved = _starved(wrong) if starving and not trained else ()
     if starved:
