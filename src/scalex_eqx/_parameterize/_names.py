@@ -221,7 +221,7 @@ def _of_norm(layer: _Layer) -> Layout | None:
     if growing_axes(shape, probe) != [-1] or set(layer.base.values()) != {shape}:
         return None
     if all(size == 1 for size in shape[:-1]):
-        return _VECTOR * len(shape)
+        return _VECTOR * len(shape) if len(layer.base) > 1 or layer.is_of_flax() else None
     return _VECTOR if layer.is_of_flax() else None
 
 
