@@ -1,6 +1,7 @@
 """Modules of Flax NNX: the types of variables and layers say what their arrays are."""
 
 import functools
+from fractions import Fraction
 
 import equinox as eqx
 import jax
@@ -213,9 +214,11 @@ def test_it_trains_and_the_statistics_follow_the_data_alone():
         return eqx.apply_updates(model, updates), state, value, mean, gradient
 
     state, values = tx.init(eqx.filter(model, eqx.is_inexact_array)), []
+    mean = gradient = None
     for _ in range(20):
         model, state, value, mean, gradient = step(model, state)
         values.append(float(value))
+    assert mean is not None and gradient is not None
     assert values[-1] < 0.1 * values[0]
     assert not np.any(gradient.norm.mean.get_value().value)
     # Flax's own step from zero: (1 - momentum) times the mean of what comes in.
@@ -280,7 +283,7 @@ def test_cells_keep_what_was_drawn(cell: str, width: int):
         spread, spread_base = (np.sqrt(np.mean(np.square(np.float64(y)))) for y in (x, x_base))
         expected = np.float64(x) * spread_base / spread
         np.testing.assert_allclose(weight.value, expected, rtol=1e-5, atol=1e-7)
-        assert float(weight.spec.width_ratio) == width / BASE
+        assert weight.spec.width_ratio == Fraction(width, BASE)
     x, carry = jnp.ones(3), make(width).initialize_carry((3,), nnx.Rngs(0))
     assert np.all(np.isfinite(sx.resolve(model)(carry, x)[1]))
 

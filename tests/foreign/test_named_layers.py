@@ -157,8 +157,8 @@ ATTENTION = {
 
 def test_attention_of_linen_without_biases():
     found = roles_of({"attention": ATTENTION})
-    expected = dict.fromkeys(("key", "query", "value"), "(in, out, out) hidden")
-    expected["out"] = "(in, in, out) hidden"
+    expected = {name: "(in, out, out) hidden" for name in ("key", "query", "value")}
+    expected |= {"out": "(in, in, out) hidden"}
     assert found == {f"attention/{name}/kernel": one for name, one in expected.items()}
     # One projection alone may be anything.
     assert "query/kernel: shape" in asked({"attention": {"query": ATTENTION["query"]}})
