@@ -157,7 +157,7 @@ ATTENTION = {
 
 def test_attention_of_linen_without_biases():
     found = roles_of({"attention": ATTENTION})
-    expected = {name: "(in, out, out) hidden" for name in ("key", "query", "value")}
+    expected = dict.fromkeys(("key", "query", "value"), "(in, out, out) hidden")
     expected |= {"out": "(in, in, out) hidden"}
     assert found == {f"attention/{name}/kernel": one for name, one in expected.items()}
     # One projection alone may be anything.
