@@ -115,16 +115,16 @@ LAYERS = {
 
 def test_every_layer_of_the_library_is_known():
     """The way down of an adapter has a readout's shape, but its outputs go on."""
-    assert said(scaled(Layers)) == LAYERS
+    assert said(scaled(Layers, width=BASE)) == LAYERS
 
 
 def test_what_names_and_types_of_a_state_say():
     """Where the layers are gone, their names are left. A kernel may then be several things."""
     asked = {"einsum/kernel": ("out", "in", "out"), "flipped/kernel": ("in", "out", "in")}
-    model = scaled(lambda width: nnx.state(Layers(width)), layouts=asked)
+    model = scaled(lambda width: nnx.state(Layers(width)), width=BASE, layouts=asked)
     assert said(model) == LAYERS
     with pytest.raises(ValueError, match="cannot be told") as caught:
-        scaled(lambda width: nnx.state(Layers(width)))
+        scaled(lambda width: nnx.state(Layers(width)), width=BASE)
     for name in asked:
         assert f"{name}/value: shape" in str(caught.value)
 
@@ -151,6 +151,7 @@ def test_keys_name_the_variable_or_its_value(end: str):
     """Patterns and module types; what is printed is the path in the tree."""
     model = scaled(
         Layers,
+        width=BASE,
         roles={f"first/kernel{end}": "buffer"},
         factors={nnx.Embed: {f"embedding{end}": 1}},
         frozen=[f"attention/*/kernel{end}"],
@@ -181,10 +182,10 @@ def test_a_fields_name_alone_is_no_key():
 
 
 def test_an_options_word_goes_before_a_types():
-    assert specs(scaled(Layers, roles={"table": "vector"}))["table"].role is Role.vector
+    assert specs(scaled(Layers, width=BASE, roles={"table": "vector"}))["table"].role is Role.vector
     message = r"table/value: in a .*Table, which is not trained, .* but factors gives it one"
     with pytest.raises(ValueError, match=message):
-        scaled(Layers, factors={"table": 1})
+        scaled(Layers, width=BASE, factors={"table": 1})
 
 
 class Classifier(nnx.Module):
