@@ -211,6 +211,31 @@ def test_only_the_adapters_are_trained():
     assert moved(free, trained(free)[0]) == set(weights(free))
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        sx.adam_atan2(1e-2),
+        sx.adamw(1e-2, 1e-4, decay_mode="independent"),
+        sx.adafactor(1e-2),
+        sx.lion(1e-3),
+        sx.muon(1e-2),
+        sx.sgd(1e-2, momentum=0.9),
+    ],
+)
+def test_every_rule_trains_it(tx):
+    """Also those whose steps are relative to a weight that is zero at first."""
+    model, x = build(), jax.random.normal(KEY, (9, 5))
+    start = weights(model)
+    state = tx.init(eqx.filter(model, eqx.is_inexact_array))
+    for _ in range(2):
+        gradient = eqx.filter_grad(lambda m: jnp.mean(jax.vmap(sx.resolve(m))(x) ** 2))(model)
+        updates, state = tx.update(gradient, state, model)
+        model = eqx.apply_updates(model, updates)
+    for path, weight in weights(model).items():
+        moved = np.asarray(weight.value - start[path].value)
+        assert np.isfinite(moved).all() and moved.any() == ("lora" in path)
+
+
 def test_it_computes_in_its_own_dtype_and_gives_the_layers():
     plain = sx.nn.Linear(6, 4, dtype=jnp.bfloat16, key=KEY)
     x = jnp.ones(6, jnp.bfloat16)
