@@ -236,6 +236,24 @@ def test_every_rule_trains_it(tx):
         assert np.isfinite(moved).all() and moved.any() == ("lora" in path)
 
 
+def test_on_a_model_that_has_its_laws():
+    """Trained under a law, and given it again together with its adapters."""
+    plain = sx.parameterize(
+        lambda width: eqx.nn.MLP(5, 4, width, 2, key=KEY),
+        width=48,
+        base_width=16,
+        parameterization=sx.mean_field,
+    )
+    with pytest.raises(ValueError, match="spec is not completed"):
+        sx.adam(1e-2).init(adapted(plain))
+    model = build(trained=adapted(plain))
+    x = jax.random.normal(KEY, (9, 5))
+    found, expected = (jax.vmap(sx.resolve(m))(x) for m in (model, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    trained = {path for path, w in weights(model).items() if w.spec.is_trained}
+    assert trained == {path for path in weights(model) if "lora" in path}
+
+
 def test_it_computes_in_its_own_dtype_and_gives_the_layers():
     plain = sx.nn.Linear(6, 4, dtype=jnp.bfloat16, key=KEY)
     x = jnp.ones(6, jnp.bfloat16)
@@ -297,6 +315,17 @@ def test_a_rank_that_grows_with_the_width():
     model = sx.parameterize(make, width=48, base_width=16, parameterization=sx.standard)
     found = {p: (w.spec.role, w.spec.width_ratio) for p, w in weights(model).items()}
     assert found["layer/lora_a"] == found["layer/lora_b"] == (sx.Role.hidden, Fraction(3))
+
+
+def test_in_attention_of_equinox():
+    plain = eqx.nn.MultiheadAttention(2, 8, key=KEY)
+    x = jax.random.normal(KEY, (3, 8))
+    lora = with_b(LoRA(plain.query_proj, 2, key=KEY))
+    found = eqx.tree_at(lambda m: m.query_proj, plain, lora)
+    one = eqx.tree_at(lambda m: m.query_proj, plain, lora.merged())
+    outputs = [sx.resolve(m)(x, x, x) for m in (plain, found, one)]
+    np.testing.assert_allclose(outputs[1], outputs[2], rtol=1e-4, atol=1e-5)
+    assert np.abs(outputs[1] - outputs[0]).max() > 0.01
 
 
 def blocks(width: int, depth: int = 2) -> sx.nn.Transformer:
