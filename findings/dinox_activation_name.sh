@@ -1,5 +1,5 @@
 #!/bin/sh
-# dinox 0.5.6, pydantic 2.14.4, equinox 0.13.8, jax 0.12.0.1: build_equinox_MLP_from_config takes a configuration with a
+# dinox 0.5.6, equinox 0.13.8, jax 0.12.0.1: build_equinox_MLP_from_config takes a configuration with a
 # required activation_name, which is checked to be text, written to config.json and read back, and
 # never used: every network has gelu. One that is to have another activation is trained with gelu,
 # and a name that is none is taken as well, without an error or a warning. The remedy is to replace
