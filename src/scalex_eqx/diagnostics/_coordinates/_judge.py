@@ -250,7 +250,7 @@ def _gradient(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     if not law.family.gradient_degree or not matrix or row.gradient is None or "#" in row.name:
         return
     measured, expected = row.gradient.value, -law.gradient
-    if abs(measured - expected) > LOOSE:
+    if abs(measured - expected) > LOOSE + row.gradient_sampling:
         yield CoordinateFinding(
             "gradient",
             row.name,
