@@ -1,8 +1,8 @@
-"""Scaling laws for a Flax module: its parameters are a dictionary, so its axes are named.
+"""Scaling laws for a Flax module, whose parameters are a dictionary.
 
 An attention classifier of flax.linen reads scikit-learn's digits as eight rows of eight pixels.
-`layouts` says which axes of each array are summed over; everything else follows from the shapes at
-two widths. In the loss, `resolve` turns the weights back into the arrays that `module.apply` wants.
+Its layers are told by their names and shapes; `layouts` names the axes of the one array that is no
+layer's. In the loss, `resolve` turns the weights back into the arrays that `module.apply` wants.
 The learning rate of width 32 is then used at width 256, in muP and with one learning rate.
 
     python examples/flax_parameters.py
@@ -37,14 +37,7 @@ class Classifier(nn.Module):
 
 
 # --8<-- [start:law]
-LAYOUTS = {
-    "*/positions": ("in", "out"),  # as an embedding's
-    "*/attention/[qkv]*/kernel": ("in", "out", "out"),  # to heads, dimension
-    "*/attention/out/kernel": ("in", "in", "out"),
-    "*/attention/[qkv]*/bias": ("out", "out"),
-    "*/pixels/kernel": ("in", "out"),
-    "*/readout/kernel": ("in", "out"),
-}
+LAYOUTS = {"*/positions": ("in", "out")}  # as an embedding's
 
 
 def make(width):

@@ -246,6 +246,25 @@ def test_the_page_on_blocks_prints_its_results():
         assert str(row["first named"]).startswith(row["planted"] or "None")
 
 
+def test_the_page_on_fine_tuning_prints_its_results():
+    """And says of the best rates what the numbers say."""
+    page = (ROOT / "docs/fine-tuning.md").read_text(encoding="utf-8")
+    drifts: dict[str, list[float]] = {"law": [], "one rate": []}
+    for row in results_of("adapters", "rates"):
+        cells = [f"| {row['width']}"]
+        for name, found in drifts.items():
+            found.append(row[f"{name}: log2 of the best"])
+            cells += [f"{found[-1]:.2f}", f"{row[f'{name}: loss']:.4f}"]
+        assert " | ".join(cells) + " |" in page
+    assert np.ptp(drifts["law"]) < 0.25
+    assert drifts["one rate"][0] - drifts["one rate"][-1] > 1
+    for row in results_of("adapters", "changes"):
+        assert f"| {row['change of']} | {row['law']:+.2f} | {row['one rate']:+.2f} |" in page
+    for row in results_of("adapters", "ranks"):
+        after = " | ".join(f"{row[f'after {steps}']:+.2f}" for steps in (1, 16))
+        assert f"| {row['factor']} | {after} |" in page
+
+
 def test_the_page_on_theory_prints_the_exponents_of_sizes():
     """And what it says of those that are outside of their tolerance, and of planted faults."""
     page = (ROOT / "docs/theory.md").read_text(encoding="utf-8")

@@ -227,8 +227,10 @@ def apply(variables: dict[str, Any], x):
     return x
 
 
-def test_a_parameter_dictionary():
-    model = scaled(flax_parameters, layouts={"*/kernel": ("in", "out")})
+@pytest.mark.parametrize("options", [{}, {"layouts": {"*/kernel": ("in", "out")}}])
+def test_a_parameter_dictionary(options):
+    """Its names say what the axes are, and may be overruled."""
+    model = scaled(flax_parameters, **options)
     assert roles(model) == {
         "params/Dense_0/bias": Role.vector,
         "params/Dense_0/kernel": Role.embedding,
@@ -244,14 +246,19 @@ def test_a_parameter_dictionary():
     assert np.array_equal(apply(sx.resolve(base), x), apply(flax_parameters(BASE), x))
 
 
-def test_without_layouts_every_ambiguous_kernel_is_listed():
+def test_without_layouts_every_ambiguous_matrix_is_listed():
+    def make(width: int):
+        layers = flax_parameters(width)["params"].values()
+        return {f"{i}": {"matrix": x["kernel"], "bias": x["bias"]} for i, x in enumerate(layers)}
+
     with pytest.raises(ValueError) as caught:
-        scaled(flax_parameters)
+        scaled(make)
     message = str(caught.value)
-    assert "params/Dense_0/kernel: shape (5, 8) at the base width and (5, 16) at" in message
-    assert 'an embedding with layouts={"params/Dense_0/kernel": ("in", "out")}' in message
-    assert 'a readout with layouts={"params/Dense_2/kernel": ("in", "out")}' in message
-    assert "Dense_1" not in message
+    assert "0/matrix: shape (5, 8) at the base width and (5, 16) at" in message
+    assert 'an embedding with layouts={"0/matrix": ("in", "out")}' in message
+    assert 'a readout with layouts={"2/matrix": ("in", "out")}' in message
+    assert message.count("or pass use=, which is what the training does with a model") == 2
+    assert "1/matrix" not in message
 
 
 # State

@@ -121,7 +121,10 @@ def test_equivalent_parameterizations_start_as_the_same_model(other):
     ids=["rotary", "state space"],
 )
 def test_a_table_that_is_no_draw_stays_bitwise(table):
-    model = scaled(128, sx.standard, lambda n: {"w": jnp.ones((n, n)), "table": table(n)}, 16)
+    def make(width: int):
+        return {"w": jnp.ones((width, width)), "table": table(width)}
+
+    model = scaled(128, sx.standard, make, 16, layouts={"table": ("out",)})
     assert np.array_equal(model["table"].value, table(128))
 
 
@@ -144,7 +147,8 @@ def test_a_gain_around_one_keeps_the_one():
     def make(width: int):
         return {"gain": 1 + 0.1 * jax.random.normal(KEY, (width,)) * width**-0.5}
 
-    value = np.asarray(scaled(1024, sx.mup, make)["gain"].value, np.float64)
+    model = scaled(1024, sx.mup, make, layouts={"gain": ("out",)})
+    value = np.asarray(model["gain"].value, np.float64)
     base = np.asarray(make(BASE)["gain"], np.float64)
     assert np.std(value) == pytest.approx(np.std(base), rel=1e-4)
     assert np.mean(value) == pytest.approx(1, abs=4.5 * 0.1 / 1024)

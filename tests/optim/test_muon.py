@@ -199,6 +199,23 @@ def test_a_longer_side_that_becomes_the_shorter_is_refused(scale: Any):
         factor(scale, (6, 16), **grown)
 
 
+@pytest.mark.parametrize("scale", ["spectral", "rms", "shape"])
+def test_weights_that_are_summed_over_to_one_number_are_a_matrix_of_one_row(scale: Any):
+    """Such as those of a score."""
+    drawn = jax.random.normal(jax.random.key(0), (12,))
+
+    def make(width: int):
+        row = sx.WeightSpec((-1,), (), std=1.0, role=sx.Role.hidden)
+        matrix = sx.WeightSpec((-1,), (-2,), std=1.0, role=sx.Role.hidden)
+        return {"row": sx.Weight(drawn[:width], row), "m": sx.Weight(drawn[None, :width], matrix)}
+
+    model = sx.parameterize(make, width=12, base_width=6, parameterization=sx.mup)
+    tx = sx.muon(0.1, scale=scale)
+    updates: Any = tx.update(model, tx.init(model), model)[0]
+    assert np.array_equal(updates["row"].value, updates["m"].value[0])
+    assert np.any(updates["row"].value)
+
+
 @pytest.mark.parametrize("role", ["vector", "constant"])
 def test_what_is_no_matrix_is_refused(weight, role: str):
     with pytest.raises(ValueError, match=f"w: role {role}, and no matrix; use scalex_eqx.muon"):

@@ -1,6 +1,7 @@
 """What `parameterize(use=...)` reads from small models in which shapes alone mislead."""
 
 from fractions import Fraction
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,7 +33,7 @@ def dense(width: int) -> dict:
     return {"i": drawn(0, 5, width), "o": drawn(1, width, 3, scale=width**-0.5)}
 
 
-def law_of(make, use, *, width: int = WIDTH, law=sx.mup, **options):
+def law_of(make, use, *, width: int = WIDTH, law=sx.mup, **options: Any):
     model = sx.parameterize(
         make, width=width, base_width=BASE, parameterization=law, use=use, **options
     )
@@ -117,6 +118,19 @@ def transposed(m):
     return jnp.tanh(h @ m["w"]) @ m["w"].T @ m["o"]
 
 
+def quantised(m):
+    h = X @ m["i"]
+    distance = (m["codes"] ** 2).sum(-1) - 2 * h @ m["codes"].T
+    code = m["codes"][distance.argmin(-1)]
+    return (h + jax.lax.stop_gradient(code - h)) @ m["o"], ((h - code) ** 2).mean()
+
+
+def measured(m):
+    h = X @ m["i"]
+    logits = h @ m["o"]
+    return jax.nn.logsumexp(logits, -1).mean(), {"norm": (h @ m["probe"]).mean(), "logits": logits}
+
+
 CASES = {
     "a query of a pool is summed over": (
         lambda n: dense(n) | {"q": drawn(2, n, scale=n**-0.5)},
@@ -192,6 +206,16 @@ CASES = {
             "o": ("readout", "(in, out)", "no such sum behind it"),
         },
     ),
+    "rows that are compared with to choose one": (
+        lambda n: dense(n) | {"codes": drawn(2, 7, n)},
+        quantised,
+        {"codes": ("embedding", "(in, out)", "rows are looked up")},
+    ),
+    "what is only measured": (
+        lambda n: dense(n) | {"probe": drawn(2, n)},
+        measured,
+        {"probe": ("readout", "(in,)", "no derivative reaches it; summed over axis 0")},
+    ),
     "a matrix that is used both ways": (
         lambda n: dense(n) | {"w": drawn(2, n, n)},
         transposed,
@@ -259,9 +283,9 @@ def test_a_gate_of_entries_keeps_its_values():
 class Tied(eqx.Module):
     """An embedding that is used as readout by hand, with a norm's gain and bias before."""
 
-    table: jax.Array
-    norm: eqx.nn.LayerNorm
-    w: jax.Array
+    table: Any
+    norm: Any
+    w: Any
 
     def __init__(self, width: int):
         self.table = drawn(0, 7, width)
@@ -323,9 +347,12 @@ def test_a_tie_by_hand_trains_as_one_of_shared():
             h = jax.vmap(norm)(h + jnp.tanh(h @ w))
             return jax.vmap(head)(h)
 
-    options = {"layouts": {"shared/pytree/3": ("in", "out")}}
     shared = sx.parameterize(
-        Shared, width=WIDTH, base_width=BASE, parameterization=sx.mup, **options
+        Shared,
+        width=WIDTH,
+        base_width=BASE,
+        parameterization=sx.mup,
+        layouts={"shared/pytree/3": ("in", "out")},
     )
     losses = []
     for model in (law_of(Tied, tied_loss)[0], shared):
@@ -339,6 +366,24 @@ def test_a_tie_by_hand_trains_as_one_of_shared():
         losses.append(seen)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert losses[0][2] < losses[0][0]
+
+
+def test_a_batch_of_equal_numbers_will_do():
+    """Such as `jnp.zeros`, as models of Flax are initialised with."""
+
+    def loss(model):
+        return jax.nn.logsumexp(jax.vmap(model)(jnp.zeros((2, 3), int)), -1).mean()
+
+    assert law_of(Tied, loss)[1] == law_of(Tied, tied_loss)[1]
+    make, use, expected = CASES["a gain in front of a matrix stays one"]
+    assert use is unnormalised
+
+    def of_ones(m):
+        h = jnp.ones((2, 5)) @ m["i"] * m["gain"] + m["bias"]
+        return h @ m["w"] @ m["o"]
+
+    _, specs = law_of(make, of_ones)
+    assert all(specs[path].role == role for path, (role, _, _) in expected.items())
 
 
 def test_a_linear_that_is_looked_up_is_a_tied_embedding():

@@ -48,9 +48,9 @@ def parameterize(
     `make` may return any pytree. Each [`scalex_eqx.Weight`][] in it is completed, and each other
     floating-point array becomes one. Comparing the shapes at `base_width` and at `probe_width`
     tells which axes grow, hence each array's role; which axes are summed over is known for the
-    modules of `equinox.nn` and their subclasses, declared by a `Weight`, and otherwise inferred
-    where the shapes leave no choice. The state of stateful layers, integers and keys are left
-    alone.
+    modules of `equinox.nn` and Flax NNX and their subclasses, and for layers of Linen and Haiku
+    where names and shapes agree, declared by a `Weight`, and otherwise inferred where the shapes
+    leave no choice. The state of stateful layers, integers and keys are left alone.
 
     The initial spread $\sigma$ is the base model's: the `std` that a `Weight` declares, or the root
     mean square of an array's entries, all layers of a stack together. A matrix is multiplied by

@@ -15,6 +15,7 @@ from .._weight import is_weight, path_string
 from ..theory import Role
 from ..theory._power import GROWING, growing_fans
 from ..theory._rational import exact
+from ._from_use import check_uses, no_law, not_followed, read_layout
 from ._growth import Growth, growth
 from ._layouts import inferred_layout, known_layout, parse_layout
 from ._names import named_layout
@@ -203,7 +204,7 @@ def _with_role(
     given, layout = chosen.roles.get(path), chosen.layouts.get(path)
     read = triple.read
     if read is not None and read.wrong:
-        raise ValueError(_no_law(read.wrong))
+        raise ValueError(no_law(read.wrong))
     is_told = given is not None or layout is not None or (read is not None and read.layout)
     reason = refused(triple.wanted, told=bool(is_told))
     if reason is not None and triple.shapes[0] != triple.shapes[1]:
@@ -217,7 +218,7 @@ def _with_role(
             f"layouts gives {layout}, but this is a Weight that declares fan_in {declared.fan_in} "
             f"and fan_out {declared.fan_out} itself; drop the entry"
         )
-    _check_uses(spec, triple, "layouts gives" if layout is not None else "declares")
+    check_uses(spec, read, triple.shapes, "layouts gives" if layout is not None else "declares")
     _check_depth(spec, triple)
     shown, rates = growth(spec, triple.shapes, *ratios)
     role = _checked_role(
@@ -236,28 +237,6 @@ def _with_role(
     )
     forced = chosen.force and path in chosen.roles
     return _with_sizes(spec, rates, ratios[1], triple.depth, forced=forced)
-
-
-def _no_law(wrong: str) -> str:
-    return (
-        f"{wrong}, so that no law of its spread holds; compute with the array itself, or freeze it "
-        f"or give it the role buffer if it is not trained{see(Section.use)}"
-    )
-
-
-def _check_uses(spec: WeightSpec, triple: Triple, said: str) -> None:
-    """Holds what is declared or chosen against what the uses show."""
-    read, (base, probe, _) = triple.read, triple.shapes
-    if read is None or read.summed is None or len(base) != len(probe):
-        return
-    axes = len(base)
-    named = {axis + axes for axis in spec.fan_in if base[axis] != probe[axis]}
-    if named != read.summed and not read.is_tied:
-        raise ValueError(
-            f"{said} fan_in {spec.fan_in} and fan_out {spec.fan_out}, but in use it is "
-            f"{read.why}; correct what is said of its axes, or use it that way"
-            f"{see(Section.use)}"
-        )
 
 
 def _check_depth(spec: WeightSpec, triple: Triple) -> None:
@@ -310,19 +289,16 @@ def _undeclared(
     base, probe, _ = triple.shapes
     read = triple.read
     if layout is None:
-        layout = _read_layout(triple) or known(triple)
+        said = known(triple)
+        layout = read_layout(read, triple.shapes, said) or said
     if layout is None and read is not None and read.is_lost:
-        raise ValueError(
-            f"{read.why}, so that its uses don't tell what shape {base} is: say it with "
-            f'layouts, such as ("out", "in") for a matrix that is applied as w @ x, or ("out",) '
-            f"for a bias or gain; or freeze it{see(Section.use)}"
-        )
+        raise ValueError(not_followed(read, base))
     if layout is None:
         behind = max(triple.deep_axes, default=-1) + 1
-        shapes = tuple(shape[behind:] for shape in triple.shapes)
+        base, probe, wanted = (shape[behind:] for shape in triple.shapes)
         try:
             layout = inferred_layout(
-                path_string(path), shapes, ratios, role, drawn=path in chosen.drawn
+                path_string(path), (base, probe, wanted), ratios, role, drawn=path in chosen.drawn
             )
         except ValueError as error:
             if read is None or not read.why:
@@ -335,24 +311,6 @@ def _undeclared(
         )
     inner = is_adapters_inner(triple.wanted) and growing_axes(*triple.shapes[:2]) == [-2]
     return WeightSpec(*fan_axes(layout), role=Role.hidden if inner else None)
-
-
-def _read_layout(triple: Triple) -> Layout | None:
-    """What the uses say, in the words of what is known where both say the same of what grows."""
-    read, said = triple.read, known(triple)
-    if read is None or read.layout is None:
-        return None
-    base, probe, _ = triple.shapes
-    axes = len(base)
-    if said is None or len(base) != len(probe) or len(said) > axes:
-        return read.layout
-
-    def growing(layout: Layout) -> set[tuple[int, str]]:
-        named = enumerate(layout, axes - len(layout))
-        return {(axis, name) for axis, name in named if base[axis] != probe[axis]}
-
-    same = growing(said) == growing(read.layout) and (("in" in said) == ("in" in read.layout))
-    return said if same else read.layout
 
 
 def _checked_role(

@@ -45,30 +45,31 @@ def find_drawn(
         again = find_nodes(settle())
         return {id(x.leaf): again[path].leaf for path, x in find_nodes(base).items()}
 
-    def varies(triple: Triple) -> bool:
+    def is_drawn(triple: Triple) -> bool:
         array = triple.base.array
-        if isinstance(array, Tracer):
-            array = settled().get(id(array), array)
-        return _varies(triple.wanted.array if isinstance(array, jax.ShapeDtypeStruct) else array)
+        array = triple.wanted.array if isinstance(array, jax.ShapeDtypeStruct) else array
+        if not _varies(array) or _is_known(triple):
+            return False
+        # Making the model takes time, and is left to the last.
+        return not isinstance(array, Tracer) or _varies(settled().get(id(array), array))
 
     silent = {path: triple for path, triple in triples.items() if path not in chosen.layouts}
-    return {path for path, triple in silent.items() if _is_open(triple) and varies(triple)}
+    return {path for path, triple in silent.items() if _has_one_axis(triple) and is_drawn(triple)}
 
 
-def _is_open(triple: Triple) -> bool:
-    """Whether an array has one axis that may be a fan-in or a fan-out, for all that is known.
-
-    Neither a declaration, nor a type, nor a name says more; axes of a deep stack are left out.
-    """
-    nodes = triple.base, triple.probe, triple.wanted
-    if any(is_weight(node.leaf) for node in nodes):
+def _has_one_axis(triple: Triple) -> bool:
+    """Whether an array has one axis behind those of a deep stack, and that grows."""
+    if any(is_weight(node.leaf) for node in (triple.base, triple.probe, triple.wanted)):
         return False
     base, probe, _ = triple.shapes
     behind = max(triple.deep_axes, default=-1) + 1
-    if not len(base) == len(probe) == behind + 1 or base[-1] == probe[-1]:
-        return False
-    is_known = untrained(triple.wanted) is not None or known(triple) is not None
-    return not is_known and not says_bias(triple.wanted)
+    return len(base) == len(probe) == behind + 1 and base[-1] != probe[-1]
+
+
+def _is_known(triple: Triple) -> bool:
+    """Whether a type or a name says what an array is, or that it is not trained."""
+    wanted = triple.wanted
+    return says_bias(wanted) or untrained(wanted) is not None or known(triple) is not None
 
 
 def _varies(x: Any) -> bool:

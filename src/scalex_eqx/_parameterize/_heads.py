@@ -20,13 +20,17 @@ def head_errors(triples: Mapping[Path, Triple], chosen: Chosen) -> list[str]:
     $1 / d$. A scale of $1 / \sqrt d$ goes with that if `factors` says what is left.
     """
     found: dict[Path, str] = {}
+    seen: set[Path] = set()
     for path, triple in triples.items():
         for (base, relative), (probe, _) in zip(
             triple.base.parents, triple.probe.parents, strict=True
         ):
             prefix = path[: len(path) - len(relative)]
+            if prefix in seen:
+                continue
+            seen.add(prefix)
             sizes = _head_dimension(base), _head_dimension(probe)
-            if sizes[0] is None or sizes[0] == sizes[1] or prefix in found:
+            if sizes[0] is None or sizes[0] == sizes[1]:
                 continue
             if not any(other[: len(prefix)] == prefix for other in chosen.factors):
                 found[prefix] = _message(base, prefix, *sizes)

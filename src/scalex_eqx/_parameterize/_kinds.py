@@ -4,9 +4,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from .._weight import of_kind
+
 
 @functools.lru_cache(maxsize=4096)
-def _is_kind(kind: type, package: str, names: frozenset[str]) -> bool:
+def _is_kind(kind: type, package: str, names: tuple[str, ...]) -> bool:
     return any(
         cls.__name__ in names and f"{cls.__module__}.".startswith(f"{package}.")
         for cls in kind.__mro__
@@ -15,7 +17,7 @@ def _is_kind(kind: type, package: str, names: frozenset[str]) -> bool:
 
 def is_of(x: Any, package: str, *names: str) -> bool:
     """Whether `x` is of one of a package's types, or of a subclass."""
-    return _is_kind(type(x), package, frozenset(names))
+    return _is_kind(type(x), package, names)
 
 
 def said_kind(x: Any) -> str:
@@ -26,6 +28,5 @@ def said_kind(x: Any) -> str:
     return f"{'an' if package[0] in 'aeiou' else 'a'} {package}.{kind.__name__}"
 
 
-def is_mapping(x: Any) -> bool:
-    """Whether `x` is a dictionary of some kind; its type alone is asked."""
-    return issubclass(type(x), Mapping)
+# Whether something is a dictionary of some kind.
+is_mapping = of_kind(Mapping)

@@ -14,7 +14,7 @@ from .._weight import is_array, path_string
 from ._growth import Shape
 from ._kinds import is_mapping
 from ._nnx import variable
-from ._nodes import Node
+from ._nodes import Node, Path
 from ._readings import Layout, growing_axes
 
 _MATRIX: Layout = ("in", "out")
@@ -24,6 +24,8 @@ _VECTOR: Layout = ("out",)
 _BIAS_OF = {"kernel": "bias", "w": "b", "w_i": "b", "w_h": "b"}
 _MATRICES = ({"kernel"}, {"kernel", "bias"}, {"w"}, {"w", "b"}, {"w_i", "w_h", "b"})
 _NORMS = ({"scale"}, {"scale", "bias"}, {"scale", "offset"})
+_EMBEDDINGS = ({"embedding"}, {"embeddings"})
+_FIELDS = set().union(*_MATRICES, *_NORMS, *_EMBEDDINGS)
 _HEADS = ("query", "key", "value")
 
 _BIAS = re.compile(r"(.*_)?bias(_.*)?")
@@ -42,20 +44,20 @@ class _Layer(NamedTuple):
 
     - `field`: the array's name there.
     - `base`, `probe`: the shapes of the arrays that stand in it themselves, at two widths.
-    - `outer`: the nodes around it, outermost first, and it, each with the next name on the way.
+    - `outer`: the nodes around it, outermost first, and it, each with the array's path from there.
     - `in_variable`: whether the array is in a variable of Flax NNX.
     """
 
     field: str
     base: Mapping[str, Shape]
     probe: Mapping[str, Shape]
-    outer: Sequence[tuple[Any, str]]
+    outer: Sequence[tuple[Any, Path]]
     in_variable: bool
 
     @property
     def name(self) -> str:
         """What the layer itself is called."""
-        return self.outer[-2][1] if len(self.outer) > 1 else ""
+        return _name(self.outer[-2][1]) if len(self.outer) > 1 else ""
 
     def has(self, kinds: Collection[set[str]]) -> bool:
         """Whether its arrays are those of one of some kinds of layers."""
@@ -69,8 +71,8 @@ class _Layer(NamedTuple):
         """Whether something beside the array's own name says that the tree is one of Flax."""
         return self.in_variable or any(
             is_mapping(parent)
-            and (name == "params" or any(_AUTOMATIC.fullmatch(str(key)) for key in parent))
-            for parent, name in self.outer
+            and (_name(path) == "params" or any(_AUTOMATIC.fullmatch(str(key)) for key in parent))
+            for parent, path in self.outer
         )
 
 
@@ -97,17 +99,26 @@ def _layer(base: Node, probe: Node) -> _Layer | None:
     parents, others = (x.parents[:-1] if in_variable else x.parents for x in (base, probe))
     if not parents or not others or not is_mapping(parents[-1][0]) or not is_mapping(others[-1][0]):
         return None
-    outer = [(parent, path_string(relative[:1])) for parent, relative in parents]
-    shapes = _direct(parents[-1][0]), _direct(others[-1][0])
-    return _Layer(outer[-1][1], *shapes, outer, in_variable)
+    field = _name(parents[-1][1])
+    if field not in _FIELDS:
+        return None
+    return _Layer(field, _direct(parents[-1][0]), _direct(others[-1][0]), parents, in_variable)
+
+
+def _name(path: Path) -> str:
+    key = getattr(path[0], "key", None)
+    return key if isinstance(key, str) else path_string(path[:1])
 
 
 def _direct(tree: Mapping) -> dict[str, Shape]:
     found = {}
     for name, value in tree.items():
-        leaves = () if is_mapping(value) else jtu.tree_leaves(value)
-        if len(leaves) == 1 and is_array(leaves[0]):
-            found[str(name)] = leaves[0].shape
+        if is_array(value):
+            found[name] = value.shape
+        elif not is_mapping(value):
+            leaves = jtu.tree_leaves(value)
+            if len(leaves) == 1 and is_array(leaves[0]):
+                found[name] = leaves[0].shape
     return found
 
 
@@ -125,7 +136,7 @@ def _layout(layer: _Layer) -> Layout | None:
         return _of_matrix(layer)
     if layer.has(_NORMS):
         return _of_norm(layer)
-    if layer.has(({"embedding"}, {"embeddings"})):
+    if layer.has(_EMBEDDINGS):
         return _of_embedding(layer)
     return None
 
@@ -210,7 +221,7 @@ def _of_norm(layer: _Layer) -> Layout | None:
     if growing_axes(shape, probe) != [-1] or set(layer.base.values()) != {shape}:
         return None
     if all(size == 1 for size in shape[:-1]):
-        return _VECTOR * len(shape)
+        return _VECTOR * len(shape) if len(layer.base) > 1 or layer.is_of_flax() else None
     return _VECTOR if layer.is_of_flax() else None
 
 

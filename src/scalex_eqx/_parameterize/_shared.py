@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import equinox as eqx
@@ -209,11 +209,16 @@ def kept_tie_errors(
     return [
         f"{path_string(path)}: the tie has the factor {own:.4g}, and the law asks for "
         f"{expected:.4g}: with the base model's learning rate, steps of "
-        f"{', '.join(map(path_string, embeddings))} would move the logits {own / expected:.4g} "
-        "times as far as there. Freeze it, or let the base be of the model's own width"
+        f"{_one_of(embeddings)} would move the logits {own / expected:.4g} times as far as there. "
+        "Freeze the embedding, or let the base be of the model's own width"
         for path, own, expected, embeddings in found
         if embeddings and not math.isclose(own, expected, rel_tol=1e-6)
     ]
+
+
+def _one_of(paths: Iterable[Path]) -> str:
+    names = [path_string(path) for path in paths]
+    return names[0] if len(names) == 1 else f"{' or '.join(names)}, whichever is tied,"
 
 
 def _sources_of(uses: Mapping[Path, Use], getter: Path) -> set[Path]:

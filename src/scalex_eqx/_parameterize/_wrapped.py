@@ -10,7 +10,7 @@ from .._weight import path_string
 from ._kinds import is_mapping, is_of, said_kind
 from ._nodes import Node
 
-# What Linen's WeightNorm and SpectralNorm keep of a kernel, under the kernel's name.
+# What Linen's WeightNorm and SpectralNorm keep of a kernel, as `Dense_0/kernel/scale`.
 _KEPT = ({"scale"}, {"u", "sigma"})
 
 
@@ -70,15 +70,15 @@ def _normalisers_of_linen(node: Node) -> Iterator[str]:
     names = [path_string(relative[:1]) for _, relative in node.parents]
     if names[-1:] != ["kernel"] or len(names) < 2 or not is_mapping(node.parents[-2][0]):
         return
-    layer, field = names[-2:]
+    kernel = "/".join(names[-2:])
     near = [node.parents[-2][0]]
     for place, (tree, _) in enumerate(node.parents):
         if names[place] == "params" and is_mapping(tree):
             near.append(_descended(tree.get("batch_stats"), names[place + 1 : -2]))
     for modules in filter(is_mapping, near):
         for name, module in modules.items():
-            kept = _descended(module, [layer, field])
-            if is_mapping(kept) and set(kept) in _KEPT:
+            keys = [str(key).rpartition("/") for key in module] if is_mapping(module) else []
+            if {last for path, _, last in keys if path == kernel} in _KEPT:
                 yield f"under Linen's {name}"
 
 

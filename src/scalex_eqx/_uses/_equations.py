@@ -55,6 +55,12 @@ class Equation(NamedTuple):
         return self.name in _LINEAR or self.name in _PRODUCTS
 
     @property
+    def fills_a_batch(self) -> bool:
+        """Whether it makes several numbers, as many at every width: a batch for an example."""
+        base, probe = (one.outvars[0].aval.shape for one in self[:2])
+        return base == probe and math.prod(base) > 1
+
+    @property
     def is_derived(self) -> bool:
         """Whether a derivative may pass through."""
         is_inexact = jnp.issubdtype(self.base.outvars[0].aval.dtype, jnp.inexact)
@@ -90,13 +96,16 @@ _REDUCTIONS = frozenset(
 def values_of(record: Record, equation: Equation, operands: list[Value]) -> list[Value]:
     """The values of the results of an equation that holds no program."""
     if operands and not all(value.is_number for value in operands):
-        found = _values_of(record, equation, operands)
+        before = len(record.uses)
+        found = _with_sites(record, equation, before, _values_of(record, equation, operands))
         return _with_numbers(record, equation, operands, found)
     name = equation.name
     is_number = bool(operands) and (name in ELEMENTWISE or name in _MOVES)
     made = operands[0] if is_number and name in _MOVES else NUMBER if is_number else DATA
     if is_number and any(value.sized for value in operands) and not equation.is_logical:
         made = SIZED
+    if name == "broadcast_in_dim" and equation.fills_a_batch:
+        made = DATA
     return [made] * len(equation.base.outvars)
 
 
@@ -115,6 +124,35 @@ def _values_of(record: Record, equation: Equation, operands: list[Value]) -> lis
     else:
         found = _unknown(record, equation, operands)
     return [found] * len(equation.base.outvars)
+
+
+def _with_sites(
+    record: Record, equation: Equation, before: int, results: Sequence[Value]
+) -> list[Value]:
+    """Results that know the uses which were made in their equation, to see which are trained."""
+    sites = 0
+
+    def at(use: Use) -> Use:
+        nonlocal sites
+        if use.site:
+            return use
+        site = record.site(equation.base, use.array)
+        sites |= site
+        return use._replace(site=site)
+
+    record.uses[before:] = map(at, record.uses[before:])
+    found = [
+        value._replace(
+            pieces=tuple(
+                piece if piece.pending is None else piece._replace(pending=at(piece.pending))
+                for piece in value.pieces
+            )
+        )
+        for value in results
+    ]
+    if not sites or not equation.is_derived:
+        return found
+    return [value._replace(sites=value.sites | sites) for value in found]
 
 
 def _with_numbers(
@@ -141,18 +179,20 @@ def _with_numbers(
 
 def together(equation: Equation, operands: Sequence[Value]) -> Value:
     """What is known of a result whose operands all have a part in it: no pieces."""
-    touched = trained = direct = past = 0
+    touched = trained = direct = past = sites = 0
     for value in operands:
         touched |= value.touched
         trained |= value.trained
+        sites |= value.sites
         direct |= value.direct
         past |= value.past
     is_data = any(value.is_data for value in operands)
-    trained = trained if equation.is_derived else 0
+    if not equation.is_derived:
+        trained = sites = 0
     lost = next((value.lost for value in operands if value.lost), None)
     # What goes through tanh or a softmax is of order one again.
     sized = bool(touched) and equation.is_linear and any(value.sized for value in operands)
-    return Value((), is_data, touched, trained, direct, past, 0, 0, lost, sized)
+    return Value((), is_data, touched, trained, direct, past, 0, 0, lost, sized, sites=sites)
 
 
 def behind(equation: Equation, position: int, piece: Piece, output: int = 0) -> Piece:
@@ -323,9 +363,7 @@ def _use(
     )
 
 
-def _is_split(
-    equation: Equation, position: int, piece: Piece, summed: Shape, batch: Shape
-) -> bool:
+def _is_split(equation: Equation, position: int, piece: Piece, summed: Shape, batch: Shape) -> bool:
     """Whether a growing axis runs along what is summed over and along what isn't: which is which?
 
     Arrays that were joined to one and taken apart again are like that.
@@ -333,7 +371,9 @@ def _is_split(
     places = range(len(piece.axes))
     rest = [axis for axis in places if axis not in summed and axis not in batch]
     within, beside = (
-        frozenset[int]().union(*(piece.axes[axis] for axis in some if equation.grows(position, [axis])))
+        frozenset[int]().union(
+            *(piece.axes[axis] for axis in some if equation.grows(position, [axis]))
+        )
         for some in (summed, rest)
     )
     return bool(within & beside)

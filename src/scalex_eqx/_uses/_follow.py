@@ -40,8 +40,10 @@ def follow(record: Record, programs: Programs, operands: Sequence[Value]) -> lis
     if len(constants) != len(others):
         raise Differs("")
     known = dict(zip(base.invars, operands, strict=True))
-    numbers = map(_constant, constants, others)
-    known |= zip(base.constvars, numbers, strict=True)
+    known |= {
+        v: NUMBER if _is_mask(x, y) else _constant(x, y)
+        for v, x, y in zip(base.constvars, constants, others, strict=True)
+    }
 
     def value(variable: Any, other: Any) -> Value:
         if isinstance(variable, Literal):
@@ -73,6 +75,13 @@ def _constant(x: Any, other: Any) -> Value:
     if np.size(other) == 1 and other is not None and np.asarray(other).reshape(()).item() != number:
         return SIZED
     return NUMBER if number else ZERO
+
+
+def _is_mask(base: Any, probe: Any) -> bool:
+    """Whether a constant grows with the width and is zeros and ones, as no example batch is."""
+    if np.shape(base) == np.shape(probe) or isinstance(base, jax.core.Tracer):
+        return False
+    return _dtype(base) == bool or bool(np.isin(base, (0, 1)).all())
 
 
 def _dtype(x: Any) -> Any:
@@ -183,21 +192,24 @@ def _joined(record: Record, values: Sequence[Value], equation: Equation) -> Valu
     for value in values:
         record.commit(value)
     found = together(equation, values)
-    trained = 0
+    trained = sites = 0
     for value in values:
         trained |= value.trained
+        sites |= value.sites
     scales = values[0].scales if len({value.scales for value in values}) == 1 else 0
     if found.is_data:
         for value in values:
             if value.is_pure:
                 for piece in value.pieces:
                     found = found._replace(direct=found.direct | (2 << piece.array))
-        return found._replace(trained=trained, scales=scales)
-    pieces = values[0].pieces
-    same = all(value.pieces == pieces for value in values)
+        return found._replace(trained=trained, sites=sites, scales=scales)
+    every = [tuple(p._replace(linear=False) for p in value.pieces) for value in values]
+    same = all(one == every[0] for one in every)
+    pieces = every[0]
     return found._replace(
         pieces=pieces if same else (),
         trained=trained,
+        sites=sites,
         lost=found.lost or (None if same or not found.touched else equation.name),
     )
 

@@ -52,7 +52,9 @@ class Reader:
 
     def phrase(self, use: Use, growing: frozenset[int]) -> str:
         """A use of an array in words, with its place; `growing` are the array's axes that do."""
-        return f"divided by its own size{_at(use)}" if use.kind == "normalise" else _why(use, growing)
+        return (
+            f"divided by its own size{_at(use)}" if use.kind == "normalise" else _why(use, growing)
+        )
 
     def is_inside(self, path: Path) -> bool:
         """Whether all that comes of the array passes a sum over the width before the result."""

@@ -1,6 +1,7 @@
 """What is written down while a program is followed."""
 
 import dataclasses
+from typing import Any
 
 from ._value import OTHER, Piece, Use, Value, array_numbers
 
@@ -19,6 +20,7 @@ class Record:
     - `weights`: those that may have been made into weights which are summed over later: what they
         were used in goes into a product of data with data.
     - `chosen`: those of which looked up rows or columns were multiplied with data.
+    - `sites`: the bit of each use, by its equation and array.
     """
 
     uses: list[Use] = dataclasses.field(default_factory=list)
@@ -26,10 +28,16 @@ class Record:
     sized: int = 0
     weights: int = 0
     chosen: int = 0
+    sites: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
 
     def add(self, use: Use) -> None:
         """Writes down a use."""
         self.uses.append(use)
+
+    def site(self, equation: Any, array: int) -> int:
+        """The bit of an array's use in an equation, which is the same in all turns of a loop."""
+        # Programs outlive the record, so that an equation's identity is its own.
+        return self.sites.setdefault((id(equation), array), 1 << len(self.sites))
 
     def settle(self, value: Value) -> Value:
         """Writes down what a value's pieces have been waiting for, and drops data's pieces."""

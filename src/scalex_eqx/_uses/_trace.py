@@ -17,7 +17,7 @@ from .._user_code import user_line
 from .._weight import is_array
 from ._follow import Differs, follow
 from ._record import Record
-from ._value import DATA, Piece, Use, Value, bits
+from ._value import DATA, NUMBER, Piece, Use, Value, bits
 
 Path = tuple[Any, ...]
 
@@ -87,18 +87,20 @@ def trace(
         ) from None
     for result in results:
         record.commit(result)
+    objective = _all_of(results)
     return Followed(
         order,
-        _by_array(record.uses, len(order)),
+        _by_array(record.uses, len(order), objective.sites),
         record.into,
-        _all_of(results),
+        objective,
         record,
     )
 
 
 def _argument(number: int | None, leaf: Any) -> Value:
     if number is None:
-        return DATA
+        # Truth values that a model keeps are a mask, with which a weight is what it was.
+        return NUMBER if leaf.dtype == bool else DATA
     array = bits([number])
     axes = tuple(frozenset({axis}) for axis in range(len(leaf.shape)))
     own = frozenset(axis for axis, size in enumerate(leaf.shape) if size > 1)
@@ -176,18 +178,27 @@ def _without_searches() -> Iterator[None]:
         gc.enable()
 
 
-def _by_array(uses: list[Use], count: int) -> tuple[tuple[Use, ...], ...]:
-    found: list[dict[Use, None]] = [{} for _ in range(count)]
+def _by_array(uses: list[Use], count: int, sites: int) -> tuple[tuple[Use, ...], ...]:
+    """The uses of each array, without those that no derivative reaches unless there are only such.
+
+    A choice by the nearest of several rows is one: the rows are looked up, and summed over to be
+    compared.
+    """
+    every: list[dict[Use, None]] = [{} for _ in range(count)]
     for one in uses:
-        found[one.array][one] = None
-    return tuple(map(tuple, found))
+        every[one.array][one] = None
+    return tuple(
+        tuple(use for use in found if not use.site or use.site & sites) or tuple(found)
+        for found in every
+    )
 
 
 def _all_of(results: list[Value]) -> Value:
-    touched = trained = direct = past = 0
+    touched = trained = direct = past = sites = 0
     for value in results:
         touched |= value.touched
         trained |= value.trained
         direct |= value.direct
         past |= value.past
-    return Value((), True, touched, trained, direct, past)
+        sites |= value.sites
+    return Value((), True, touched, trained, direct, past, sites=sites)

@@ -26,6 +26,7 @@ class Use(NamedTuple):
     - `folded`: whether it was summed over by itself, or in a product with arrays of the model,
         before. Then it can't be told which of them is a matrix and which is what that is applied
         to.
+    - `site`: its bit among all uses, 0 where it counts in any case.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Use(NamedTuple):
     operation: str = ""
     scales: int = 0
     folded: bool = False
+    site: int = 0
 
 
 class Piece(NamedTuple):
@@ -94,6 +96,7 @@ class Value(NamedTuple):
     - `lost`: the operation in which arrays were lost sight of.
     - `sized`: whether it is a number that follows the width, or was multiplied by one since the
         last sum over the width.
+    - `sites`: the uses that a derivative reaches, as bits.
     - `averaged`: whether it is a sum over the width, which such a number makes a mean.
     """
 
@@ -108,6 +111,7 @@ class Value(NamedTuple):
     lost: str | None = None
     sized: bool = False
     averaged: bool = False
+    sites: int = 0
 
     @property
     def is_number(self) -> bool:

@@ -226,7 +226,7 @@ def _check_matrices(scale: str, params: PyTree) -> None:
         spec = weight.spec
         if not spec.is_trained or not is_trainable(weight.value):
             continue
-        if not spec.fan_in or not spec.fan_out:
+        if not spec.fan_in:
             problems.append(
                 f"{path}: role {spec.role!s}, and no matrix; use scalex_eqx.muon, or mask it and "
                 "give it another rule"

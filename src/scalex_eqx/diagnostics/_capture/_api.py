@@ -17,8 +17,6 @@ from ._program import NotFollowed, Site, follow, unfollowed
 from ._run import run
 from ._use import Use, use_at
 
-_MATRICES = (Role.embedding, Role.hidden, Role.readout)
-
 
 class Captured(eqx.Module):
     """What a forward pass returned, and every use that it made of every weight.
@@ -100,7 +98,7 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     try:
         program, ends = follow(closed, origins)
         results, _, meetings = run(program, arguments)
-        edges = flow(program, lambda path: weights[path].spec.role in _MATRICES)
+        edges = flow(program, lambda path: bool(weights[path].spec.fan_in))
     except Exception as error:
         # A program of another release of JAX, say: whoever measures goes on without its weights.
         program, ends = unfollowed(closed, weights, f"{type(error).__name__}: {error}"), []

@@ -119,7 +119,11 @@ def conflicts(
     arrays = _arrays(reader, models, {law.path: law for law in laws.values()})
     found = [one for array in arrays for one in _of_array(reader, array, arrays, chain)]
     return Conflicts(
-        tuple(CoordinateFinding("use", c.array.path, None, None, c.text) for c in found if c.is_certain),
+        tuple(
+            CoordinateFinding("use", c.array.path, None, None, c.text)
+            for c in found
+            if c.is_certain
+        ),
         tuple(f"{c.array.path} {c.text}" for c in found if not c.is_certain),
     )
 
@@ -157,9 +161,7 @@ def _key(path: Path) -> Path:
     return (_MODEL, *path, _VALUE)
 
 
-def _arrays(
-    reader: Reader, models: Sequence[PyTree], laws: Mapping[str, Law]
-) -> list[_Array]:
+def _arrays(reader: Reader, models: Sequence[PyTree], laws: Mapping[str, Law]) -> list[_Array]:
     """The trained weights whose law the shapes don't contradict, and that grow at the end too."""
     first, small, large = (
         {path: leaf.value.shape for path, leaf in _leaves(model) if is_weight(leaf)}
@@ -190,7 +192,9 @@ def _arrays(
 
 
 def _grown(small: tuple[int, ...], large: tuple[int, ...]) -> frozenset[int]:
-    return frozenset(i for i, sizes in enumerate(zip(small, large, strict=True)) if len({*sizes}) > 1)
+    return frozenset(
+        i for i, sizes in enumerate(zip(small, large, strict=True)) if len({*sizes}) > 1
+    )
 
 
 def _of_array(
@@ -220,7 +224,9 @@ def _against(
     text += f"{reader.phrase(use, array.growing)}, {but}; {remedy}"
     if reader.is_among(array.key, reader.followed.record.sized):
         certain = False
-        text += "; but it is multiplied by a number that follows the width, which may make up for it"
+        text += (
+            "; but it is multiplied by a number that follows the width, which may make up for it"
+        )
     return _Conflict(array, text, certain)
 
 
@@ -242,9 +248,7 @@ def _of_entries(reader: Reader, array: _Array) -> Iterator[_Conflict]:
     yield _against(reader, array, array.uses[0], but, array.layout(None))
 
 
-def _of_matrix(
-    reader: Reader, array: _Array, arrays: Sequence[_Array]
-) -> Iterator[_Conflict]:
+def _of_matrix(reader: Reader, array: _Array, arrays: Sequence[_Array]) -> Iterator[_Conflict]:
     """Uses over other axes than those that the law sums over; at most one is told."""
     own = [use for use in array.matrix if array.is_own(use)]
     for use in array.matrix:
@@ -339,7 +343,9 @@ def _of_readout(reader: Reader, array: _Array, chain: Sequence[Part]) -> Iterato
         return
     phrase = reader.phrase(array.matrix[0], array.growing)
     if spec.declared:
-        text = f"is judged as readout, as it is declared, though it is {phrase}, with sums over the "
+        text = (
+            f"is judged as readout, as it is declared, though it is {phrase}, with sums over the "
+        )
         yield _Conflict(array, f"{text}width behind it, as an inner layer is", False)
         return
     but = "with sums over the width behind it, as an inner layer is"

@@ -29,7 +29,7 @@ from ...theory import (
     sgd,
 )
 from ...theory._family import Families, Family
-from ...theory._power import Size, growing_fans
+from ...theory._power import Power, Size, growing_fans
 from ._growth import fan_in_slope, sloped, slopes
 from ._models import Over, named_weights, stacked_paths
 
@@ -133,9 +133,12 @@ class Law:
         of the residual stream, less what the branch's factor takes of what comes out of a weight
         that the branch doesn't end in.
         """
+        parameterization = self.spec.parameterization
+        if self.over == "width" and self.spec.carries_tie and parameterization is not None:
+            # It stands in front of a sum over the width that has no factor of its own.
+            return sloped(Power(readout=parameterization.tie_exponent), self.slopes)
         if self.over == "width":
             return self.aligned(self.alignment.alpha) if self.role.sums_over_width else 0.0
-        parameterization = self.spec.parameterization
         if not self.in_stack or parameterization is None:
             return 0.0
         inside = Fraction(0) if self.spec.ends_branch else parameterization.branch or Fraction(0)
