@@ -81,7 +81,9 @@ def _is_mask(base: Any, probe: Any) -> bool:
     """Whether a constant grows with the width and is zeros and ones, as no example batch is."""
     if np.shape(base) == np.shape(probe) or isinstance(base, jax.core.Tracer):
         return False
-    return _dtype(base) == bool or bool(np.isin(base, (0, 1)).all())
+    if jnp.issubdtype(_dtype(base), jax.dtypes.extended):
+        return False
+    return bool(np.isin(base, (0, 1)).all())
 
 
 def _dtype(x: Any) -> Any:
