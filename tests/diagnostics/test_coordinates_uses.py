@@ -411,9 +411,7 @@ def test_a_readout_inside_that_is_declared_is_told():
 def test_where_the_law_is_the_same_nothing_is_wrong():
     """Under Adam a readout and a hidden weight are one in the standard parameterization."""
     assert found(NARROW, narrow, law=sx.standard, **NARROW_LAYOUTS) == Conflicts()
-    swapped = found(
-        dense, lambda m, x: features(m, x) @ m["o"], **with_layouts(w=(*OUT, *IN))
-    )
+    swapped = found(dense, lambda m, x: features(m, x) @ m["o"], **with_layouts(w=(*OUT, *IN)))
     assert swapped.findings == () and "its law is the same" in swapped.notices[0]
 
 

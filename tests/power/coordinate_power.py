@@ -245,8 +245,7 @@ def main() -> None:
         made = checks(case, arguments.checks, number * arguments.checks * SEEDS)
         verdicts = [check.verdict for check in made]
         named = sum(
-            check.findings[:1] != () and check.findings[0].weight in case.culprits
-            for check in made
+            check.findings[:1] != () and check.findings[0].weight in case.culprits for check in made
         )
         rejected = verdicts.count("rejected")
         if case.culprits:
