@@ -49,6 +49,10 @@ def features(m: Any, x: Any) -> Any:
     return jnp.tanh(jnp.tanh(x @ m["i"]) @ m["w"])
 
 
+def plain(m: Any, x: Any) -> Any:
+    return features(m, x) @ m["o"]
+
+
 def embedded(m: Any, tokens: Any) -> Any:
     return jnp.tanh(m["e"][tokens].mean(1) @ m["w"])
 
@@ -182,17 +186,13 @@ WRONG: dict[str, Any] = {
         "as readout: rows are looked up",
     ),
     "fans of an embedding the other way round": (
-        dense, lambda m, x: features(m, x) @ m["o"], with_layouts(i=(*OUT, *IN)), "i", "as readout"
+        dense, plain, with_layouts(i=(*OUT, *IN)), "i", "as readout"
     ),
     "fans of a readout the other way round": (
-        dense, lambda m, x: features(m, x) @ m["o"], with_layouts(o=(*OUT, *IN)), "o", "as embedding"
+        dense, plain, with_layouts(o=(*OUT, *IN)), "o", "as embedding"
     ),
     "fans that grow at rates of their own": (
-        rounded,
-        lambda m, x: features(m, x) @ m["o"],
-        with_layouts(w=(*OUT, *IN)),
-        "w",
-        "as hidden: summed over axis 0",
+        rounded, plain, with_layouts(w=(*OUT, *IN)), "w", "as hidden: summed over axis 0"
     ),
     "a matrix that is normalised": (
         dense, normalised, with_layouts(), "w", "as hidden: divided by its own size"
@@ -322,7 +322,7 @@ class Shared(eqx.Module):
 
 GAIN = lambda n: jnp.ones(n)  # noqa: E731
 RIGHT: dict[str, Any] = {
-    "plain": (dense, lambda m, x: features(m, x) @ m["o"], with_layouts()),
+    "plain": (dense, plain, with_layouts()),
     "a query that is declared": (QUERY, pooled, with_layouts(q=IN) | {"roles": {"q": "hidden"}}),
     "a query that the standard parameterization takes for a readout": (
         QUERY, pooled, with_layouts(q=IN) | {"law": sx.standard}

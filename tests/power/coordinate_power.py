@@ -4,9 +4,9 @@
 
 Each of the twelve correct combinations of parameterization and family, each correct model of
 `used.py`, and each planted fault, is checked `--checks` times, with three seeds that no other check
-uses. The combinations are those of the multilayer perceptron of tests/diagnostics/test_coordinates.py.
-All are trained at widths 32, 64 and 128, for five steps of 64 examples. Writes the table that the
-docs show.
+uses. The combinations are those of the multilayer perceptron of
+tests/diagnostics/test_coordinates.py. All are trained at widths 32, 64 and 128, for five steps of
+64 examples. Writes the table that the docs show.
 """
 
 import argparse
