@@ -7,10 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import Literal
 
 from .._jaxprs import parameters
-from ._equations import Equation, together, values_of
+from ._equation import Equation, together
+from ._equations import values_of
 from ._record import Record, used
 from ._value import DATA, NUMBER, SIZED, ZERO, Value
 
@@ -79,7 +81,7 @@ def _constant(x: Any, other: Any) -> Value:
 
 def _is_mask(base: Any, probe: Any) -> bool:
     """Whether a constant grows with the width and is zeros and ones, as no example batch is."""
-    if np.shape(base) == np.shape(probe) or isinstance(base, jax.core.Tracer):
+    if np.shape(base) == np.shape(probe) or isinstance(base, Tracer):
         return False
     if jnp.issubdtype(_dtype(base), jax.dtypes.extended):
         return False
