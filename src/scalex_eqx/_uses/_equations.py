@@ -23,6 +23,8 @@ def values_of(record: Record, equation: Equation, operands: list[Value]) -> list
         made = SIZED
     if name == "broadcast_in_dim" and equation.fills_a_batch:
         made = DATA
+    elif name == "iota" and not equation.fills_a_batch:
+        made = NUMBER  # Of a mask: no example batch grows with the width.
     return [made] * len(equation.base.outvars)
 
 

@@ -126,7 +126,15 @@ def _both(reader: Any, equations: tuple[Any, Any]) -> Any:
 
 
 def _settled(record: Record, operands: list[Value]) -> list[Value]:
-    return [record.settle(value) if value.is_data else value for value in operands]
+    """What a loop or a condition takes: an array that a mask was put on is still that."""
+    return [
+        record.settle(value)._replace(
+            pieces=tuple(piece for piece in value.pieces if piece.free and piece.pending is None)
+        )
+        if value.is_data
+        else value
+        for value in operands
+    ]
 
 
 def _scan(record: Record, scans: Any, operands: list[Value], equation: Equation) -> list[Value]:
@@ -160,6 +168,7 @@ def _repeated(
     record: Record, turn: Any, start: list[Value], equation: Equation
 ) -> tuple[list[Value], list[Value]]:
     """What a loop carries once more turns change nothing, and the results of the last turn."""
+    start = [record.settle(value) for value in start]
     mark, carry = record.mark(), start
     while True:
         record.back(mark)
