@@ -23,6 +23,7 @@ class Section(StrEnum):
     make = "docs/foreign.md#a-function-that-asks-for-values"
     values = "docs/foreign.md#a-trained-model"
     arrays = "docs/fine-tuning.md#arrays-back-into-weights"
+    tie = "docs/fine-tuning.md#a-tie-of-another-factor"
     depth = "docs/depth.md#what-is-refused"
     heads = "docs/foreign.md#heads-that-grow"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"
