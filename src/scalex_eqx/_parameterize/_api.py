@@ -174,7 +174,8 @@ def parameterize_model(
 
     - `model`: the model, trained or freshly initialised.
     - `base`: the same model at the base width; arrays, or their shapes as `jax.eval_shape`
-        returns them. It may be `model` itself: the base is then the model's own width. Any `Weight` in it has the spec that it has at that width.
+        returns them. It may be `model` itself: the base is then the model's own width. Any
+        `Weight` in it has the spec that it has at that width.
     - `probe`: the same at another width than the base width, which may be `model` itself.
     - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
     - `roles`, `layouts`, `factors`, `frozen`, `force`: as for `parameterize`.
