@@ -12,7 +12,9 @@ tests/diagnostics/test_coordinates.py. All are trained at widths 32, 64 and 128,
 import argparse
 import dataclasses
 import functools
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import used
 from scipy.stats import beta
 
 import scalex_eqx as sx
-from scalex_eqx.diagnostics import Table, record
+from scalex_eqx.diagnostics import Results, Table, record
 from scalex_eqx.diagnostics._coordinates._conflicts import conflicts
 from scalex_eqx.diagnostics._coordinates._judge import SAMPLING_ERRORS, SHARP
 from scalex_eqx.diagnostics._coordinates._law import laws, optimizer_parts
@@ -219,60 +221,73 @@ def upper_bound(events: int, trials: int) -> float:
 
 
 def write(
-    arguments: argparse.Namespace, rows: list[dict[str, Any]], furthest: dict[str, float]
+    arguments: argparse.Namespace, rows: list[dict[str, Any]], strayed: list[dict[str, Any]]
 ) -> Table:
     """Writes what there is so far; the table of how far correct models stray."""
     columns = ("case", "planted", "checks", "rejected", "inconclusive", "culprit named")
     table = Table("coordinate check", ("case",), columns, rows)
-    strayed = [{"exponent": name, "furthest": stray} for name, stray in furthest.items()]
-    columns = ("exponent", "furthest")
-    stray_table = Table("how far correct models stray", ("exponent",), columns, strayed)
+    furthest: dict[str, float] = {}
+    for row in strayed:
+        furthest[row["exponent"]] = max(furthest.get(row["exponent"], -math.inf), row["furthest"])
+    most = [{"exponent": name, "furthest": stray} for name, stray in furthest.items()]
+    table_of_all = Table("how far correct models stray", ("exponent",), tuple(most[0]), most)
+    of_cases = Table("by case", ("case", "exponent"), ("case", "exponent", "furthest"), strayed)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     command = f"python tests/power/coordinate_power.py --checks {arguments.checks}"
-    arguments.out.write_text(record([table, stray_table], command).to_json(), encoding="utf-8")
-    return stray_table
+    results = record([table, table_of_all, of_cases], command)
+    arguments.out.write_text(results.to_json(), encoding="utf-8")
+    return table_of_all
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checks", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("docs/results/coordinate_power.json"))
+    parser.add_argument("--only", default="", help="a regular expression for names of cases")
+    parser.add_argument("--add", type=Path, nargs="*", default=[], help="results of other cases")
     arguments = parser.parse_args()
     # These models are small: compiling them takes far longer than training them.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    rows, alarms, missed, furthest = [], 0, 0, dict[str, float]()
-    for number, (name, case) in enumerate({**BY_USE, **FAULTS, **CORRECT}.items()):
+    rows, strayed = [], []
+    for path in arguments.add:
+        earlier = Results.from_json(path.read_text(encoding="utf-8"))
+        rows += earlier.table("coordinate check").rows
+        strayed += earlier.table("by case").rows
+    for number, (name, case) in enumerate({**CORRECT, **BY_USE, **FAULTS}.items()):
+        if not re.search(arguments.only, name):
+            continue
         made = checks(case, arguments.checks, number * arguments.checks * SEEDS)
         verdicts = [check.verdict for check in made]
         named = sum(
             check.findings[:1] != () and check.findings[0].weight in case.culprits for check in made
         )
-        rejected = verdicts.count("rejected")
-        if case.culprits:
-            missed += len(made) - named
-        else:
-            alarms += rejected
-            for exponent, stray in strays(made).items():
-                furthest[exponent] = max(furthest.get(exponent, stray), stray)
         rows.append(
             {
                 "case": name,
                 "planted": bool(case.culprits),
                 "checks": len(made),
-                "rejected": rejected,
+                "rejected": verdicts.count("rejected"),
                 "inconclusive": verdicts.count("inconclusive"),
                 "culprit named": named if case.culprits else None,
             }
         )
         print(rows[-1], flush=True)
+        if case.culprits:
+            continue
+        strayed += [
+            {"case": name, "exponent": exponent, "furthest": stray}
+            for exponent, stray in strays(made).items()
+        ]
         for check in made:
-            if not case.culprits and check.verdict != "passes":
+            if check.verdict != "passes":
                 print("   ", check.summary, flush=True)
-        write(arguments, rows, furthest)
-    total = arguments.checks * (len(CORRECT) + len(BY_USE))
+    right = [row for row in rows if not row["planted"]]
+    wrong = [row for row in rows if row["planted"]]
+    alarms, total = (sum(row[name] for row in right) for name in ("rejected", "checks"))
     print(f"false alarms: {alarms} of {total}, at most {upper_bound(alarms, total):.1%} (95 %)")
-    print(f"faults missed: {missed} of {arguments.checks * len(FAULTS)}")
-    print(write(arguments, rows, furthest).to_markdown())
+    named, planted = (sum(row[name] for row in wrong) for name in ("culprit named", "checks"))
+    print(f"faults missed: {planted - named} of {planted}")
+    print(write(arguments, rows, strayed).to_markdown())
 
 
 if __name__ == "__main__":

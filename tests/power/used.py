@@ -116,19 +116,15 @@ def _through_few(m: Any, tokens: Any) -> Any:
 
 
 def _tied(m: Any, tokens: Any) -> Any:
-    x = m["table"][tokens].mean(0)
-    return _normed(x + jnp.tanh(x @ m["w"])) @ m["table"].T / 32**0.5
+    return _normed(_features(m, tokens)) @ m["table"].T / 32**0.5
 
 
 def _tied_by_node(m: Any, tokens: Any) -> Any:
-    x = m["table"][tokens].mean(0)
-    x = _normed(x + jnp.tanh(x @ m["w"]))
-    return m["tie"].multiplier.factor * (x @ m["table"].T)
+    return m["tie"].multiplier.factor * (_normed(_features(m, tokens)) @ m["table"].T)
 
 
 def _tied_by_gain(m: Any, tokens: Any) -> Any:
-    x = m["table"][tokens].mean(0)
-    return (_normed(x + jnp.tanh(x @ m["w"])) * m["gain"]) @ m["table"].T / 32**0.5
+    return (_normed(_features(m, tokens)) * m["gain"]) @ m["table"].T / 32**0.5
 
 
 def _layouts(**own: tuple[str, ...]) -> dict[str, Any]:

@@ -143,7 +143,9 @@ def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
     initial, change = fit("weight", first), fit("output_change", last)
     alpha, omega, u = (fit(field, last) for field in ("alpha", "omega", "u"))
     into, into_change = fit("input", last), fit("input_change", last)
-    explained = _explained(law, alpha, omega, u, into, into_change)
+    # An embedding is summed over where it is the readout too.
+    sums = law.role.sums_over_width or "#" in name
+    explained = _explained(law, sums, (alpha, omega, u), into, into_change)
     return CoordinateRow(
         name=name,
         law=law,
@@ -232,15 +234,15 @@ def _assumed(law: Law) -> float:
 
 def _explained(
     law: Law,
-    alpha: Exponent | None,
-    omega: Exponent | None,
-    u: Exponent | None,
+    sums: bool,
+    alignment: tuple[Exponent | None, Exponent | None, Exponent | None],
     into: Exponent | None,
     into_change: Exponent | None,
 ) -> float | None:
     """The same with alignment, input and its change as measured."""
     update, size = -law.update, -law.size
-    if law.role.sums_over_width:
+    alpha, omega, u = alignment
+    if sums and alpha is not None:
         terms = [_sum(update, alpha, into)]
         if into_change is not None:
             terms += [_sum(update, u, into_change), _sum(size, omega, into_change)]
