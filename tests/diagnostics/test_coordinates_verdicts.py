@@ -201,11 +201,17 @@ class Bottleneck(eqx.Module):
 
 def test_an_inner_layer_that_vanishes_is_rejected_and_one_declared_hidden_passes():
     """Under muP a readout's output starts at n^-1/2. That of the two true ones may."""
-    wrong = check(builder(sx.mup, Bottleneck), ADAM)
+    declared = builder(sx.mup, Bottleneck, roles={"down/weight": "readout"})
+    wrong = check(declared, ADAM)
     assert wrong.verdict == "rejected"
     assert kinds(wrong) == {("output", "down/weight")}
     assert wrong.findings[0].measured == pytest.approx(-0.5, abs=0.2)
     assert "roles={'down/weight': 'hidden'}" in wrong.summary
+    assert any("is judged as readout, as it is declared" in text for text in wrong.notices)
+
+    # Where nobody says so, that is known before any training.
+    guessed = check(builder(sx.mup, Bottleneck), ADAM)
+    assert kinds(guessed) == {("use", "down/weight")}
 
     roles = {"down/weight": "hidden", "down/bias": "vector"}
     inner = builder(sx.mup, Bottleneck, roles=roles)
@@ -220,7 +226,8 @@ def test_an_inner_layer_that_vanishes_is_rejected_and_one_declared_hidden_passes
 
 def test_what_is_added_to_something_that_stays_may_vanish():
     skipping = functools.partial(Bottleneck, skips=True)
-    assert check(builder(sx.mup, skipping), ADAM).verdict == "passes"
+    declared = builder(sx.mup, skipping, roles={"down/weight": "readout"})
+    assert check(declared, ADAM).verdict == "passes"
 
 
 def test_a_readout_inside_that_starts_at_order_one_passes():

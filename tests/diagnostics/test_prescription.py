@@ -60,6 +60,7 @@ def row(name: str, role: str, law: Any, alignments: tuple[Exponent | None, ...])
         update=None,
         update_expected=None,
         sampling=0.0,
+        gradient_sampling=0.0,
         alpha=alpha,
         omega=omega,
         u=u,

@@ -2,15 +2,19 @@
 
     python tests/power/coordinate_power.py [--checks 20] [--out docs/results/coordinate_power.json]
 
-Each of the twelve correct combinations of parameterization and family, and each planted fault, is
-checked `--checks` times, with three seeds that no other check uses: the multilayer
-perceptron of tests/diagnostics/test_coordinates.py, at widths 32, 64 and 128, for five steps of 64
-examples. Writes the table that the docs show.
+Each of the twelve correct combinations of parameterization and family, each correct model of
+`used.py`, and each planted fault, is checked `--checks` times, with three seeds that no other check
+uses. The combinations are those of the multilayer perceptron of
+tests/diagnostics/test_coordinates.py. All are trained at widths 32, 64 and 128, for five steps of
+64 examples. Writes the table that the docs show.
 """
 
 import argparse
 import dataclasses
 import functools
+import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+import used
 from scipy.stats import beta
 
 import scalex_eqx as sx
-from scalex_eqx.diagnostics import Table, record
+from scalex_eqx.diagnostics import Results, Table, record
+from scalex_eqx.diagnostics._coordinates._conflicts import conflicts
 from scalex_eqx.diagnostics._coordinates._judge import SAMPLING_ERRORS, SHARP
 from scalex_eqx.diagnostics._coordinates._law import laws, optimizer_parts
 from scalex_eqx.diagnostics._coordinates._models import shapes
@@ -80,13 +86,29 @@ def labelled(law: Any, path: str, role: str) -> Any:
     return functools.partial(build, law, roles={path: role}, force=True)
 
 
+def loss(model: Any, x: Any, y: Any) -> Any:
+    logits = jax.vmap(model)(x)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+
+
+def batch(key: Any) -> Any:
+    x = jax.random.normal(key, (64, 8))
+    return x, jnp.argmax(x[:, :4], axis=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A model and optimizer, and the weights that may be named if something is wrong with it."""
 
     build: Any
     tx: Any
-    culprits: tuple[int, ...] = ()
+    culprits: tuple[str, ...] = ()
+    loss: Any = loss
+    batch: Any = batch
+
+
+def layers(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"layers/{number}/weight" for number in numbers)
 
 
 ADAM = OPTIMIZERS["adam"]
@@ -98,32 +120,35 @@ CORRECT = {
 STANDARD = functools.partial(build, sx.standard)
 FAULTS = {
     "one learning rate for all (standard, adam)": Case(
-        STANDARD, sx.adam(0.01, sx.global_rate), (1, 2, 3)
+        STANDARD, sx.adam(0.01, sx.global_rate), layers(1, 2, 3)
     ),
     "a hidden weight labelled embedding (standard, adam)": Case(
-        labelled(sx.standard, "layers/2/weight", "embedding"), ADAM, (2,)
+        labelled(sx.standard, "layers/2/weight", "embedding"), ADAM, layers(2)
     ),
     "the readout labelled hidden (muP, sgd)": Case(
-        labelled(sx.mup, "layers/3/weight", "hidden"), OPTIMIZERS["sgd"], (3,)
+        labelled(sx.mup, "layers/3/weight", "hidden"), OPTIMIZERS["sgd"], layers(3)
     ),
-    "a doubled init exponent (standard, adam)": Case(doubled, ADAM, (1,)),
+    "a doubled init exponent (standard, adam)": Case(doubled, ADAM, layers(1)),
     "a missing multiplier (muP, adam)": Case(
-        functools.partial(build, sx.mup, multiplied=False), ADAM, (3,)
+        functools.partial(build, sx.mup, multiplied=False), ADAM, layers(3)
     ),
     "coupled decay (standard, adamw)": Case(
-        STANDARD, sx.adamw(0.01, 0.1, decay_mode="coupled"), (1, 2, 3)
+        STANDARD, sx.adamw(0.01, 0.1, decay_mode="coupled"), layers(1, 2, 3)
     ),
 }
-
-
-def loss(model: Any, x: Any, y: Any) -> Any:
-    logits = jax.vmap(model)(x)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-
-
-def batch(key: Any) -> Any:
-    x = jax.random.normal(key, (64, 8))
-    return x, jnp.argmax(x[:, :4], axis=-1)
+BY_USE = {
+    f"{name} ({law.name}, {family})": Case(
+        used.builder(kind, law, BASE), OPTIMIZERS[family], loss=kind.loss, batch=used.batch
+    )
+    for name, kind in used.RIGHT.items()
+    for law, family in ((sx.standard, "adam"), (sx.mup, "sgd"))
+}
+FAULTS |= {
+    f"{name} (muP, adam)": Case(
+        used.builder(kind, sx.mup, BASE), ADAM, (kind.culprit,), kind.loss, used.batch
+    )
+    for name, kind in used.WRONG.items()
+}
 
 
 def of_seeds(found: Measurements, start: int) -> Measurements:
@@ -141,6 +166,7 @@ def of_seeds(found: Measurements, start: int) -> Measurements:
         last_gradients=cut(found.last_gradients),
         moved=cut(found.moved),
         decay=cut(found.decay),
+        peaks=cut(found.peaks),
         losses=found.losses[:, part],
     )
 
@@ -148,18 +174,20 @@ def of_seeds(found: Measurements, start: int) -> Measurements:
 def checks(case: Case, count: int, first: int) -> list[Any]:
     seeds = range(first, first + count * SEEDS)
     models = shapes(case.build, WIDTHS)
-    law = laws(WIDTHS, models, optimizer_parts(models[-1], case.tx), None, None)
+    chain = optimizer_parts(models[-1], case.tx)
+    law = laws(WIDTHS, models, chain, None, None)
+    known = conflicts(case.loss, case.batch, models, law, chain, "width")
     found = measure(
         case.build,
-        loss,
+        case.loss,
         case.tx,
-        batch,
+        case.batch,
         widths=WIDTHS,
         models=models,
         seeds=seeds,
         steps=(1, STEPS),
     )
-    return [judge(of_seeds(found, SEEDS * i), law, LEAST_DROP) for i in range(count)]
+    return [judge(of_seeds(found, SEEDS * i), law, LEAST_DROP, known=known) for i in range(count)]
 
 
 def strays(checks: list[Any]) -> dict[str, float]:
@@ -192,51 +220,74 @@ def upper_bound(events: int, trials: int) -> float:
     return float(beta.ppf(0.95, events + 1, trials - events))
 
 
+def write(
+    arguments: argparse.Namespace, rows: list[dict[str, Any]], strayed: list[dict[str, Any]]
+) -> Table:
+    """Writes what there is so far; the table of how far correct models stray."""
+    columns = ("case", "planted", "checks", "rejected", "inconclusive", "culprit named")
+    table = Table("coordinate check", ("case",), columns, rows)
+    furthest: dict[str, float] = {}
+    for row in strayed:
+        furthest[row["exponent"]] = max(furthest.get(row["exponent"], -math.inf), row["furthest"])
+    most = [{"exponent": name, "furthest": stray} for name, stray in furthest.items()]
+    table_of_all = Table("how far correct models stray", ("exponent",), tuple(most[0]), most)
+    of_cases = Table("by case", ("case", "exponent"), ("case", "exponent", "furthest"), strayed)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    command = f"python tests/power/coordinate_power.py --checks {arguments.checks}"
+    results = record([table, table_of_all, of_cases], command)
+    arguments.out.write_text(results.to_json(), encoding="utf-8")
+    return table_of_all
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checks", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("docs/results/coordinate_power.json"))
+    parser.add_argument("--only", default="", help="a regular expression for names of cases")
+    parser.add_argument("--add", type=Path, nargs="*", default=[], help="results of other cases")
     arguments = parser.parse_args()
-    rows, alarms, missed, furthest = [], 0, 0, dict[str, float]()
-    for number, (name, case) in enumerate({**CORRECT, **FAULTS}.items()):
+    # These models are small: compiling them takes far longer than training them.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    rows, strayed = [], []
+    for path in arguments.add:
+        earlier = Results.from_json(path.read_text(encoding="utf-8"))
+        rows += earlier.table("coordinate check").rows
+        strayed += earlier.table("by case").rows
+    for number, (name, case) in enumerate({**CORRECT, **BY_USE, **FAULTS}.items()):
+        if not re.search(arguments.only, name):
+            continue
         made = checks(case, arguments.checks, number * arguments.checks * SEEDS)
         verdicts = [check.verdict for check in made]
-        allowed = {f"layers/{i}/weight" for i in case.culprits}
         named = sum(
-            check.findings[:1] != () and check.findings[0].weight in allowed for check in made
+            check.findings[:1] != () and check.findings[0].weight in case.culprits for check in made
         )
-        rejected = verdicts.count("rejected")
-        if case.culprits:
-            missed += len(made) - named
-        else:
-            alarms += rejected
-            for exponent, stray in strays(made).items():
-                furthest[exponent] = max(furthest.get(exponent, stray), stray)
         rows.append(
             {
                 "case": name,
                 "planted": bool(case.culprits),
                 "checks": len(made),
-                "rejected": rejected,
+                "rejected": verdicts.count("rejected"),
                 "inconclusive": verdicts.count("inconclusive"),
                 "culprit named": named if case.culprits else None,
             }
         )
         print(rows[-1], flush=True)
+        if case.culprits:
+            continue
+        strayed += [
+            {"case": name, "exponent": exponent, "furthest": stray}
+            for exponent, stray in strays(made).items()
+        ]
         for check in made:
-            if not case.culprits and check.verdict != "passes":
-                print("   ", check.summary)
-    total = arguments.checks * len(CORRECT)
+            if check.verdict != "passes":
+                print("   ", check.summary, flush=True)
+    right = [row for row in rows if not row["planted"]]
+    wrong = [row for row in rows if row["planted"]]
+    alarms, total = (sum(row[name] for row in right) for name in ("rejected", "checks"))
     print(f"false alarms: {alarms} of {total}, at most {upper_bound(alarms, total):.1%} (95 %)")
-    print(f"faults missed: {missed} of {arguments.checks * len(FAULTS)}")
-    columns = ("case", "planted", "checks", "rejected", "inconclusive", "culprit named")
-    table = Table("coordinate check", ("case",), columns, rows)
-    strayed = [{"exponent": name, "furthest": stray} for name, stray in furthest.items()]
-    stray_table = Table("how far correct models stray", ("exponent",), tuple(strayed[0]), strayed)
-    print(stray_table.to_markdown())
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    command = f"python tests/power/coordinate_power.py --checks {arguments.checks}"
-    arguments.out.write_text(record([table, stray_table], command).to_json(), encoding="utf-8")
+    named, planted = (sum(row[name] for row in wrong) for name in ("culprit named", "checks"))
+    print(f"faults missed: {planted - named} of {planted}")
+    print(write(arguments, rows, strayed).to_markdown())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from ..._parts import Part
 from ..._uses import Path, Reader, Use, trace
 from ..._weight import Tie, Weight, is_weight, path_string
 from ...theory import Role
+from ...theory._power import Size
 from ._growth import sloped
 from ._judge import CoordinateFinding
 from ._law import Law
@@ -359,7 +360,7 @@ def _laws_differ(law: Law, chain: Sequence[Part]) -> bool:
     inner = dataclasses.replace(law.spec, role=Role.hidden, sizes=sizes)
     rules = [part.rule for part in chain if part.works_on(law.path)]
     inner_law = WeightLaw(inner, law.family, rate_of(law.path, inner, rules))
-    grows = {**law.slopes, "fan_out": 0.0, "readout": 1.0}
+    grows: dict[Size, float] = {**law.slopes, "fan_out": 0.0, "readout": 1.0}
     pairs = (
         (law.declared.size, inner_law.size),
         (law.declared.own_update, inner_law.own_update),

@@ -1,6 +1,7 @@
 """What every weight of a model is meant to do as the width grows."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -55,6 +56,7 @@ class Law:
     - `over`: whether the exponents are those of the width or of the depth. Shapes show no roles
         where the depth grows.
     - `in_stack`: whether it stands in the stack that the depth makes longer.
+    - `units`: how many outputs it has at each width, as its spec counts them.
     """
 
     path: str
@@ -67,6 +69,7 @@ class Law:
     alignment: Alignment
     over: Over = "width"
     in_stack: bool = False
+    units: tuple[int, ...] = ()
 
     @property
     def symbol(self) -> str:
@@ -197,8 +200,13 @@ def laws(
             alignment or _assumed(own, rules),
             over,
             name not in of_deepest,
+            tuple(_units(one) for one in weights),
         )
     return found
+
+
+def _units(weight: Weight) -> int:
+    return math.prod(weight.value.shape[axis] for axis in weight.spec.fan_out)
 
 
 def optimizer_parts(model: PyTree, tx: optax.GradientTransformation) -> list[Part]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ...theory import Role
 from .._alignment import MeasuredAlignment, weight_name
 from .._exponent import Exponent, fit_exponent
 from ._law import Law
@@ -32,6 +33,8 @@ class CoordinateRow:
     - `update_expected`: what it is meant to be, given the `initial` size if the family's updates
         are relative to the weight, and the `gradient` if they follow that.
     - `sampling`: the standard error of `initial` from the finite number of entries.
+    - `gradient_sampling`: that of `gradient` from the finite number of outputs, through each of
+        which comes what is as random as the weights behind. 0 for a readout: the loss is behind it.
     - `alpha`, `omega`, `u`: of the alignment ratios after the last step.
     - `input`, `output`: of what reaches the weight, and of what comes out of it, at first.
     - `input_change`, `change`: of the changes of both, after the last step.
@@ -49,6 +52,7 @@ class CoordinateRow:
     update: Exponent | None
     update_expected: float | None
     sampling: float
+    gradient_sampling: float
     alpha: Exponent | None
     omega: Exponent | None
     u: Exponent | None
@@ -139,7 +143,9 @@ def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
     initial, change = fit("weight", first), fit("output_change", last)
     alpha, omega, u = (fit(field, last) for field in ("alpha", "omega", "u"))
     into, into_change = fit("input", last), fit("input_change", last)
-    explained = _explained(law, alpha, omega, u, into, into_change)
+    # An embedding is summed over where it is the readout too.
+    sums = law.role.sums_over_width or "#" in name
+    explained = _explained(law, sums, (alpha, omega, u), into, into_change)
     return CoordinateRow(
         name=name,
         law=law,
@@ -147,7 +153,8 @@ def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
         gradient=gradient,
         update=fit_exponent(found.widths, _updates(found, name)),
         update_expected=_expected(law, initial, gradient),
-        sampling=_sampling(found, weight),
+        sampling=_sampling(found, [of_width[weight] for of_width in found.entries]),
+        gradient_sampling=0.0 if law.role is Role.readout else _sampling(found, law.units),
         alpha=alpha,
         omega=omega,
         u=u,
@@ -227,15 +234,15 @@ def _assumed(law: Law) -> float:
 
 def _explained(
     law: Law,
-    alpha: Exponent | None,
-    omega: Exponent | None,
-    u: Exponent | None,
+    sums: bool,
+    alignment: tuple[Exponent | None, Exponent | None, Exponent | None],
     into: Exponent | None,
     into_change: Exponent | None,
 ) -> float | None:
     """The same with alignment, input and its change as measured."""
     update, size = -law.update, -law.size
-    if law.role.sums_over_width:
+    alpha, omega, u = alignment
+    if sums and alpha is not None:
         terms = [_sum(update, alpha, into)]
         if into_change is not None:
             terms += [_sum(update, u, into_change), _sum(size, omega, into_change)]
@@ -252,13 +259,14 @@ def _sum(exponent: float, *others: Exponent | None) -> float | None:
     return exponent + sum(values) if len(values) == len(others) else None
 
 
-def _sampling(found: Measurements, weight: str) -> float:
+def _sampling(found: Measurements, numbers: Sequence[int]) -> float:
     r"""The standard error of a fitted exponent of a normal sample's root mean square.
 
-    That of $\log_2$ of it is $\log_2(e) / \sqrt{2 N}$ with $N$ entries over all seeds.
+    That of $\log_2$ of it is $\log_2(e) / \sqrt{2 N}$ with $N$ entries over all seeds, `numbers`
+    for each of them at each width.
     """
     x = np.log2(found.widths) - np.mean(np.log2(found.widths))
-    counts = np.array([of_width[weight] for of_width in found.entries]) * len(found.seeds)
+    counts = np.array(numbers) * len(found.seeds)
     return float(np.sqrt(np.sum(x**2 * _OCTAVES_PER_E**2 / (2 * counts))) / np.sum(x**2))
 
 
