@@ -143,6 +143,10 @@ def readout(width: int) -> sx.nn.Readout:
     return sx.nn.Readout(width, width, key=KEY)
 
 
+def tied(width: int) -> Any:
+    return sx.nn.Embedding(3, width, key=KEY), sx.nn.TiedReadout(width)
+
+
 def ambiguous(width: int) -> Any:
     return {"table": jnp.ones((3, width))}
 
@@ -183,7 +187,12 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
             lambda width: sx.nn.CausalSelfAttention(width, head_dimension=width // 2, key=KEY)
         ),
     ],
-    Section.values: [lambda _: parameterize_model(4, 8, values=None)],
+    Section.values: [
+        lambda _: parameterize_model(4, 8, values=None),
+        lambda _: scaled(good, trained=good(4)),
+    ],
+    Section.arrays: [lambda _: sx.unresolve(scaled(good), {})],
+    Section.tie: [lambda _: scaled(tied, trained=tied(16))],
     Section.make: [lambda _: scaled(lambda width: {"w": np.tanh(jnp.ones((width, width)))})],
     Section.decay_schedule: [
         lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01, decay_mode="independent")

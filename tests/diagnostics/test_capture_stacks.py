@@ -168,6 +168,29 @@ def test_members_by_groups_of_rows():
 
 
 @pytest.mark.usefixtures("x64")
+def test_members_by_groups_of_rows_in_every_turn():
+    """Sequence after sequence, each with groups of its own."""
+    sizes = np.asarray([[1, 3, 2, 0], [2, 0, 0, 4]])
+
+    def apply(model, x, sizes):
+        def turn(each):
+            rows, sizes = each
+            return jax.lax.ragged_dot(rows, model["w"].value.mT, sizes)
+
+        return jax.lax.map(turn, (x, sizes))
+
+    x = np.stack([X, -X])
+    captured = capture(apply, matrices(), jnp.asarray(x), jnp.asarray(sizes))
+    [use] = captured.uses["w"]
+    rows = [np.split(x[i], np.cumsum(sizes[i])[:-1]) for i in range(2)]
+    out = [np.concatenate([r @ w.T for r, w in zip(own, MATRICES, strict=True)]) for own in rows]
+    found = use.contract(2 * use.weight, use.input)
+    np.testing.assert_allclose(found, 2 * np.stack(out), EXACT, EXACT)
+    for e, size in enumerate(use.input_size(use.input)):
+        np.testing.assert_allclose(size, rms(np.concatenate([own[e] for own in rows])), EXACT)
+
+
+@pytest.mark.usefixtures("x64")
 def test_a_branch_that_does_not_run_meets_nothing():
     def apply(model, x, i):
         w = model["w"].value

@@ -244,9 +244,10 @@ def test_on_a_model_that_has_its_laws():
         base_width=16,
         parameterization=sx.mean_field,
     )
+    both: Any = adapted(plain)
     with pytest.raises(ValueError, match="spec is not completed"):
-        sx.adam(1e-2).init(adapted(plain))
-    model = build(trained=adapted(plain))
+        sx.adam(1e-2).init(both)
+    model = build(trained=both)
     x = jax.random.normal(KEY, (9, 5))
     found, expected = (jax.vmap(sx.resolve(m))(x) for m in (model, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -1,12 +1,11 @@
 """Judges the models of one driver, in the environment of its package: see `table.py`.
 
-    python tests/packages/_run.py case_haiku
+    python tests/packages/_run.py case_haiku [MODELS]
 
-Prints a JSON object with a row for each model, and one for each array with a wrong role.
+Prints a JSON object for each model.
 """
 
 import fnmatch
-import functools
 import importlib
 import json
 import re
@@ -82,13 +81,24 @@ def wrong(case: Case, model: Any) -> dict[str, str]:
     return found
 
 
-def refused(case: Case) -> list[str]:
-    """The arrays that `parameterize` asks about when it is told nothing."""
+def refusal(case: Case, options: dict[str, Any]) -> list[str]:
+    """The arrays that `parameterize` asks about."""
     try:
-        parameterized(case, {}, case.width)
+        parameterized(case, options, case.width)
     except ValueError as error:
         return re.findall(r"^  (\S+): ", str(error), re.MULTILINE)
     return []
+
+
+def answers(case: Case, asked: list[str]) -> dict[str, Any]:
+    """Those of the case's options that answer a question."""
+
+    def answering(option: Any) -> Any:
+        kept = [key for key in option if any(fnmatch.fnmatchcase(path, key) for path in asked)]
+        return {key: option[key] for key in kept} if isinstance(option, dict) else kept
+
+    found = {name: answering(option) for name, option in case.options.items()}
+    return {name: option for name, option in found.items() if option}
 
 
 def count(options: dict[str, Any]) -> int:
@@ -96,7 +106,10 @@ def count(options: dict[str, Any]) -> int:
 
 
 def bitwise(case: Case, options: dict[str, Any]) -> bool:
-    """Whether at the base width every parameterization computes what the package's model does."""
+    """Whether at the base width every parameterization computes what the package's model does.
+
+    Both run as one compiled program, to which the models hand nothing but their arrays.
+    """
     batch = case.batch(jax.random.key(2))
     run = jax.jit(lambda arrays: case.outputs(rebuilt(arrays), *batch))
     original = case.make(case.base_width, jax.random.key(0))
@@ -144,41 +157,37 @@ def checked(case: Case, options: dict[str, Any]) -> Any:
     )
 
 
-def judged(case: Case, use: bool) -> dict[str, Any]:
+def judged(case: Case) -> dict[str, Any]:
     package = case.distributions[0]
-    asked = refused(case)
-    model = parameterized(case, dict(case.options), case.width)
-    paths = list(sx.weights_with_paths(model))
-    row = {
+    asked = refusal(case, {})
+    answered = answers(case, asked)
+    left = refusal(case, answered) if answered or asked else []
+    if left:
+        raise ValueError(f"{case.model}: the options leave open {left}")
+    without = parameterized(case, answered, case.width)
+    options = use_of(case) | dict(case.options_with_use)
+    check = checked(case, options)
+    return {
         "package": f"{package} {metadata.version(package)}",
         "model": case.model,
-        "arrays": len(paths),
+        "arrays": len(sx.weights_with_paths(without)),
         "asked": len(asked),
-        "options": count(dict(case.options)),
-        "wrong": wrong(case, model),
+        "options": count(answered),
+        "wrong": wrong(case, without),
+        "options with use": count(dict(case.options_with_use)),
+        "wrong with use": wrong(case, parameterized(case, options, case.width)),
+        "bitwise": bitwise(case, options),
+        "check": check.verdict,
+        "said": check.summary,
+        "notices": list(check.notices),
     }
-    options = dict(case.options)
-    if use:
-        options = use_of(case) | dict(case.options_with_use)
-        row["options with use"] = count(dict(case.options_with_use))
-        row["wrong with use"] = wrong(case, parameterized(case, options, case.width))
-    check = checked(case, options)
-    row["bitwise"] = bitwise(case, options)
-    row["verdict"] = check.verdict
-    row["said"] = check.summary + "".join(f"\nnote: {note}" for note in check.notices)
-    return row
 
 
 def main() -> None:
-    name, *rest = sys.argv[1:]
-    module = importlib.import_module(name)
-    use = "--without-use" not in rest
-    run = functools.partial(judged, use=use)
-    for case in module.CASES:
-        if any(word in case.model for word in rest if not word.startswith("-")) or not [
-            word for word in rest if not word.startswith("-")
-        ]:
-            print(json.dumps(run(case)), flush=True)
+    name, *models = sys.argv[1:]
+    for case in importlib.import_module(name).CASES:
+        if not models or case.model in models:
+            print(json.dumps(judged(case)), flush=True)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ CASES = [
         entropy,
         images,
         VIT,
-        {"layouts": TOKENS},
+        options={"layouts": TOKENS},
     ),
     Case("ConvNeXt", ("equimo",), make_convnext, outputs, entropy, images, CONVNEXT | V1),
     Case(

@@ -1,4 +1,6 @@
-"""Models of Flax Linen: a language model, tied by `attend`, a convolutional net, a recurrent one."""
+"""Models of Flax Linen: a language model tied by `attend`, a convolutional and a recurrent net."""
+
+from typing import Any
 
 import jax.numpy as jnp
 from _case import CLASSES, LENGTH, VOCABULARY, Case, entropy, images, tokens
@@ -38,7 +40,7 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, tokens):
         x = nn.Embed(VOCABULARY, self.width, name="embed")(tokens)
-        x = nn.RNN(nn.GRUCell(self.width, name="gru"))(x)
+        x: Any = nn.RNN(nn.GRUCell(self.width, name="gru"))(x)
         x = nn.RNN(nn.OptimizedLSTMCell(self.width, name="lstm"))(x)
         return nn.Dense(VOCABULARY, name="head")(x)
 
@@ -99,7 +101,7 @@ row = jnp.zeros((1, LENGTH), int)
 
 CASES = [
     Case(
-        "language model",
+        "Linen: language model",
         ("flax",),
         maker(LanguageModel, row),
         runner(LanguageModel, lambda p: p["positions"].shape[-1]),
@@ -119,7 +121,7 @@ CASES = [
         },
     ),
     Case(
-        "convolutional",
+        "Linen: convolutional",
         ("flax",),
         maker(ConvNet, jnp.zeros((1, 3, 16, 16))),
         runner(ConvNet, lambda p: p["head"]["kernel"].shape[0]),
@@ -136,7 +138,7 @@ CASES = [
         },
     ),
     Case(
-        "recurrent",
+        "Linen: recurrent",
         ("flax",),
         maker(Recurrent, row),
         runner(Recurrent, lambda p: p["head"]["kernel"].shape[0]),

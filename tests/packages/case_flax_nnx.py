@@ -1,4 +1,6 @@
-"""Models of Flax NNX: a language model, tied by `attend`, a convolutional net, a recurrent one."""
+"""Models of Flax NNX: a language model tied by `attend`, a convolutional and a recurrent net."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +48,9 @@ class Recurrent(nnx.Module):
         self.head = nnx.Linear(width, VOCABULARY, rngs=rngs)
 
     def __call__(self, tokens):
-        return self.head(self.lstm(self.gru(self.embed(tokens))))
+        features: Any = self.gru(self.embed(tokens))
+        features = self.lstm(features)
+        return self.head(features)
 
 
 def maker(model):
@@ -95,7 +99,7 @@ CELLS = {
 MATRIX = ("in", "out")
 CASES = [
     Case(
-        "language model",
+        "NNX: language model",
         ("flax",),
         maker(LanguageModel),
         outputs,
@@ -114,7 +118,7 @@ CASES = [
         },
     ),
     Case(
-        "convolutional",
+        "NNX: convolutional",
         ("flax",),
         maker(ConvNet),
         outputs,
@@ -131,7 +135,7 @@ CASES = [
         },
     ),
     Case(
-        "recurrent",
+        "NNX: recurrent",
         ("flax",),
         maker(Recurrent),
         outputs,

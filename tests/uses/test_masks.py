@@ -1,4 +1,4 @@
-"""A weight under a mask that the model keeps is the weight, also where a scan runs over layers."""
+"""A weight under a mask is the weight, also where a scan runs over layers."""
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,11 @@ def closed(model, name):
     return np.tri(*model[name].shape[1:], dtype=np.float32)[None]
 
 
+def computed(model, name):
+    """By the program itself, from its shapes."""
+    return jnp.tril(jnp.ones(model[name].shape[1:]))[None]
+
+
 def selected(weight, mask):
     return jnp.where(mask.astype(bool), weight, 0)
 
@@ -51,7 +56,7 @@ def specs(use) -> dict[str, sx.WeightSpec]:
     return {path: weight.spec for path, weight in sx.weights_with_paths(model).items()}
 
 
-@pytest.mark.parametrize("mask", [kept, closed])
+@pytest.mark.parametrize("mask", [kept, closed, computed])
 @pytest.mark.parametrize("apply", [selected, multiplied])
 def test_a_masked_weight_is_what_it_was(mask, apply):
     found = specs(lambda model: flow(model, lambda name: apply(model[name], mask(model, name))))

@@ -192,7 +192,8 @@ def parameterize_model(
 
     - `model`: the model, trained or freshly initialised.
     - `base`: the same model at the base width; arrays, or their shapes as `jax.eval_shape`
-        returns them. Any `Weight` in it has the spec that it has at that width.
+        returns them. It may be `model` itself: the base is then the model's own width. Any
+        `Weight` in it has the spec that it has at that width.
     - `probe`: the same at another width than the base width, which may be `model` itself.
     - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
     - `roles`, `layouts`, `factors`, `frozen`, `force`, `use`: as for `parameterize`.
@@ -200,8 +201,9 @@ def parameterize_model(
 
     **Returns:** the model.
 
-    **Raises:** `ValueError` as `parameterize` does, if `values` is not given, and if axes grow at
-    different rates or nothing grows from `base` to `probe`.
+    **Raises:** `ValueError` as `parameterize` does, if `values` is not given, if axes grow at
+    different rates or nothing grows from `base` to `probe`, and with `"keep"` if an embedding that
+    is trained is tied with another factor than the law's.
     """
     _check_values(values)
     return give_law(

@@ -134,7 +134,12 @@ def likeness(path: Path, triple: Triple, chosen: Chosen) -> Any:
 
 
 def known(triple: Triple) -> Layout | None:
-    """The layout that the type of the module says, or names with which the shapes agree."""
+    """The layout that the type of the module says, or names with which the shapes agree.
+
+    A `Weight` declares its own.
+    """
+    if any(is_weight(node.leaf) for node in (triple.base, triple.probe, triple.wanted)):
+        return None
     layout = known_layout(triple.wanted)
     return named_layout(triple.base, triple.probe) if layout is None else layout
 

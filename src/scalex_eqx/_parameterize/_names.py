@@ -86,6 +86,8 @@ def says_bias(node: Node) -> bool:
 
 def named_layout(base: Node, probe: Node) -> Layout | None:
     """The layout of an array of Flax's Linen or of Haiku, if names and shapes agree about it."""
+    if not is_array(base.array) or not is_array(probe.array):
+        return None  # A Weight of something else, which is named elsewhere.
     shapes = base.array.shape, probe.array.shape
     if shapes[0] == shapes[1] or len(shapes[0]) != len(shapes[1]):
         return None  # No name is needed where nothing grows.

@@ -11,6 +11,7 @@ import jax.tree_util as jtu
 from jax.extend.core import Var
 from jaxtyping import PyTree
 
+from .._pages import Section, see
 from .._weight import Tie, is_weight, not_an_array, path_string
 from ..theory import Role
 from ._assign import Triple
@@ -210,7 +211,7 @@ def kept_tie_errors(
         f"{path_string(path)}: the tie has the factor {own:.4g}, and the law asks for "
         f"{expected:.4g}: with the base model's learning rate, steps of "
         f"{_one_of(embeddings)} would move the logits {own / expected:.4g} times as far as there. "
-        "Freeze the embedding, or let the base be of the model's own width"
+        f"Freeze the embedding, or let the base be of the model's own width{see(Section.tie)}"
         for path, own, expected, embeddings in found
         if embeddings and not math.isclose(own, expected, rel_tol=1e-6)
     ]

@@ -7,10 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import Literal
 
 from .._jaxprs import parameters
-from ._equations import Equation, together, values_of
+from ._equation import Equation, together
+from ._equations import values_of
 from ._record import Record, used
 from ._value import DATA, NUMBER, SIZED, ZERO, Value
 
@@ -79,9 +81,11 @@ def _constant(x: Any, other: Any) -> Value:
 
 def _is_mask(base: Any, probe: Any) -> bool:
     """Whether a constant grows with the width and is zeros and ones, as no example batch is."""
-    if np.shape(base) == np.shape(probe) or isinstance(base, jax.core.Tracer):
+    if np.shape(base) == np.shape(probe) or isinstance(base, Tracer):
         return False
-    return _dtype(base) == bool or bool(np.isin(base, (0, 1)).all())
+    if jnp.issubdtype(_dtype(base), jax.dtypes.extended):
+        return False
+    return bool(np.isin(base, (0, 1)).all())
 
 
 def _dtype(x: Any) -> Any:
@@ -122,7 +126,15 @@ def _both(reader: Any, equations: tuple[Any, Any]) -> Any:
 
 
 def _settled(record: Record, operands: list[Value]) -> list[Value]:
-    return [record.settle(value) if value.is_data else value for value in operands]
+    """What a loop or a condition takes: an array that a mask was put on is still that."""
+    return [
+        record.settle(value)._replace(
+            pieces=tuple(piece for piece in value.pieces if piece.free and piece.pending is None)
+        )
+        if value.is_data
+        else value
+        for value in operands
+    ]
 
 
 def _scan(record: Record, scans: Any, operands: list[Value], equation: Equation) -> list[Value]:
@@ -156,6 +168,7 @@ def _repeated(
     record: Record, turn: Any, start: list[Value], equation: Equation
 ) -> tuple[list[Value], list[Value]]:
     """What a loop carries once more turns change nothing, and the results of the last turn."""
+    start = [record.settle(value) for value in start]
     mark, carry = record.mark(), start
     while True:
         record.back(mark)

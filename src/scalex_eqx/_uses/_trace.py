@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 from jax.errors import JAXIndexError, JAXTypeError, UnexpectedTracerError
 from jaxtyping import PyTree
@@ -100,7 +101,7 @@ def trace(
 def _argument(number: int | None, leaf: Any) -> Value:
     if number is None:
         # Truth values that a model keeps are a mask, with which a weight is what it was.
-        return NUMBER if leaf.dtype == bool else DATA
+        return NUMBER if jnp.issubdtype(leaf.dtype, jnp.bool_) else DATA
     array = bits([number])
     axes = tuple(frozenset({axis}) for axis in range(len(leaf.shape)))
     own = frozenset(axis for axis, size in enumerate(leaf.shape) if size > 1)

@@ -1,6 +1,8 @@
 """One use of a weight: what meets it, and what comes out."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -87,7 +89,10 @@ class Use(eqx.Module):
             return self._operation(repeated(self._steps, others, weight), x, rest)
 
         for own in reversed(self._scans):
-            once = jax.vmap(once, in_axes=(0 if own else None, 0, 0, 0))
+            if self._operation.groups is None:
+                once = jax.vmap(once, in_axes=(0 if own else None, 0, 0, 0))
+            else:
+                once = _in_turns(once, own)
         return once(weight, input, self._others, self._rest)
 
     def ratio(
@@ -182,6 +187,20 @@ class Use(eqx.Module):
         places = [w for w, _, _ in self._operation.shared]
         whole = jnp.moveaxis(whole, places, range(len(places)))
         return whole[(..., *(0 for _ in range(whole.ndim - len(places))))]
+
+
+def _in_turns(once: Callable[..., Array], own: bool) -> Callable[..., Array]:
+    """`once` for one turn of a scan after the other, each with a weight of its `own` or with one.
+
+    For products of groups of rows, of which JAX has no rule for turns that are side by side.
+    """
+
+    def all_turns(weight: Array, *rest: Any) -> Array:
+        if own:
+            return jax.lax.map(lambda turn: once(*turn), (weight, *rest))
+        return jax.lax.map(lambda turn: once(weight, *turn), rest)
+
+    return all_turns
 
 
 def use_at(site: Site, meeting: Meeting, spec: WeightSpec, ndim: int) -> Use | NotFollowed:
