@@ -1,6 +1,5 @@
 """Uses that contradict a law are found by name before any training; right models are left alone."""
 
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -489,10 +488,9 @@ def test_a_tied_readout_changes_by_its_sum():
 
 def test_the_chance_in_a_gradient_of_one_output():
     """Against the spread of slopes of what is drawn, sizes of independent normal numbers."""
-    widths, seeds, outputs = (32, 64, 128), (0, 1, 2), 6
-    found: Any = types.SimpleNamespace(widths=widths, seeds=seeds)
-    draws = np.random.default_rng(0).normal(size=(4000, len(seeds), len(widths), outputs))
+    widths, seeds, outputs = (32, 64, 128), 3, 6
+    draws = np.random.default_rng(0).normal(size=(4000, seeds, len(widths), outputs))
     sizes = np.log2(np.sqrt(np.mean(draws**2, -1))).mean(1)
     x = np.log2(widths) - np.mean(np.log2(widths))
     slopes = sizes @ x / (x @ x)
-    assert _sampling(found, [outputs] * 3) == pytest.approx(np.std(slopes), rel=0.1)
+    assert _sampling(widths, seeds, [outputs] * 3) == pytest.approx(np.std(slopes), rel=0.1)
