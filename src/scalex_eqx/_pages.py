@@ -23,7 +23,7 @@ class Section(StrEnum):
     make = "docs/foreign.md#a-function-that-asks-for-values"
     values = "docs/foreign.md#a-trained-model"
     use = "docs/use.md#a-use-that-cannot-be-followed"
-    tie = "docs/use.md#a-tied-readout-written-by-hand"
+    tie_by_hand = "docs/use.md#a-tied-readout-written-by-hand"
     arrays = "docs/fine-tuning.md#arrays-back-into-weights"
     kept_tie = "docs/fine-tuning.md#a-tie-of-another-factor"
     depth = "docs/depth.md#what-is-refused"

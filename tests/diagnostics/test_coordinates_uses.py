@@ -16,6 +16,7 @@ from scalex_eqx.diagnostics import coordinate_check
 from scalex_eqx.diagnostics._coordinates._conflicts import Conflicts, conflicts
 from scalex_eqx.diagnostics._coordinates._law import laws, optimizer_parts
 from scalex_eqx.diagnostics._coordinates._models import shapes
+from scalex_eqx.diagnostics._coordinates._rows import _sampling
 
 from ._checks import kinds
 
@@ -445,3 +446,51 @@ def test_a_contradiction_is_a_rejection():
     )
     assert found.verdict == "rejected" and kinds(found) >= {("use", "q")}
     assert found.summary.startswith("rejected: q is used against its law as vector: summed over")
+
+
+class WithTie(eqx.Module):
+    embedding: Any
+    layer: Any
+    readout: Any
+
+    def __init__(self, width: int, key: Any):
+        keys = jax.random.split(key)
+        self.embedding = sx.nn.Embedding(11, width, key=keys[0])
+        self.layer = sx.nn.Linear(width, width, key=keys[1])
+        self.readout = sx.nn.TiedReadout(width)
+
+    def __call__(self, tokens: Any) -> Any:
+        h = jnp.tanh(self.layer(jax.vmap(self.embedding)(tokens).mean(0)))
+        return self.readout(h, self.embedding)
+
+
+def test_a_tied_readout_changes_by_its_sum():
+    """Behind the embedding's second use comes 1/r: what the sum puts out may change as n."""
+
+    def build(width: int, key: Any) -> Any:
+        return sx.parameterize(
+            lambda width: WithTie(width, key),
+            width=width,
+            base_width=BASE,
+            parameterization=sx.standard,
+        )
+
+    def loss(model: Any, tokens: Any, _: Any) -> Any:
+        logits = jax.vmap(model)(tokens)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, :1], 1).mean()
+
+    check = coordinate_check(build, loss, ADAM, sentences, widths=(16, 64), seeds=(0, 1), steps=2)
+    assert check.verdict == "passes" and check.findings == ()
+    [second] = [row for row in check.rows if row.name == "embedding/weight#2"]
+    assert second.change is not None and second.change.value > 0.5
+    assert second.change_explained is not None and second.change_explained > 0.5
+
+
+def test_the_chance_in_a_gradient_of_one_output():
+    """Against the spread of slopes of what is drawn, sizes of independent normal numbers."""
+    widths, seeds, outputs = (32, 64, 128), 3, 6
+    draws = np.random.default_rng(0).normal(size=(4000, seeds, len(widths), outputs))
+    sizes = np.log2(np.sqrt(np.mean(draws**2, -1))).mean(1)
+    x = np.log2(widths) - np.mean(np.log2(widths))
+    slopes = sizes @ x / (x @ x)
+    assert _sampling(widths, seeds, [outputs] * 3) == pytest.approx(np.std(slopes), rel=0.1)

@@ -547,6 +547,11 @@ def test_power_tables():
         for law, *cells in shown["rejected of 20"][1:]
         for family, cell in zip(("sgd", "adam", "adafactor"), cells, strict=True)
     }
+    correct |= {
+        (f"{model} ({setting})",): cell
+        for model, *cells in shown["right model"][1:]
+        for setting, cell in zip(("standard, adam", "mup, sgd"), cells, strict=True)
+    }
     planted = {(row[0],): row[1:] for row in shown["planted fault"][1:]}
     assert rows.keys() == correct.keys() | planted.keys()
     assert {row["checks"] for row in rows.values()} == {20}

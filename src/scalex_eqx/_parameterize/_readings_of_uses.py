@@ -85,6 +85,6 @@ def ties_by_hand(
                 "which can be put on the gain and bias that what it meets was multiplied with and "
                 "added to last, but here there are none that do nothing else. Tie it with "
                 "equinox.nn.Shared or scalex_eqx.nn.Embedding, which have a place for the factor"
-                f"{see(Section.tie)}"
+                f"{see(Section.tie_by_hand)}"
             )
     return found, carriers, errors

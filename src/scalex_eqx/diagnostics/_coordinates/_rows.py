@@ -1,6 +1,7 @@
 """The exponents of every weight: measured, and as they are meant to be."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -139,6 +140,7 @@ def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
     def fit(field: str, step: int) -> Exponent | None:
         return fit_exponent(found.widths, list(_sizes(found, name, field, step)))
 
+    sampling = functools.partial(_sampling, found.widths, len(found.seeds))
     gradient = fit_exponent(found.widths, [[s[weight] for s in row] for row in found.gradients])
     initial, change = fit("weight", first), fit("output_change", last)
     alpha, omega, u = (fit(field, last) for field in ("alpha", "omega", "u"))
@@ -153,8 +155,8 @@ def _row(name: str, law: Law, found: Measurements) -> CoordinateRow:
         gradient=gradient,
         update=fit_exponent(found.widths, _updates(found, name)),
         update_expected=_expected(law, initial, gradient),
-        sampling=_sampling(found, [of_width[weight] for of_width in found.entries]),
-        gradient_sampling=0.0 if law.role is Role.readout else _sampling(found, law.units),
+        sampling=sampling([of_width[weight] for of_width in found.entries]),
+        gradient_sampling=0.0 if law.role is Role.readout else sampling(law.units),
         alpha=alpha,
         omega=omega,
         u=u,
@@ -259,14 +261,14 @@ def _sum(exponent: float, *others: Exponent | None) -> float | None:
     return exponent + sum(values) if len(values) == len(others) else None
 
 
-def _sampling(found: Measurements, numbers: Sequence[int]) -> float:
+def _sampling(widths: Sequence[int], seeds: int, numbers: Sequence[int]) -> float:
     r"""The standard error of a fitted exponent of a normal sample's root mean square.
 
     That of $\log_2$ of it is $\log_2(e) / \sqrt{2 N}$ with $N$ entries over all seeds, `numbers`
     for each of them at each width.
     """
-    x = np.log2(found.widths) - np.mean(np.log2(found.widths))
-    counts = np.array(numbers) * len(found.seeds)
+    x = np.log2(widths) - np.mean(np.log2(widths))
+    counts = np.array(numbers) * seeds
     return float(np.sqrt(np.sum(x**2 * _OCTAVES_PER_E**2 / (2 * counts))) / np.sum(x**2))
 
 
