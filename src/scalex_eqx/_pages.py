@@ -25,7 +25,7 @@ class Section(StrEnum):
     use = "docs/use.md#a-use-that-cannot-be-followed"
     tie_by_hand = "docs/use.md#a-tied-readout-written-by-hand"
     arrays = "docs/fine-tuning.md#arrays-back-into-weights"
-    tie = "docs/fine-tuning.md#a-tie-of-another-factor"
+    kept_tie = "docs/fine-tuning.md#a-tie-of-another-factor"
     depth = "docs/depth.md#what-is-refused"
     heads = "docs/foreign.md#heads-that-grow"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"

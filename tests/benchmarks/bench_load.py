@@ -11,6 +11,7 @@ same for plain arrays.
 
 import argparse
 import functools
+import inspect
 import json
 import os
 import statistics
@@ -80,6 +81,28 @@ def rules() -> dict[str, Any]:
     }
 
 
+def applied(model: Any) -> Any:
+    """Every matrix of a model, one behind the other, with a bias and an activation each."""
+    import jax
+    import jax.numpy as jnp
+
+    import scalex_eqx as sx
+
+    arrays = jax.tree.leaves(sx.resolve(model))
+    x = jnp.ones((2, arrays[0].shape[-1]))
+    stacked = arrays[0].ndim == 3
+
+    def layer(x: Any, array: Any) -> Any:
+        return jax.nn.gelu(x @ array.T) if array.ndim == 2 else x + array
+
+    for array in arrays:
+        if stacked:
+            x, _ = jax.lax.scan(lambda x, array: (layer(x, array), None), x, array)
+        else:
+            x = layer(x, array)
+    return x
+
+
 def seconds(f: Callable[[], Any]) -> tuple[float, Any]:
     start = time.process_time()
     result = f()
@@ -92,13 +115,16 @@ def measure(model: str, count: int, chosen: list[str]) -> dict[str, float]:
 
     import scalex_eqx as sx
 
-    def scaled(make: Callable[[int], Any]):
-        return sx.parameterize(make, width=16, base_width=4, parameterization=sx.mup)
+    def scaled(make: Callable[[int], Any], **options: Any):
+        return sx.parameterize(make, width=16, base_width=4, parameterization=sx.mup, **options)
 
     scaled(makers(20)[model])
+    scaled(makers(20)[model], use=applied)
     make = makers(count)[model]
     found = {"make, twice": seconds(lambda: (make(4), make(16)))[0]}
     found["parameterize"], params = seconds(lambda: scaled(make))
+    if "use" in inspect.signature(sx.parameterize).parameters:
+        found["parameterize, use"], _ = seconds(lambda: scaled(make, use=applied))
     few = eqx.filter(scaled(makers(20)[model]), eqx.is_array)
     params = eqx.filter(params, eqx.is_array)
     for name in chosen:

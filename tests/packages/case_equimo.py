@@ -27,8 +27,8 @@ def make_vit(width, key):
 
 def make_convnext(width, key, *, version=1):
     return ConvNeXt(
-        depths=[1, 1, 1],
-        dims=[width // 2, width, width],
+        depths=[1, 1],
+        dims=[width // 2, width],
         layer_scale_init_value=0.1 if version == 1 else None,
         use_grn=version == 2,
         num_classes=CLASSES,
@@ -56,7 +56,7 @@ VIT = {
 }
 CONVNEXT = {
     **linear("blocks/0/downsample/conv", "embedding", "summed over pixels"),
-    **linear("blocks/[12]/downsample/conv", "hidden", FEATURES),
+    **linear("blocks/1/downsample/conv", "hidden", FEATURES),
     **norm("blocks/*/norm"),
     **linear("blocks/*/dwconv", "embedding", "each channel by itself, summed over the kernel"),
     **linear("blocks/*/pwconv[12]", "hidden", FEATURES),

@@ -15,7 +15,9 @@ looked up, summed over and by what, added, a gain, a statistic, tied. The models
   parameterizations;
 - what the coordinate check says of muP with Adam, with two seeds, after three steps.
 
-Ends with another status than 0 if a role that is read from the use is wrong.
+Models that the file has already keep their rows if they are not among NAMES. It takes some twenty
+minutes, nearly all of them compilation. Ends with another status than 0 if a role that is read from
+the use is wrong.
 """
 
 import argparse
@@ -42,8 +44,13 @@ ALONE = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {
 # Run with the Python of the environment, whose versions the results are to name.
 WRITE = """
 import json, pathlib, sys
-from scalex_eqx.diagnostics import Table, record
+from scalex_eqx.diagnostics import Results, Table, record
 rows, out, command = json.loads(sys.stdin.read())
+if pathlib.Path(out).exists():
+    new = {(row["package"], row["model"]) for row in rows}
+    old = Results.from_json(pathlib.Path(out).read_text(encoding="utf-8")).table("packages").rows
+    rows += [row for row in old if (row["package"], row["model"]) not in new]
+rows.sort(key=lambda row: (row["package"].lower(), row["model"]))
 table = Table("packages", ("package", "model"), tuple(rows[0]), rows)
 print(table.to_markdown())
 pathlib.Path(out).write_text(record([table], command).to_json(), encoding="utf-8")

@@ -213,3 +213,20 @@ def test_what_stands_outside_of_the_program_is_lost_and_named():
 
     with pytest.raises(ValueError, match=r"q: not followed in pure_callback \(test_programs.py:"):
         sx.parameterize(make, width=32, base_width=8, parameterization=sx.mup, use=calls_back)
+
+
+def test_many_arrays_before_any_data_take_no_time():
+    """Each activation doubles the ways from an array to the result: 2^60 of them here."""
+
+    def many(width):
+        return {f"w{i:02}": jnp.eye(width) for i in range(60)} | {"o": make(width)["o"]}
+
+    def use(m):
+        [last, *layers] = (m[name] for name in sorted(m))
+        product = layers[0]
+        for w in layers[1:]:
+            product = jnp.tanh(product) * (product + w)
+        return jnp.ones((2, len(product))) @ product @ last
+
+    with pytest.raises(ValueError, match=r"w00: not followed in a product or sum of over 12 arr"):
+        sx.parameterize(many, width=32, base_width=8, parameterization=sx.mup, use=use)

@@ -48,7 +48,7 @@ def find_drawn(
     def is_drawn(triple: Triple) -> bool:
         array = triple.base.array
         array = triple.wanted.array if isinstance(array, jax.ShapeDtypeStruct) else array
-        if not _varies(array) or _is_known(triple):
+        if says_bias(triple.wanted) or not _varies(array) or _is_known(triple):
             return False
         # Making the model takes time, and is left to the last.
         return not isinstance(array, Tracer) or _varies(settled().get(id(array), array))
@@ -67,9 +67,8 @@ def _has_one_axis(triple: Triple) -> bool:
 
 
 def _is_known(triple: Triple) -> bool:
-    """Whether a type or a name says what an array is, or that it is not trained."""
-    wanted = triple.wanted
-    return says_bias(wanted) or untrained(wanted) is not None or known(triple) is not None
+    """Whether a type or names of a layer say what an array is, or that it is not trained."""
+    return untrained(triple.wanted) is not None or known(triple) is not None
 
 
 def _varies(x: Any) -> bool:

@@ -81,7 +81,7 @@ def says_bias(node: Node) -> bool:
     place = -2 if variable(node) is not None else -1
     if len(node.parents) < -place:
         return False
-    return _BIAS.fullmatch(path_string(node.parents[place][1][:1])) is not None
+    return _BIAS.fullmatch(_name(node.parents[place][1])) is not None
 
 
 def named_layout(base: Node, probe: Node) -> Layout | None:
@@ -108,7 +108,8 @@ def _layer(base: Node, probe: Node) -> _Layer | None:
 
 
 def _name(path: Path) -> str:
-    key = getattr(path[0], "key", None)
+    # Much quicker than JAX's way, for the keys that most paths have.
+    key = getattr(path[0], "key", None) or getattr(path[0], "name", None)
     return key if isinstance(key, str) else path_string(path[:1])
 
 

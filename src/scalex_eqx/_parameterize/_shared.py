@@ -211,7 +211,7 @@ def kept_tie_errors(
         f"{path_string(path)}: the tie has the factor {own:.4g}, and the law asks for "
         f"{expected:.4g}: with the base model's learning rate, steps of "
         f"{_one_of(embeddings)} would move the logits {own / expected:.4g} times as far as there. "
-        f"Freeze the embedding, or let the base be of the model's own width{see(Section.tie)}"
+        f"Freeze the embedding, or let the base be of the model's own width{see(Section.kept_tie)}"
         for path, own, expected, embeddings in found
         if embeddings and not math.isclose(own, expected, rel_tol=1e-6)
     ]

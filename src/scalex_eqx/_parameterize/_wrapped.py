@@ -5,13 +5,15 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.tree_util as jtu
 
 from .._weight import path_string
 from ._kinds import is_mapping, is_of, said_kind
 from ._nodes import Node
 
 # What Linen's WeightNorm and SpectralNorm keep of a kernel, as `Dense_0/kernel/scale`.
-_KEPT = ({"scale"}, {"u", "sigma"})
+_KERNEL = (jtu.DictKey("kernel"),)
+_KEPT = ("scale", "sigma")
 
 
 def is_wrapped(node: Node) -> bool:
@@ -67,18 +69,18 @@ def _normalises(x: Any) -> bool:
 
 def _normalisers_of_linen(node: Node) -> Iterator[str]:
     """The modules of Linen that keep something of a kernel beside its layer, by their names."""
-    names = [path_string(relative[:1]) for _, relative in node.parents]
-    if names[-1:] != ["kernel"] or len(names) < 2 or not is_mapping(node.parents[-2][0]):
+    around = [parent for parent, _ in node.parents]
+    if len(around) < 2 or node.parents[-1][1] != _KERNEL or not is_mapping(around[-2]):
         return
+    names = [path_string(relative[:1]) for _, relative in node.parents]
     kernel = "/".join(names[-2:])
-    near = [node.parents[-2][0]]
+    near = [around[-2]]
     for place, (tree, _) in enumerate(node.parents):
         if names[place] == "params" and is_mapping(tree):
             near.append(_descended(tree.get("batch_stats"), names[place + 1 : -2]))
     for modules in filter(is_mapping, near):
         for name, module in modules.items():
-            keys = [str(key).rpartition("/") for key in module] if is_mapping(module) else []
-            if {last for path, _, last in keys if path == kernel} in _KEPT:
+            if is_mapping(module) and any(f"{kernel}/{kept}" in module for kept in _KEPT):
                 yield f"under Linen's {name}"
 
 

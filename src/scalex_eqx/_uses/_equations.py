@@ -14,7 +14,8 @@ def values_of(record: Record, equation: Equation, operands: list[Value]) -> list
     """The values of the results of an equation that holds no program."""
     if operands and not all(value.is_number for value in operands):
         before = len(record.uses)
-        found = _with_sites(record, equation, before, _values_of(record, equation, operands))
+        found = [_few(record, value) for value in _values_of(record, equation, operands)]
+        found = _with_sites(record, equation, before, found)
         return _with_numbers(record, equation, operands, found)
     name = equation.name
     is_number = bool(operands) and (name in ELEMENTWISE or name in MOVES)
@@ -43,6 +44,22 @@ def _values_of(record: Record, equation: Equation, operands: list[Value]) -> lis
     else:
         found = unknown(record, equation, operands)
     return [found] * len(equation.base.outvars)
+
+
+# More arrays are multiplied with each other, or added, before they meet data in no layer.
+_MOST = 12
+
+
+def _few(record: Record, value: Value) -> Value:
+    """A value with each piece once, and of too many arrays with none."""
+    if len(value.pieces) < 2:
+        return value
+    pieces = tuple(dict.fromkeys(value.pieces))
+    if len(pieces) <= _MOST:
+        return value._replace(pieces=pieces)
+    record.commit(value)
+    lost = None if value.is_data else value.lost or f"a product or sum of over {_MOST} arrays"
+    return value._replace(pieces=(), lost=lost)
 
 
 def _with_sites(

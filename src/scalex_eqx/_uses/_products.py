@@ -41,6 +41,8 @@ def _summed(
 ) -> Value:
     """A product of the first two operands in which `summed` axes of both are summed over."""
     place, found = equation.place, together(equation, operands)
+    if any(value.is_number for value in operands[:2]):
+        found = found._replace(is_data=True)
     grows = any(equation.grows(i, summed[i]) for i in (0, 1))
     over, pieces = 0, []
     for i in (0, 1):
