@@ -192,7 +192,7 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
         lambda _: scaled(good, trained=good(4)),
     ],
     Section.arrays: [lambda _: sx.unresolve(scaled(good), {})],
-    Section.tie: [lambda _: scaled(tied, trained=tied(16))],
+    Section.kept_tie: [lambda _: scaled(tied, trained=tied(16))],
     Section.make: [lambda _: scaled(lambda width: {"w": np.tanh(jnp.ones((width, width)))})],
     Section.decay_schedule: [
         lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01, decay_mode="independent")
