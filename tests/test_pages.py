@@ -193,6 +193,13 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
     ],
     Section.arrays: [lambda _: sx.unresolve(scaled(good), {})],
     Section.kept_tie: [lambda _: scaled(tied, trained=tied(16))],
+    Section.use: [lambda _: scaled(good, use=lambda model: None)],
+    Section.tie_by_hand: [
+        lambda _: scaled(
+            lambda width: {"table": jnp.ones((3, width))},
+            use=lambda model: model["table"][jnp.arange(2)] @ model["table"].T,
+        )
+    ],
     Section.make: [lambda _: scaled(lambda width: {"w": np.tanh(jnp.ones((width, width)))})],
     Section.decay_schedule: [
         lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01, decay_mode="independent")

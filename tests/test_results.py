@@ -265,6 +265,22 @@ def test_the_page_on_fine_tuning_prints_its_results():
         assert f"| {row['factor']} | {after} |" in page
 
 
+def test_the_page_on_packages_prints_its_table():
+    """No role that is read from the use is wrong, and no option is needed."""
+    page = (ROOT / "docs/packages.md").read_text(encoding="utf-8")
+    rows = results_of("packages", "packages")
+    columns = ("arrays", "asked", "options", "wrong", "options with use", "wrong with use")
+    for row in rows:
+        counts = " | ".join(str(row[column]) for column in columns)
+        base = "bitwise" if row["bitwise"] else "other"
+        line = f"| {row['package']} | {row['model']} | {counts} | {base} | {row['check']} |"
+        assert line in page.splitlines()
+        assert row["bitwise"] and row["check"] in ("passes", "inconclusive")
+        assert row["wrong with use"] == row["options with use"] == 0
+    assert len({row["package"] for row in rows}) == 12
+    assert len([line for line in page.splitlines() if line.count("|") == 11]) == 2 + len(rows)
+
+
 def test_the_page_on_theory_prints_the_exponents_of_sizes():
     """And what it says of those that are outside of their tolerance, and of planted faults."""
     page = (ROOT / "docs/theory.md").read_text(encoding="utf-8")

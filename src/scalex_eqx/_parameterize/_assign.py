@@ -21,7 +21,7 @@ from ._layouts import inferred_layout, known_layout, parse_layout
 from ._names import named_layout
 from ._nnx import is_adapters_inner
 from ._nodes import Node, Path
-from ._readings import Layout, fan_axes, growing_axes
+from ._readings import OR_USE, Layout, fan_axes, growing_axes
 from ._select import Choices, as_choices, select
 from ._statistics import untrained
 from ._wrapped import is_wrapped, refused
@@ -308,7 +308,9 @@ def _undeclared(
         except ValueError as error:
             if read is None or not read.why:
                 raise
-            raise ValueError(f"{read.why}; {error}") from None
+            # It was passed.
+            told = str(error).replace(OR_USE, "")
+            raise ValueError(f"{read.why}; {told}") from None
     if len(layout) > min(len(base), len(probe)):
         raise ValueError(
             f"the layout {layout} is for at least {len(layout)} axes, but the shapes are "

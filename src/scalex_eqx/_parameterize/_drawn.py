@@ -53,7 +53,11 @@ def find_drawn(
         # Making the model takes time, and is left to the last.
         return not isinstance(array, Tracer) or _varies(settled().get(id(array), array))
 
-    silent = {path: triple for path, triple in triples.items() if path not in chosen.layouts}
+    silent = {
+        path: triple
+        for path, triple in triples.items()
+        if path not in chosen.layouts and (triple.read is None or triple.read.layout is None)
+    }
     return {path for path, triple in silent.items() if _has_one_axis(triple) and is_drawn(triple)}
 
 

@@ -21,6 +21,9 @@ _LEGEND = (
 )
 
 
+OR_USE = "; or pass use=, which is what the training does with a model, and it is read from there"
+
+
 class Reading(NamedTuple):
     """One way to read an array's axes: its role, the layout, and in words what it is then."""
 
@@ -116,10 +119,7 @@ def ambiguous(
             "over and one that is produced, each growing as the width does"
         )
     if role is None:
-        remedy += (
-            f"; if it is not trained, frozen=[{_quoted(path)}] leaves it as it is; or pass use=, "
-            "which is what the training does with a model, and it is read from there"
-        )
+        remedy += f"; if it is not trained, frozen=[{_quoted(path)}] leaves it as it is{OR_USE}"
     reason = f"cannot be told from the growth of {', '.join(f'axis {x}' for x in growing)} alone"
     if len(base) == 1:
         reason = "is left open, since its entries differ, as those of a constant do not"
