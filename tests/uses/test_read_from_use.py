@@ -386,6 +386,26 @@ def test_a_batch_of_equal_numbers_will_do():
     assert all(specs[path].role == role for path, (role, _, _) in expected.items())
 
 
+def test_a_trained_tie_by_hand_has_no_factor():
+    """Its logits are moved r times as far by the same step, unless its width is the base."""
+
+    def kept(**options):
+        return law_of(Tied, tied_loss, trained=Tied(WIDTH), **options)
+
+    with pytest.raises(ValueError, match=r"table: the tie has the factor 1, .*\n?.* 4 times"):
+        kept()
+    assert kept(frozen=["table"])[1]["table"].frozen
+    own = sx.parameterize(
+        Tied,
+        width=WIDTH,
+        base_width=WIDTH,
+        parameterization=sx.mup,
+        use=tied_loss,
+        trained=Tied(WIDTH),
+    )
+    np.testing.assert_array_equal(sx.resolve(own)(TOKENS[0]), Tied(WIDTH)(TOKENS[0]))
+
+
 def test_a_linear_that_is_looked_up_is_a_tied_embedding():
     class Model(eqx.Module):
         head: eqx.nn.Linear

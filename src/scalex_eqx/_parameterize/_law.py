@@ -105,7 +105,8 @@ def give_law(
             for path, triple in nodes.items()
             if path in specs and specs[path].is_trained
         }
-        errors += kept_tie_errors(ties, uses, tied, trained, _tie_factor(parameterization, back))
+        factor = _tie_factor(parameterization, back)
+        errors += kept_tie_errors(ties, uses, tied, by_hand, trained, factor)
     # Weights of one law share its spec, which is then made once.
     law = functools.cache(functools.partial(_completed, readout=back, law=parameterization))
     completed: dict[Path, Any] = _each(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import equinox as eqx
@@ -177,6 +177,7 @@ def kept_tie_errors(
     ties: Mapping[Path, Triple],
     uses: Mapping[Path, Use],
     tied: Mapping[Path, ScaledGet],
+    by_hand: Sequence[Path],
     trained: Mapping[Path, Triple],
     law: float,
 ) -> list[str]:
@@ -191,6 +192,7 @@ def kept_tie_errors(
     - `ties`: the `Tie` nodes. Which embedding one is for is not in the tree: it may be any that
         declares its role.
     - `uses`, `tied`: the second uses, and the getters of those that are readouts.
+    - `by_hand`: the embeddings that the program uses as readout itself, with no factor.
     - `trained`: the weights that are.
     - `law`: the factor that the law asks for, relative to the base model.
     """
@@ -207,6 +209,7 @@ def kept_tie_errors(
         (path, second_factor(getter.get), law, sorted(_sources_of(uses, path) & trained.keys()))
         for path, getter in tied.items()
     ]
+    found += [(path, 1.0, law, [path]) for path in by_hand if path in trained]
     return [
         f"{path_string(path)}: the tie has the factor {own:.4g}, and the law asks for "
         f"{expected:.4g}: with the base model's learning rate, steps of "
