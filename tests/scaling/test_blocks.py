@@ -37,7 +37,7 @@ def test_values_that_are_taken_for_a_readout_are_rejected():
     """By the shapes they are one: in muP what comes out of them vanishes."""
     found = check(sx.mup, role=None)
     assert found.verdict == "rejected"
-    assert found.findings[0].weight == "blocks/attention/value/weight/0"
+    assert found.findings[0].weight == "blocks/attention/value/weight"
     assert "roles={'blocks/attention/value/weight': 'hidden'}" in found.findings[0].text
 
 
