@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from scalex_eqx.experiments import _data
-from scalex_eqx.experiments._data import (
+from scalex_eqx.problems import _corpus as _data
+from scalex_eqx.problems._corpus import (
     Corpus,
     check_parts,
     corpus_of_tokens,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalex_eqx.experiments._data import load_corpus
+from scalex_eqx.problems._corpus import load_corpus
 from scalex_eqx.experiments._errors import UsageError
 
 

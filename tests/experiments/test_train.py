@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from scalex_eqx.experiments import Member, Setting, parse_recipe
-from scalex_eqx.experiments._data import corpus_of_tokens, held_out_windows
+from scalex_eqx.problems._corpus import corpus_of_tokens, held_out_windows
 from scalex_eqx.experiments._recipe import OPTIMIZERS
 from scalex_eqx.experiments._train import mean_loss, train_group, warmup_cosine
 from scalex_eqx.nn import Transformer

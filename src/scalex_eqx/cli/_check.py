@@ -21,7 +21,7 @@ from ..experiments._config import (
     check_weight_decay,
     check_width,
 )
-from ..experiments._memory import bytes_of, check_runs
+from .._memory import bytes_of, check_runs
 from ..experiments._numbers import parse_exponent
 from ..experiments._train import mean_loss
 from ..nn import Transformer

@@ -22,7 +22,7 @@ from ..experiments import (
     report,
 )
 from ..experiments._config import check_positive
-from ..experiments._data import check_parts
+from ..problems._corpus import check_parts
 from ..experiments._errors import in_shell, shown
 from ..experiments._lock import locked
 from ..experiments._report import check_report_files

@@ -10,7 +10,7 @@ from .. import diagnostics
 from ..diagnostics import GradientKind, Headroom, Results, StressDtype
 from ..experiments import UsageError
 from ..experiments._config import LARGEST
-from ..experiments._data import check_fits
+from ..problems._corpus import check_fits
 from ..experiments._errors import shown
 from ..experiments._recipe import PARAMETERIZATIONS
 from ._gradient_sizes import BASE_WIDTH, HEAD_DIMENSION, gradient_sizes

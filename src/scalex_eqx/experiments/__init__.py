@@ -6,7 +6,7 @@ from ._config import (
     Sweep as Sweep,
     parse_learning_rate as parse_learning_rate,
 )
-from ._data import Corpus as Corpus, load_corpus as load_corpus
+from ..problems._corpus import Corpus as Corpus, load_corpus as load_corpus
 from ._errors import UsageError as UsageError
 from ._fits import (
     RecipeAnalysis as RecipeAnalysis,

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from .. import _process
 from ._config import Member, Setting, Sweep
-from ._data import Corpus, check_parts, held_out_windows
+from ..problems._corpus import Corpus, check_parts, held_out_windows
 from ._errors import UsageError, in_shell, shown
 from ._fits import RecipeAnalysis, Run, analyse
 from ._lock import locked
