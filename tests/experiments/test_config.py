@@ -12,6 +12,7 @@ from scalex_eqx.experiments import (
     parse_learning_rate,
     parse_recipe,
 )
+from scalex_eqx.experiments._rows import run_key
 
 SETTING = Setting(
     base_width=32, depth=2, head_dimension=16, sequence_length=8, batch_size=2, steps=4
@@ -43,9 +44,37 @@ def test_a_specification_tells_every_run_from_every_other():
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Setting)])
-def test_every_setting_is_part_of_the_specification(field):
-    member = SWEEP.members()[0]
-    assert field in SWEEP.specification(member, "digest")
+def test_every_setting_tells_runs_apart(field):
+    decayed = dataclasses.replace(SETTING, weight_decay=0.01)
+    recipes = (parse_recipe("standard:adamw:full"),)
+    sweep = dataclasses.replace(SWEEP, recipes=recipes, setting=decayed)
+    value = getattr(decayed, field)
+    other = dataclasses.replace(decayed, **{field: value * 2 if type(value) is int else value / 2})
+    keys, others = sweep.keys("digest"), dataclasses.replace(sweep, setting=other).keys("digest")
+    assert len({*keys.values(), *others.values()}) == 24
+
+
+def test_a_specification_leaves_defaults_out():
+    """Fixed for good: another default would lose every run that is stored."""
+    setting = Setting(
+        base_width=32, depth=2, head_dimension=16, sequence_length=64, batch_size=4, steps=9
+    )
+    sweep = dataclasses.replace(SWEEP, setting=setting)
+    assert sweep.specification(sweep.members()[0], "digest") == {
+        "problem": {"kind": "text", "data": "digest"},
+        "sizes": {"width": 32, "depth": 2},
+        "base": {"width": 32},
+        "recipe": "standard:adam:full",
+        "steps": 9,
+        "learning_rate": 0.25,
+        "seed": 0,
+    }
+
+
+def test_the_keys_of_a_sweep_are_those_of_its_specifications():
+    assert SWEEP.keys("digest") == {
+        member: run_key(SWEEP.specification(member, "digest")) for member in SWEEP.members()
+    }
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ SPECIFICATION = {
 def test_key_is_a_fixed_function():
     """Another value would lose every result that is stored."""
     text = (
-        '{"result_version":1,"specification":{"epsilon":null,"learning_rate":0.01,'
+        '{"result_version":2,"specification":{"epsilon":null,"learning_rate":0.01,'
         '"recipe":{"exponents":[0.5,1],"name":"standard"},"seed":3,"tied":false}}'
     )
     assert run_key(SPECIFICATION) == hashlib.sha256(text.encode()).hexdigest()
@@ -96,7 +96,9 @@ def test_key_refuses_what_has_no_one_text(value, message):
 
 
 def test_row_of_a_run_that_ended_now():
-    row = Row.of(SPECIFICATION, status="ok", held_out_loss=2.5, result={"seconds": 1.5})
+    row = Row.of(
+        SPECIFICATION, status="ok", metrics={"held_out_loss": 2.5}, result={"seconds": 1.5}
+    )
     assert row.key == run_key(SPECIFICATION)
     assert (row.specification, row.status, row.held_out_loss) == (SPECIFICATION, "ok", 2.5)
     created = datetime.fromisoformat(row.created)
@@ -106,7 +108,7 @@ def test_row_of_a_run_that_ended_now():
 
 def test_row_replaces_what_is_not_finite_in_its_result():
     result = {"curve": [3.0, math.nan, -math.inf], "last": {"loss": math.inf}, "step": 1}
-    row = Row.of(SPECIFICATION, status="diverged", held_out_loss=None, result=result)
+    row = Row.of(SPECIFICATION, status="diverged", metrics={}, result=result)
     assert row.result == {"curve": [3.0, None, None], "last": {"loss": None}, "step": 1}
 
 
@@ -114,12 +116,13 @@ def test_row_replaces_what_is_not_finite_in_its_result():
     ("change", "message"),
     [
         ({"status": "failed"}, "status 'failed'; expected one of"),
-        ({"held_out_loss": None}, "held_out_loss is None"),
-        ({"held_out_loss": math.nan}, "held_out_loss nan; expected a finite"),
-        ({"held_out_loss": math.inf, "status": "diverged"}, "held_out_loss inf"),
+        ({"metrics": {"held_out_loss": None}}, "held_out_loss is None"),
+        ({"metrics": {}}, "held_out_loss is None"),
+        ({"metrics": {"held_out_loss": math.nan}}, "held_out_loss is nan; expected a finite"),
+        ({"metrics": {"accuracy": math.inf}, "status": "diverged"}, "accuracy is inf"),
     ],
 )
 def test_row_that_contradicts_itself(change, message):
-    row = Row.of(SPECIFICATION, status="ok", held_out_loss=2.5, result={})
+    row = Row.of(SPECIFICATION, status="ok", metrics={"held_out_loss": 2.5}, result={})
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(row, **change)

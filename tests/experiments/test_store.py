@@ -16,7 +16,7 @@ from scalex_eqx.experiments._store import APPLICATION_ID, LAYOUT_VERSION, Store
 def make_row(seed: int, loss: float = 2.5) -> Row:
     specification = {"learning_rate": 0.1, "seed": seed, "recipe": {"name": "standard"}}
     result = {"curve": [3.0, None, 0.1 + 0.2], "seconds": 1.5}
-    return Row.of(specification, status="ok", held_out_loss=loss, result=result)
+    return Row.of(specification, status="ok", metrics={"held_out_loss": loss}, result=result)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_rows_are_read_as_they_were_written(path):
-    diverged = Row.of({"seed": 9}, status="diverged", held_out_loss=None, result={"step": 7})
+    diverged = Row.of({"seed": 9}, status="diverged", metrics={}, result={"step": 7})
     rows = [make_row(0), diverged, make_row(1, loss=0.1 + 0.2)]
     with Store.open(path, create=True) as store:
         store.add(rows)
@@ -41,7 +41,9 @@ def test_rows_are_read_as_they_were_written(path):
 def test_a_number_is_stored_to_the_last_bit(path):
     """Text and bits: `repr` for floats in JSON, eight bytes for the loss."""
     loss = 2.0794415416798357
-    row = Row.of({"rate": 2**-4.8}, status="ok", held_out_loss=loss, result={"x": loss / 3})
+    row = Row.of(
+        {"rate": 2**-4.8}, status="ok", metrics={"held_out_loss": loss}, result={"x": loss / 3}
+    )
     with Store.open(path, create=True) as store:
         store.add([row])
         read = store.rows([row.key])[row.key]
@@ -70,9 +72,12 @@ def test_a_run_that_is_there_stays_as_it_is(path):
 
 def test_rows_are_added_all_or_none(path):
     with Store.open(path, create=True) as store:
-        broken = make_row(1)
-        object.__setattr__(broken, "status", "unheard of")
-        with pytest.raises(UsageError, match="CHECK constraint failed"):
+        broken = Row.of({"seed": 1}, status="diverged", metrics={}, result={})
+        store._connection.execute(
+            "CREATE TRIGGER planted BEFORE INSERT ON runs WHEN new.status = 'diverged' "
+            "BEGIN SELECT RAISE(ABORT, 'planted'); END"
+        )
+        with pytest.raises(UsageError, match="planted"):
             store.add([make_row(0), broken])
         assert len(store.missing([make_row(0).key, broken.key])) == 2
         infinite = dataclasses.replace(make_row(2), result={"curve": [math.inf]})
@@ -163,8 +168,8 @@ REMEDY = {
 @pytest.mark.parametrize(
     ("application", "version", "message"),
     [
-        (APPLICATION_ID, LAYOUT_VERSION + 6, "layout version 7, this scalex_eqx reads version 1"),
-        (APPLICATION_ID, 0, "layout version 0, this scalex_eqx reads version 1"),
+        (APPLICATION_ID, LAYOUT_VERSION + 5, "layout version 7, this scalex_eqx reads versions 1"),
+        (APPLICATION_ID, 0, "layout version 0, this scalex_eqx reads versions 1 to 2"),
         (0, 0, "database of another application (identifier 0x0, expected 0x53434c58)"),
         (0x47504B47, LAYOUT_VERSION, "database of another application (identifier 0x47504b47"),
     ],

@@ -12,22 +12,26 @@ from pathlib import Path
 import pytest
 
 import scalex_eqx
-from scalex_eqx.experiments import _store
+from scalex_eqx import experiments
+from scalex_eqx.experiments import _opening
 from scalex_eqx.experiments._errors import UsageError
 from scalex_eqx.experiments._rows import Row
 from scalex_eqx.experiments._store import Store
 
-# The package is entered without its `__init__`, which would import JAX in every process.
+# The packages are entered without their `__init__`s, which would import JAX in every process.
 PROGRAM = f"""
 import sys, types
-package = types.ModuleType("scalex_eqx")
-package.__path__ = {list(scalex_eqx.__path__)!r}
-sys.modules["scalex_eqx"] = package
+for name, path in (
+    ("scalex_eqx", {list(scalex_eqx.__path__)!r}),
+    ("scalex_eqx.experiments", {list(experiments.__path__)!r}),
+):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = path
 from scalex_eqx.experiments._store import Row, Store
 
 def make_row(seed, writer=0):
     result = {{"writer": writer, "curve": [1.0] * 50}}
-    return Row.of({{"seed": seed}}, status="ok", held_out_loss=2.5, result=result)
+    return Row.of({{"seed": seed}}, status="ok", metrics={{"held_out_loss": 2.5}}, result=result)
 
 def say(*words):
     print(*words, flush=True)
@@ -43,11 +47,11 @@ with Store.open(path, create=True) as store:
 """
 STOP_INSIDE_A_TRANSACTION = """
 import time
-from scalex_eqx.experiments._store import _row_values
+from scalex_eqx.experiments._layout import row_values
 with Store.open(path, create=True) as store, store._transaction():
     for seed in range(100, 103):
-        values = _row_values(make_row(seed))
-        store._connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)", values)
+        values = row_values(make_row(seed))
+        store._connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", values)
     say("inside")
     time.sleep(600)
 """
@@ -76,7 +80,7 @@ def running(program: str, path: Path, *arguments: object):
 
 
 def make_row(seed: int) -> Row:
-    return Row.of({"seed": seed}, status="ok", held_out_loss=2.5, result={})
+    return Row.of({"seed": seed}, status="ok", metrics={"held_out_loss": 2.5}, result={})
 
 
 def keys(count: int) -> list[str]:
@@ -186,7 +190,7 @@ def test_reading_while_a_transaction_is_open(path):
 
 
 def test_a_lock_that_is_never_given_back_is_reported(path, monkeypatch):
-    monkeypatch.setattr(_store, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(_opening, "BUSY_SECONDS", 0.05)
     with Store.open(path, create=True) as holder, Store.open(path, create=True) as waiting:
         with holder._transaction():
             with pytest.raises(UsageError, match=f"{path}: database is locked; .*--out"):
@@ -222,7 +226,7 @@ def test_the_wal_of_a_dead_process_is_read_even_if_the_file_looks_corrupt(path, 
     content[28:32] = (1000).to_bytes(4)
     copy.write_bytes(content)
     with pytest.raises(sqlite3.DatabaseError, match="malformed"):
-        _store._header(f"{copy.as_uri()}?mode=ro&immutable=1")
+        _opening.header(f"{copy.as_uri()}?mode=ro&immutable=1")
     with Store.open(copy, create=False) as store:
         assert store.missing(keys(500)) == []
     check_integrity(copy)

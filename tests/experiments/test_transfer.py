@@ -147,7 +147,7 @@ def store_all_but(sweep, corpus, folder, left_out):
                 Row.of(
                     sweep.specification(member, corpus.digest),
                     status="ok",
-                    held_out_loss=2.0 + abs(np.log2(member.learning_rate / 0.02)),
+                    metrics={"held_out_loss": 2.0 + abs(np.log2(member.learning_rate / 0.02))},
                     result={"seconds": 1.0, "environment": environment()},
                 )
                 for member in members[: len(members) - left_out]
@@ -171,7 +171,7 @@ def test_other_data_is_another_sweep(text, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text(text.read_text(encoding="utf-8") + "!", encoding="utf-8")
     store_all_but(SWEEP, corpus, tmp_path, 0)
-    with Store.open(tmp_path / STORE, create=False) as store:
+    with Store.open(tmp_path / STORE, create=True) as store:
         store.add_sweep({**SWEEP.to_json(), "data": {"digest": load_corpus(other).digest}}, {})
     with pytest.raises(UsageError, match="no finished run of its last sweep"):
         report(tmp_path, Console(file=io.StringIO()))
@@ -183,7 +183,7 @@ def test_an_unfinished_sweep_says_how_much_is_missing(text, tmp_path):
     transfer(SWEEP, corpus, tmp_path, Silent())
     connection = sqlite3.connect(tmp_path / STORE)
     with connection:
-        connection.execute("DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs LIMIT 2)")
+        connection.execute("DELETE FROM runs WHERE key IN (SELECT key FROM runs LIMIT 2)")
     connection.close()
     output = io.StringIO()
     report(tmp_path, Console(file=output, width=100))

@@ -25,7 +25,7 @@ from _run import QUICK, SCALEX, start
 
 DEFAULT = ("--widths", "64", "128", "--recipes", "standard:adam:full", "--seeds", "0", "1")
 SMALL = (*QUICK, "--seeds", "0", "1", "2", "--steps", "20")
-Runs = dict[str, tuple[str, float | None, str, str]]
+Runs = dict[str, tuple[str, str, str, str]]
 
 
 def stored(folder: Path) -> Runs:
@@ -33,8 +33,8 @@ def stored(folder: Path) -> Runs:
     path = folder / "runs.sqlite"
     if not path.exists() or path.stat().st_size == 0:
         return {}
-    query = """SELECT key, specification, held_out_loss,
-        json_extract(result, '$.training_losses'), created FROM runs"""
+    query = """SELECT key, specification, metrics, hex(float32), created
+        FROM runs LEFT JOIN curves USING (key)"""
     with closing(sqlite3.connect(path)) as connection:
         try:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -45,7 +45,7 @@ def stored(folder: Path) -> Runs:
             raise
 
 
-def results(runs: Runs) -> dict[str, tuple[str, float | None, str]]:
+def results(runs: Runs) -> dict[str, tuple[str, str, str]]:
     """All but the time."""
     return {key: values[:3] for key, values in runs.items()}
 

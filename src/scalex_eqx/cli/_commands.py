@@ -202,8 +202,9 @@ def _parsed(arguments: Sequence[str]) -> Any:
 
 def _print_report(store: Path, console: Console) -> None:
     report(store, console)
-    folder = shown(store if store.is_dir() else store.parent)
-    console.print(f"wrote {folder}/report.html, transfer.png and results.json")
+    folder = store if store.is_dir() else store.parent
+    if os.access(folder, os.W_OK):
+        console.print(f"wrote {shown(folder)}/report.html, transfer.png and results.json")
 
 
 def _use_all_cores() -> None:

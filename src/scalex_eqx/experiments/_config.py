@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from ._errors import UsageError
 from ._recipe import Recipe, parse_recipe
+from ._rows import run_keys
+from ._specification import specification, text_problem
+from ._version1 import recipe_of
 
 # Arrays are indexed, and steps counted, by 32 bits.
 LARGEST = 2**31 - 1
@@ -76,15 +79,32 @@ class Sweep:
 
     def specification(self, member: Member, data: str) -> dict[str, object]:
         """Everything that decides a run's result; the store's key is made of it."""
-        recipe = dataclasses.asdict(member.recipe)
-        return {
-            **dataclasses.asdict(self.setting),
-            **recipe,
-            "width": member.width,
-            "learning_rate": member.learning_rate,
-            "seed": member.seed,
-            "data": data,
-        }
+        setting = self.setting
+        return specification(
+            problem=text_problem(
+                data,
+                sequence_length=setting.sequence_length,
+                batch_size=setting.batch_size,
+                head_dimension=setting.head_dimension,
+                held_out_windows=setting.held_out_windows,
+            ),
+            sizes={"width": member.width, "depth": setting.depth},
+            base={"width": setting.base_width},
+            recipe=recipe_of(str(member.recipe), dataclasses.asdict(setting)),
+            steps=setting.steps,
+            warmup=setting.warmup,
+            learning_rate=member.learning_rate,
+            seed=member.seed,
+        )
+
+    def keys(self, data: str) -> dict[Member, str]:
+        """The store's key of every run."""
+        found: dict[Member, str] = {}
+        for _, _, members in self.groups():
+            shared = self.specification(members[0], data)
+            own = [{"learning_rate": one.learning_rate, "seed": one.seed} for one in members]
+            found |= zip(members, run_keys(shared, own), strict=True)
+        return found
 
     def to_json(self) -> dict[str, object]:
         """The sweep as JSON's own types; `from_json` reads it."""

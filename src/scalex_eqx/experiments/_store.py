@@ -4,53 +4,50 @@ The file is in WAL mode: a transaction that was committed survives the death of 
 reports can be read while a sweep is writing.
 """
 
-import json
+import os
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import _claims
+from ._claims import Claim as Claim
 from ._errors import UsageError, shown
+from ._layout import (
+    APPLICATION_ID as APPLICATION_ID,
+    LAYOUT_VERSION as LAYOUT_VERSION,
+    Values,
+    Warn,
+    curve_values,
+    intact,
+    named,
+    read_curves,
+    read_row,
+    read_sweep,
+    row_values,
+    sweep_values,
+)
+from ._opening import fold_in as fold_in, reported, to_read, to_write
 from ._rows import (
     RESULT_VERSION as RESULT_VERSION,
+    Curves,
     Row as Row,
     SweepRow as SweepRow,
-    canonical,
     now,
     run_key as run_key,
+    sweep_key,
 )
 
-# Raise it when the tables change.
-LAYOUT_VERSION = 1
-# "SCLX" in ASCII, in the header of the file.
-APPLICATION_ID = 0x53434C58
-
-_BUSY_SECONDS = 30.0
 # SQLite limits the number of parameters of a statement, to 999 in older versions.
 _KEYS_PER_QUERY = 500
-_REMEDY = "name another folder with --out, or remove the file"
-_NO_RUN = "name the store of a transfer run, or its folder, which was its --out"
-_TABLES = (
-    """CREATE TABLE runs (
-        key TEXT PRIMARY KEY,
-        specification TEXT NOT NULL,
-        status TEXT NOT NULL CHECK (status IN ('ok', 'diverged')),
-        held_out_loss REAL,
-        result TEXT NOT NULL,
-        created TEXT NOT NULL
-    )""",
-    """CREATE TABLE sweeps (
-        key TEXT PRIMARY KEY,
-        configuration TEXT NOT NULL,
-        environment TEXT NOT NULL,
-        created TEXT NOT NULL,
-        updated TEXT NOT NULL
-    )""",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-)
+
+
+def _tell(line: str) -> None:
+    print(f"scalex: {line}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -59,29 +56,29 @@ class Store:
 
     path: Path
     _connection: sqlite3.Connection = field(repr=False)
+    _warn: Warn = field(repr=False)
+    # Device and inode of the file and of its WAL, once they are known.
+    _files: dict[Path, tuple[int, int]] = field(repr=False)
 
     @classmethod
-    def open(cls, path: Path | str, *, create: bool) -> "Store":
-        """Opens the results, or with `create` begins them where there are none.
+    def open(cls, path: Path | str, *, create: bool, warn: Warn = _tell) -> "Store":
+        """Opens the results to read them, or with `create` to write, and begins them where there
+        are none.
 
-        A file that is not ours to write raises `UsageError` and is left as it was.
+        A file of layout version 1 is rewritten when it is opened to write. A file that is not
+        ours to write raises `UsageError` and is left as it was.
+
+        **Arguments:**
+
+        - `path`: of the file.
+        - `create`: whether to write. Without, the file isn't changed, and may be where nothing
+            can be written.
+        - `warn`: is told in one line of rows that are damaged. They count as missing.
         """
         path = Path(path)
-        with _reported(path):
-            _check_file(path, create=create)
-            connection = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}",
-                uri=True,
-                timeout=_BUSY_SECONDS,
-                # Transactions are begun explicitly.
-                isolation_level=None,
-            )
-            try:
-                _prepare(connection, path, create=create)
-            except BaseException:
-                connection.close()
-                raise
-        return cls(path, connection)
+        connection = (to_write if create else to_read)(path, warn)
+        files = {path: _identity(path)} if create else {}
+        return cls(path, connection, warn, {name: one for name, one in files.items() if one})
 
     def close(self) -> None:
         """Closes the file; nothing can be read or written afterwards."""
@@ -98,175 +95,210 @@ class Store:
     ) -> None:
         self.close()
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Keeps all the rows or none; a run that is there already stays as it is."""
-        values = [_row_values(row) for row in rows]
-        # Not `INSERT OR IGNORE`, which would also pass over a row that breaks a constraint.
-        statement = "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
-        with self._transaction():
-            self._connection.executemany(statement, values)
+    def check(self) -> None:
+        """Refuses to go on with a file that is no longer where it was opened.
 
-    def rows(self, keys: Iterable[str]) -> dict[str, Row]:
-        """Those of the runs that are there, by key, in the order asked for."""
+        What is written into a file without a name is gone with the process that writes.
+        """
+        for path, identity in self._files.items():
+            found = _identity(path)
+            if found != identity:
+                what = "replaced by another file" if found else "deleted"
+                raise UsageError(
+                    f"results file {shown(path)} was {what} while this process wrote into it; "
+                    "nothing more can be kept there: put it back, or start again"
+                )
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keeps all the rows or none; a run that is there already stays as it is.
+
+        A run that was stopped early gives way to any other, and so does a row that is damaged.
+        The claims on the runs that have ended are given back.
+        """
+        values = [row_values(row) for row in rows]
+        with self._transaction():
+            for row, texts in zip(rows, values, strict=True):
+                if not self._has_ended(row.key):
+                    self._replace(row, texts)
+            _claims.drop(self._connection, [row.key for row in rows])
+
+    def rows(
+        self, keys: Iterable[str], *, stopped: bool = False, curves: bool = False
+    ) -> dict[str, Row]:
+        """Those of the runs that are there, by key, in the order asked for.
+
+        **Arguments:**
+
+        - `keys`: of the runs.
+        - `stopped`: whether to give runs that were stopped early as well.
+        - `curves`: whether to read the curves too.
+        """
         wanted = list(dict.fromkeys(keys))
-        found: dict[str, Row] = {}
-        for start in range(0, len(wanted), _KEYS_PER_QUERY):
-            part = wanted[start : start + _KEYS_PER_QUERY]
-            marks = ", ".join("?" * len(part))
-            for values in self._select(f"SELECT * FROM runs WHERE key IN ({marks})", part):
-                found[values[0]] = _row(*values)
+        found = {row.key: row for row in self.read(wanted) if stopped or row.status != "stopped"}
+        if curves:
+            found = {key: self._with_curves(row) for key, row in found.items()}
         return {key: found[key] for key in wanted if key in found}
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of the runs that are not there, each once, in the order asked for."""
+        """Those of the runs that are not there, each once, in the order asked for.
+
+        A run that was stopped early is missing, and so is one whose row is damaged.
+        """
         wanted = list(dict.fromkeys(keys))
-        found = self.rows(wanted)
+        found = {row.key for row in self.read(wanted) if row.status != "stopped"}
         return [key for key in wanted if key not in found]
+
+    def read(self, keys: Iterable[str] | None = None) -> Iterator[Row]:
+        """The runs of these keys that are there, or all, one after the other in any order.
+
+        Runs that were stopped early are among them. Those that are damaged are left out, with
+        one line for all of them.
+        """
+        damaged: list[Values] = []
+        for values in self._values(keys):
+            row = read_row(values)
+            if row is None:
+                damaged.append(values)
+            else:
+                yield row
+        if damaged:
+            self._warn(
+                f"results file {shown(self.path)}: {named(damaged, 'run')} damaged, since the "
+                "checksum doesn't match: counted as missing, so that the same command trains again"
+            )
+
+    def curves(self, key: str) -> Curves:
+        """The curves of a run, by name."""
+        return read_curves(self._select("SELECT * FROM curves WHERE key = ?", (key,)))
 
     def add_sweep(
         self, configuration: Mapping[str, object], environment: Mapping[str, object]
     ) -> str:
         """Records that a sweep was started, once for each environment; returns its key."""
-        texts = canonical(configuration, "configuration"), canonical(environment, "environment")
-        key = run_key({"configuration": texts[0], "environment": texts[1]})
-        statement = """INSERT INTO sweeps VALUES (?, ?, ?, ?, ?)
-            ON CONFLICT (key) DO UPDATE SET updated = excluded.updated"""
+        key = sweep_key(configuration, environment)
+        time = now()
         with self._transaction():
-            time = now()
-            self._connection.execute(statement, (key, *texts, time, time))
+            query = "SELECT * FROM sweeps WHERE key = ?"
+            found = [read_sweep(one) for one in self._connection.execute(query, (key,))]
+            created = found[0].created if found and found[0] else time
+            values = sweep_values(SweepRow(key, configuration, environment, created, time))
+            self._connection.execute("DELETE FROM sweeps WHERE key = ?", (key,))
+            self._connection.execute("INSERT INTO sweeps VALUES (?, ?, ?, ?, ?, ?)", values)
         return key
 
     def sweeps(self) -> list[SweepRow]:
         """All sweeps, the one that was started last first."""
-        values = self._select("SELECT * FROM sweeps ORDER BY updated DESC, rowid DESC", ())
-        return [_sweep(*entry) for entry in values]
+        found, damaged = [], []
+        for values in self._select("SELECT * FROM sweeps ORDER BY rowid DESC", ()):
+            sweep = read_sweep(values)
+            if sweep is None:
+                damaged.append(values)
+            else:
+                found.append(sweep)
+        if damaged:
+            self._warn(
+                f"results file {shown(self.path)}: {named(damaged, 'sweep')} damaged, and left "
+                "out; the same `scalex transfer` command notes it again"
+            )
+        return sorted(found, key=lambda sweep: sweep.updated, reverse=True)
+
+    # Claims
+
+    def claim(self, keys: Iterable[str], owner: str, seconds: float) -> list[str]:
+        """Takes those of the runs that have not ended and that nobody else holds.
+
+        In one transaction: of two processes that ask for the same run, one gets it. What is held
+        already by `owner` is given again.
+
+        **Arguments:**
+
+        - `keys`: of the runs that are wanted, each of which is given or not.
+        - `owner`: who takes them; as good as `process 12 on host`.
+        - `seconds`: how long they are held. `renew` goes on from then; a process that was killed
+            does not, and others can take them. Clocks of machines that share a file must agree
+            better than that.
+
+        **Returns:** the keys, in the order asked for.
+        """
+        wanted = list(dict.fromkeys(keys))
+        with self._transaction():
+            missing = self.missing(wanted)
+            return _claims.take(self._connection, missing, owner, seconds)
+
+    def renew(self, owner: str, seconds: float) -> list[str]:
+        """Holds what `owner` has claimed for `seconds` from now; returns what that still is.
+
+        A claim that has expired is renewed as long as nobody else has taken it.
+        """
+        with self._transaction():
+            return _claims.renew(self._connection, owner, seconds)
+
+    def release(self, owner: str) -> None:
+        """Gives back what `owner` has claimed."""
+        with self._transaction():
+            _claims.release(self._connection, owner)
+
+    def claims(self) -> list[Claim]:
+        """All claims that have not expired."""
+        with reported(self.path):
+            return _claims.held(self._connection)
+
+    # Inside
+
+    def _has_ended(self, key: str) -> bool:
+        """Whether there is a row of a run that was not stopped, and that is as it was written."""
+        query = "SELECT * FROM runs WHERE key = ?"
+        return any(
+            intact(values) and values[2] != b"stopped"
+            for values in self._connection.execute(query, (key,))
+        )
+
+    def _replace(self, row: Row, values: Values) -> None:
+        for table in ("runs", "curves"):
+            self._connection.execute(f"DELETE FROM {table} WHERE key = ?", (row.key,))
+        self._connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        self._connection.executemany(
+            "INSERT INTO curves VALUES (?, ?, ?, ?)", curve_values(row.key, row.curves)
+        )
+
+    def _with_curves(self, row: Row) -> Row:
+        return Row(
+            row.key, row.specification, row.status, row.metrics, row.result, row.created,
+            self.curves(row.key),
+        )  # fmt: skip
+
+    def _values(self, keys: Iterable[str] | None) -> Iterator[Values]:
+        if keys is None:
+            with reported(self.path):
+                yield from self._connection.execute("SELECT * FROM runs")
+            return
+        # In the order in which they stand in the file.
+        wanted = sorted(set(keys))
+        for start in range(0, len(wanted), _KEYS_PER_QUERY):
+            part = wanted[start : start + _KEYS_PER_QUERY]
+            marks = ", ".join("?" * len(part))
+            yield from self._select(f"SELECT * FROM runs WHERE key IN ({marks})", part)
+
+    def _select(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
+        with reported(self.path):
+            return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _reported(self.path), self._connection:
+        self.check()
+        with reported(self.path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
+        # It is made by the first transaction, and stays as long as the store is open.
+        wal = Path(f"{self.path}-wal")
+        identity = _identity(wal)
+        if identity and wal not in self._files:
+            self._files[wal] = identity
 
-    def _select(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
-        with _reported(self.path):
-            return self._connection.execute(query, values).fetchall()
 
-
-@contextmanager
-def _reported(path: Path) -> Iterator[None]:
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        yield
-    except sqlite3.ProgrammingError:
-        raise
-    except (sqlite3.DatabaseError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(
-            f"results file {shown(path)}: {reason}; expected a file that can be written, on a disk "
-            "that has space; make it so, or name another folder with --out"
-        ) from error
-
-
-def fold_in(path: Path) -> None:
-    """Moves what stands in the WAL into the file itself, which then is complete without it.
-
-    For a process that is about to end without closing its store.
-    """
-    with closing(
-        sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=1)
-    ) as file:
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _check_file(path: Path, *, create: bool) -> None:
-    """Refuses a file that another program or version wrote, before anything can change it."""
-    if not path.exists():
-        if not create:
-            raise UsageError(f"results file {shown(path)} does not exist; {_NO_RUN}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    elif not path.is_file():
-        raise UsageError(f"{shown(path)} is not a file; {_REMEDY}")
-    # An empty file is what is left of a store whose creation was interrupted.
-    elif path.stat().st_size > 0:
-        _check_identifiers(path, _REMEDY if create else _NO_RUN)
-
-
-def _check_identifiers(path: Path, remedy: str) -> None:
-    try:
-        application, version = _identifiers(path)
-    except sqlite3.OperationalError:
-        # It could not be read, which says nothing of what it is.
-        raise
-    except sqlite3.DatabaseError as error:
-        raise UsageError(f"{shown(path)} is not a results file: {error}; {remedy}") from error
-    if application != APPLICATION_ID:
-        raise UsageError(
-            f"{shown(path)} is a database of another application (identifier {application:#x}, "
-            f"expected {APPLICATION_ID:#x}); {remedy}"
-        )
-    if version != LAYOUT_VERSION:
-        raise UsageError(
-            f"results file {shown(path)} has layout version {version}, this scalex_eqx reads "
-            f"version {LAYOUT_VERSION}; {remedy}"
-        )
-
-
-def _identifiers(path: Path) -> tuple[int, int]:
-    """The two numbers in the header.
-
-    Read through SQLite: to open and close the file otherwise would drop the locks that this
-    process's connections hold on it.
-    """
-    uri = f"{path.resolve().as_uri()}?mode=ro"
-    try:
-        # An immutable file is opened without locks and without making files beside it.
-        return _header(f"{uri}&immutable=1")
-    except sqlite3.DatabaseError:
-        # Pages that are still in the WAL are overlooked, and the file can seem corrupt.
-        return _header(uri)
-
-
-def _header(uri: str) -> tuple[int, int]:
-    with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)) as connection:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return application, version
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
-    if create:
-        _create_tables(connection)
-    elif _is_blank(connection):
-        raise UsageError(f"results file {shown(path)} is empty; {_NO_RUN}")
-    # Fails only while another process does the same, and the mode is the file's for good.
-    with suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def _create_tables(connection: sqlite3.Connection) -> None:
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES if _is_blank(connection) else ():
-            connection.execute(statement)
-        # Written in any case: what cannot be written fails now, and not after the first runs.
-        connection.execute(f"PRAGMA user_version = {LAYOUT_VERSION}")
-
-
-def _is_blank(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-
-
-def _row_values(row: Row) -> tuple[str | float | None, ...]:
-    specification = canonical(row.specification, "specification")
-    result = canonical(row.result, "result")
-    return row.key, specification, row.status, row.held_out_loss, result, row.created
-
-
-def _row(
-    key: str, specification: str, status: str, loss: float | None, result: str, created: str
-) -> Row:
-    return Row(key, json.loads(specification), status, loss, json.loads(result), created)
-
-
-def _sweep(key: str, configuration: str, environment: str, created: str, updated: str) -> SweepRow:
-    return SweepRow(key, json.loads(configuration), json.loads(environment), created, updated)
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -22,7 +22,6 @@ from ._errors import UsageError, in_shell, shown
 from ._fits import RecipeAnalysis, Run, analyse
 from ._lock import locked
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
-from ._rows import run_key
 from ._rules import update_rules
 from ._store import Row, Store, fold_in
 from ._train import Trained, check_memory, train_group
@@ -92,7 +91,7 @@ def train_missing(
     windows = held_out_windows(
         corpus, count=setting.held_out_windows, length=setting.sequence_length
     )
-    keys = _keys(sweep, corpus.digest)
+    keys = sweep.keys(corpus.digest)
     with Store.open(folder / STORE, create=True) as store:
         store.add_sweep({**sweep.to_json(), "data": _describe(corpus, len(windows))}, environment())
         missing = set(store.missing(keys.values()))
@@ -126,7 +125,8 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
 
     **Arguments:**
 
-    - `path`: a store, or the folder it is in. The sweep that was run last is reported.
+    - `path`: a store, or the folder it is in. The sweep that was run last is reported. Where the
+        folder can't be written, the table is printed alone.
     - `console`: where the table is printed; the terminal unless given.
 
     **Returns:** the analyses.
@@ -135,7 +135,8 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
     """
     console = console or Console()
     path = path / STORE if path.is_dir() else path
-    with Store.open(path, create=False) as store:
+    warn = functools.partial(console.print, style="yellow")
+    with Store.open(path, create=False, warn=warn) as store:
         saved = next(iter(store.sweeps()), None)
         if saved is None:
             raise UsageError(
@@ -143,9 +144,15 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
             )
         sweep = Sweep.from_json(dict(saved.configuration))
         data = saved.configuration["data"]
-        keys = _keys(sweep, data["digest"])
-        rows = store.rows(keys.values())
-    runs = [_run(member, rows[key]) for member, key in keys.items() if key in rows]
+        keys = sweep.keys(data["digest"])
+        noted = _Noted()
+        # Of a row no more than that is kept: there may be many.
+        losses = {
+            row.key: noted.loss_of(row)
+            for row in store.read(keys.values())
+            if row.status != "stopped"
+        }
+    runs = [_run(member, losses[key]) for member, key in keys.items() if key in losses]
     if not runs:
         raise UsageError(
             f"{shown(path)} holds no finished run of its last sweep; start it again with "
@@ -159,7 +166,18 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
         )
     planned = collections.Counter(str(member.recipe) for member in keys)
     analyses = analyse(runs, planned)
-    facts = _facts(sweep, data, list(rows.values()))
+    facts = _facts(sweep, data, noted)
+    if os.access(path.parent, os.W_OK):
+        _write_report(path, facts, runs, analyses)
+    else:
+        console.print(f"{shown(path.parent)} can't be written: no files are", style="yellow")
+    print_table(analyses, console)
+    return analyses
+
+
+def _write_report(
+    path: Path, facts: Mapping[str, str], runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]
+) -> None:
     folder = path.parent
     check_report_files(folder)
     plot_transfer(runs, analyses, folder / "transfer.png")
@@ -172,8 +190,6 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
         folder / "report.html",
         command=f"scalex report {in_shell(path)}",
     )
-    print_table(analyses, console)
-    return analyses
 
 
 def environment() -> dict[str, object]:
@@ -187,10 +203,6 @@ def environment() -> dict[str, object]:
         "equinox": eqx.__version__,
         "optax": optax.__version__,
     }
-
-
-def _keys(sweep: Sweep, data: str) -> dict[Member, str]:
-    return {member: run_key(sweep.specification(member, data)) for member in sweep.members()}
 
 
 def _parts(members: Sequence[Member], at_once: int | None) -> list[Sequence[Member]]:
@@ -239,20 +251,18 @@ def _row(specification: Mapping[str, object], trained: Trained, seconds: float) 
     return Row.of(
         specification,
         status="diverged" if diverged else "ok",
-        held_out_loss=None if diverged else trained.held_out_loss,
+        metrics={"held_out_loss": None if diverged else trained.held_out_loss},
         result={
-            "training_losses": [round(float(loss), 5) for loss in trained.training_losses],
             "diverged_at_step": int(bad.argmax()) if bad.any() else None,
             "seconds": seconds,
             "environment": environment(),
         },
+        curves={"training_losses": trained.training_losses},
     )
 
 
-def _run(member: Member, row: Row) -> Run:
-    return Run(
-        str(member.recipe), member.width, member.learning_rate, member.seed, row.held_out_loss
-    )
+def _run(member: Member, loss: float | None) -> Run:
+    return Run(str(member.recipe), member.width, member.learning_rate, member.seed, loss)
 
 
 def _work(member: Member, setting: Setting, vocabulary_size: int) -> float:
@@ -262,11 +272,33 @@ def _work(member: Member, setting: Setting, vocabulary_size: int) -> float:
     return 6.0 * weights * setting.batch_size * setting.sequence_length * setting.steps
 
 
-def _facts(sweep: Sweep, data: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
+class _Noted:
+    """What a report says of all runs together: of them, not of the sweep, which may have been
+    resumed elsewhere."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.finished = ""
+        self._first: dict[str, tuple[str, dict[str, Any]]] = {}
+
+    def loss_of(self, row: Row) -> float | None:
+        """Notes the run, and returns its loss."""
+        found = row.result["environment"]
+        self.seconds += row.result["seconds"]
+        self.finished = max(self.finished, row.created)
+        name = str(found)
+        if name not in self._first or row.created < self._first[name][0]:
+            self._first[name] = row.created, found
+        return row.held_out_loss
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Each once, in the order of their first runs."""
+        return [found for _, found in sorted(self._first.values(), key=lambda entry: entry[0])]
+
+
+def _facts(sweep: Sweep, data: Mapping[str, Any], noted: _Noted) -> dict[str, str]:
     setting = sweep.setting
-    seconds = sum(row.result["seconds"] for row in rows)
-    # Of the runs, not of the sweep: it may have been resumed elsewhere.
-    environments = [row.result["environment"] for row in rows]
     return {
         "recipes": ", ".join(map(str, sweep.recipes)),
         "widths": f"{', '.join(map(str, sorted(sweep.widths)))} (base {setting.base_width})",
@@ -281,14 +313,14 @@ def _facts(sweep: Sweep, data: Mapping[str, Any], rows: Sequence[Row]) -> dict[s
         "held out": f"{data['held_out_windows']} windows of {setting.sequence_length} tokens",
         "data": f"{data['name']}, {data['tokens']:,} tokens, sha256 {data['digest'][:16]}",
         "machine": _each_once(
-            f"{e['device']}, {e['processor']}, {e['cores']} cores" for e in environments
+            f"{e['device']}, {e['processor']}, {e['cores']} cores" for e in noted.environments
         ),
         "versions": _each_once(
             ", ".join(f"{name} {e[name]}" for name in ("python", "jax", "equinox", "optax"))
-            for e in environments
+            for e in noted.environments
         ),
-        "training time": f"{seconds:.0f} s, compilation included",
-        "finished": max(row.created for row in rows),
+        "training time": f"{noted.seconds:.0f} s, compilation included",
+        "finished": noted.finished,
     }
 
 

@@ -1,0 +1,56 @@
+"""All that the result of a run depends on, as nested JSON that leaves defaults out.
+
+An option that is added later with a default changes no specification, and so orphans no stored
+run. For the same reason a default here never changes: it is part of what old rows mean.
+"""
+
+from collections.abc import Mapping
+
+_OF_TEXT = {
+    "sequence_length": 64,
+    "batch_size": 4,
+    "head_dimension": 16,
+    "held_out_windows": 256,
+}
+_WARMUP = 0.1
+
+
+def text_problem(data: str, **settings: int) -> dict[str, object]:
+    """The built-in Transformer on a text or tokens, by their digest."""
+    return {"kind": "text", "data": data, **_without(_OF_TEXT, settings)}
+
+
+def specification(
+    *,
+    problem: Mapping[str, object],
+    sizes: Mapping[str, int],
+    base: Mapping[str, int],
+    recipe: str,
+    steps: int,
+    warmup: float,
+    learning_rate: float,
+    seed: int,
+) -> dict[str, object]:
+    """The specification of a run: version 2.
+
+    **Arguments:**
+
+    - `problem`: what is trained on, from `text_problem`.
+    - `sizes`, `base`: the model's sizes, and those at which all recipes are the same model.
+    - `recipe`: its canonical text.
+    - `steps`, `warmup`, `learning_rate`, `seed`: of the training.
+    """
+    return {
+        "problem": dict(problem),
+        "sizes": dict(sizes),
+        "base": dict(base),
+        "recipe": recipe,
+        "steps": steps,
+        **_without({"warmup": _WARMUP}, {"warmup": warmup}),
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+
+
+def _without(defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in given.items() if value != defaults.get(name)}
