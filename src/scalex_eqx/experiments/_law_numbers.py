@@ -24,7 +24,7 @@ from .._weight import (
 )
 from ..ops._wide import wide
 from ..optim import Degree, Rule
-from ..optim._rates import rate_power
+from ..optim._rates import multiplier, rate_power
 from ..theory import Role
 
 
@@ -46,6 +46,11 @@ class LawNumbers(NamedTuple):
     gradient: Any
     weight: Any
 
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[float]]) -> "LawNumbers":
+        """The numbers of weights, one row each."""
+        return cls(*np.array(rows, np.float32).reshape(-1, len(cls._fields)).T)
+
 
 @dataclasses.dataclass(frozen=True)
 class Units:
@@ -63,15 +68,13 @@ class Units:
     output: Degree
 
 
-def units(rule: optax.GradientTransformation) -> Units | None:
-    """Those of a bare rule, without learning rates; `None` if its law can't be traced.
+NO_UNITS = Units(False, False, Degree(update=1))
+"""Of a rule that isn't ours: it knows nothing of laws."""
 
-    A transformation that isn't ours knows nothing of laws, and so needs no units.
-    """
-    rules = [part.rule for part in parts(blank_state(rule, {}))]
-    if any(one is None for one in rules):
-        return Units(False, False, Degree(update=1)) if not any(rules) else None
-    known = [one for one in rules if one is not None]
+
+def units(rule: optax.GradientTransformation) -> Units | None:
+    """Those of a bare rule, without learning rates; `None` if its law can't be traced."""
+    known = [part.rule for part in parts(blank_state(rule, {})) if part.rule is not None]
     output = degree_at_scaling(known)
     if norm_at_scaling(known) != "entries" or any(one.roles for one in known) or output is None:
         return None
@@ -101,10 +104,7 @@ _is_weight_or_tie = of_kind(Weight, Tie)
 
 
 def law_numbers(
-    model: PyTree,
-    built: PyTree,
-    scaling: Rule,
-    units: Units,
+    model: PyTree, built: PyTree, scaling: Rule, units: Units
 ) -> LawNumbers:
     """The numbers of a law.
 
@@ -116,6 +116,7 @@ def law_numbers(
     - `units`: of the bare rule.
     """
     assert scaling.family is not None
+    gammas = dict(scaling.settings)["role_multipliers"]
     others = weights_with_paths(built)
     rows = []
     for path, weight in weights_with_paths(model).items():
@@ -129,12 +130,12 @@ def law_numbers(
             (
                 spec.multiplier,
                 spread / other.scale(other.spread_power),
-                spec.scale(power),
+                multiplier(path, spec.role, gammas) * spec.scale(power),
                 1 / spec.scale(spec.gradient_power) if units.gradient else 1.0,
                 1 / spread if units.weight else 1.0,
             )
         )
-    return LawNumbers(*np.array(rows, np.float32).T)
+    return LawNumbers.of(rows)
 
 
 def at_law_one(model: PyTree) -> PyTree:

@@ -8,19 +8,21 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._parameterize import parameterize
 from .._parts import blank_state, parts
-from .._weight import resolve
-from .. import optim
+from .._weight import is_array, resolve
+from ..optim import Rule, global_rate, scale_by_learning_rate
+from ..optim._catalogue import Entry
 from ..optim._decay import add_weight_decay
-from ..optim import Rule
+from ..optim._numbers import ScalarOrSchedule
 from ..problems import Problem
 from ..theory import Parameterization, standard
+from ._call import call_text
 from ._law_numbers import (
+    NO_UNITS,
     LawNumbers,
     Units,
     at_law_one,
@@ -32,7 +34,7 @@ from ._law_numbers import (
     units,
     with_spreads,
 )
-from ._recipe import Recipe
+from ._recipe import Recipe, check_on
 
 
 class State(NamedTuple):
@@ -101,7 +103,9 @@ class Program:
     @property
     def rule(self) -> str:
         """The rule, but for how its constants scale where the law is traced."""
-        return self.recipe.optimizer
+        # How constants scale is among the numbers.
+        own = {k: x for k, x in self.recipe.arguments if not k.endswith("_scaling")}
+        return call_text(self.recipe.entry.name, own)
 
     @functools.cached_property
     def _static(self) -> PyTree:
@@ -131,8 +135,8 @@ class Program:
             return run.learning_rate * self.schedule(jnp.asarray(count))
 
         if self.units is None:
-            return public_optimizer(self.recipe, rate)
-        return traced_optimizer(self.recipe, rate, self.units, run.law)
+            return self.recipe.transformation(rate)
+        return traced(self.recipe, rate, self.units, run.law)
 
     def advance(
         self, state: State, run: RunNumbers, data: PyTree, steps: PyTree
@@ -179,51 +183,49 @@ def build(
     schedule: Schedule,
     recipe: Recipe,
 ) -> tuple[Program, LawNumbers]:
-    """The program that trains a recipe's runs at some sizes, and the law's numbers in it."""
+    """The program that trains a recipe's runs at some sizes, and the law's numbers in it.
+
+    **Raises:** `UsageError` if the recipe doesn't fit the model.
+    """
     own = Program(problem, sizes, base, schedule, recipe)
     key = jax.random.key(0)
     model = eqx.filter_eval_shape(own._model, recipe.law, key)
-    # The public optimizer checks rates and weights, and holds how rates follow the law.
-    scaling = _scaling_rule(public_optimizer(recipe, 1.0), model)
-    rule = bare_rule(recipe)
-    found = None if rule is None else units(rule)
-    if found is None or not is_traceable(model):
-        nothing = LawNumbers(*[np.ones(0, np.float32)] * len(LawNumbers._fields))
-        return dataclasses.replace(own, shapes=model), nothing
+    check_on(recipe, eqx.filter(model, is_array))
+    known = _units(recipe)
+    if known is None or not is_traceable(model):
+        return dataclasses.replace(own, shapes=model), LawNumbers.of([])
     built = eqx.filter_eval_shape(own._model, standard, key)
-    numbers = law_numbers(model, built, scaling, found)
-    return dataclasses.replace(own, units=found, shapes=at_law_one(built)), numbers
+    numbers = law_numbers(model, built, _scaling_rule(recipe, model), known)
+    return dataclasses.replace(own, units=known, shapes=at_law_one(built)), numbers
 
 
-def _scaling_rule(tx: optax.GradientTransformation, model: PyTree) -> Rule:
-    rules = [part.rule for part in parts(blank_state(tx, model))]
-    (scaling,) = [rule for rule in rules if rule is not None and rule.family is not None]
+def _units(recipe: Recipe) -> Units | None:
+    if not isinstance(recipe.entry, Entry):
+        return NO_UNITS
+    return units(recipe.entry.rule(**dict(recipe.arguments)))
+
+
+def _scaling_rule(recipe: Recipe, model: PyTree) -> Rule:
+    """The rule of the optimizer that holds how its learning rates follow the law."""
+    state = blank_state(recipe.transformation(1.0), model)
+    (scaling,) = [part.rule for part in parts(state) if part.rule and part.rule.family]
     return scaling
 
 
-def public_optimizer(recipe: Recipe, rate: Any) -> optax.GradientTransformation:
-    return recipe.transformation(rate, b1=0.9, b2=0.95, eps=1e-12, decay=1e-4)
-
-
-def bare_rule(recipe: Recipe) -> optax.GradientTransformation | None:
-    name = recipe.optimizer
-    if name in ("adam", "adamw"):
-        return optim.scale_by_adam(0.9, 0.95, 1e-12)
-    if name == "adam_atan2":
-        return optim.scale_by_adam_atan2(0.9, 0.95)
-    if name == "adam_parameter_scaling":
-        return optax.chain(optim.scale_by_adam(0.9, 0.95, 1e-12), optim.scale_by_parameter_rms())
-    if name == "sgd":
-        return optim.scale_by_momentum(0.9)
-    return None
-
-
-def traced_optimizer(
-    recipe: Recipe, rate: Any, units: Units, law: LawNumbers
+def traced(
+    recipe: Recipe, learning_rate: ScalarOrSchedule, units: Units, law: LawNumbers
 ) -> optax.GradientTransformation:
-    rule = bare_rule(recipe)
-    assert rule is not None
-    chain = [in_units(rule, units, law), at_rates(law.rate), optim.scale_by_learning_rate(rate)]
-    if recipe.optimizer == "adamw":
-        chain.append(add_weight_decay(-1e-4, optax.constant_schedule(1.0)))
+    """The recipe's optimizer for weights at the ratio 1, with the law's numbers in its places."""
+    entry, arguments = recipe.entry, dict(recipe.arguments)
+    if not isinstance(entry, Entry):
+        plain = dataclasses.replace(recipe, rates=global_rate, multipliers=())
+        return optax.chain(plain.transformation(learning_rate), at_rates(law.rate))
+    chain = [in_units(entry.rule(**arguments), units, law)]
+    decay = entry.decay_options(**arguments)
+    coefficient = decay.get("weight_decay")
+    if coefficient is not None and decay["decay_mode"] == "coupled":
+        chain.append(add_weight_decay(coefficient))
+    chain += [at_rates(law.rate), scale_by_learning_rate(learning_rate)]
+    if coefficient is not None and decay["decay_mode"] == "independent":
+        chain.append(add_weight_decay(-coefficient, decay["weight_decay_schedule"]))
     return optax.chain(*chain)
