@@ -6,8 +6,8 @@ from ._config import (
     Sweep as Sweep,
     parse_learning_rate as parse_learning_rate,
 )
-from ..problems._corpus import Corpus as Corpus, load_corpus as load_corpus
-from ._errors import UsageError as UsageError
+from .._usage import UsageError as UsageError
+from ..problems import Corpus as Corpus, load_corpus as load_corpus
 from ._fits import (
     RecipeAnalysis as RecipeAnalysis,
     Run as Run,

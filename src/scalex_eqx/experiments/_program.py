@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._parameterize import parameterize
 from .._parts import blank_state, parts
-from .._weight import is_array, resolve
+from .._weight import is_trainable, resolve
 from ..optim import Rule, global_rate, scale_by_learning_rate
 from ..optim._catalogue import Entry
 from ..optim._decay import add_weight_decay
@@ -119,7 +119,7 @@ class Program:
         if self.units is not None:
             model = with_spreads(at_law_one(model), run.law.spread)
         arrays = eqx.filter(model, eqx.is_array)
-        return State(arrays, self._optimizer(run).init(arrays))
+        return State(arrays, self._optimizer(run).init(_trainable(arrays)))
 
     def _model(self, law: Parameterization, key: Any) -> PyTree:
         rest = {name: size for name, size in self.sizes.items() if name != "width"}
@@ -159,7 +159,9 @@ class Program:
             if batch is None:
                 batch = self.problem.drawn(data, jax.random.fold_in(key, index))
             value, gradient = eqx.filter_value_and_grad(loss)(state.model, batch)
-            updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.model)
+            updates, optimizer_state = optimizer.update(
+                gradient, state.optimizer, _trainable(state.model)
+            )
             return State(eqx.apply_updates(state.model, updates), optimizer_state), value
 
         return jax.lax.scan(step, state, steps)
@@ -176,6 +178,11 @@ class Program:
         return resolve(eqx.combine(model, self._static))
 
 
+def _trainable(model: PyTree) -> PyTree:
+    """What the update rule sees: integers and keys, which have no gradient, are left out."""
+    return eqx.filter(model, is_trainable)
+
+
 def build(
     problem: Problem,
     sizes: Mapping[str, int],
@@ -190,12 +197,12 @@ def build(
     own = Program(problem, sizes, base, schedule, recipe)
     key = jax.random.key(0)
     model = eqx.filter_eval_shape(own._model, recipe.law, key)
-    check_on(recipe, eqx.filter(model, is_array))
+    check_on(recipe, _trainable(model))
     known = _units(recipe)
     if known is None or not is_traceable(model):
         return dataclasses.replace(own, shapes=model), LawNumbers.of([])
     built = eqx.filter_eval_shape(own._model, standard, key)
-    numbers = law_numbers(model, built, _scaling_rule(recipe, model), known)
+    numbers = law_numbers(model, built, _scaling_rule(recipe, _trainable(model)), known)
     return dataclasses.replace(own, units=known, shapes=at_law_one(built)), numbers
 
 

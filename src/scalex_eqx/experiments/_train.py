@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,19 @@ class Pack(NamedTuple):
     runs: list[RunNumbers]
     work: float
 
+    @property
+    def name(self) -> str:
+        """For people: what its runs have in common."""
+        recipes = dict.fromkeys(str(one.recipe) for one in self.members)
+        what = ", ".join(recipes) if len(recipes) < 3 else f"{len(recipes)} recipes"
+        return f"{what} width {self.members[0].width}"
+
+    def of(self, is_wanted: Callable[[Member], bool]) -> "Pack":
+        """The same with some of its runs alone."""
+        kept = [i for i, one in enumerate(self.members) if is_wanted(one)]
+        members, runs = [self.members[i] for i in kept], [self.runs[i] for i in kept]
+        return self._replace(members=members, runs=runs)
+
 
 def packs(problem: Problem, setting: Setting, members: Sequence[Member]) -> list[Pack]:
     """Puts runs together that differ in numbers alone, small sizes first.
@@ -43,8 +56,7 @@ def packs(problem: Problem, setting: Setting, members: Sequence[Member]) -> list
         sorted(members, key=lambda x: (x.width, str(x.recipe))), key=lambda x: (x.width, x.recipe)
     )
     for (width, recipe), own in by_recipe:
-        sizes = setting.sizes(problem, width)
-        base = setting.sizes(problem, setting.base_width)
+        sizes, base = setting.sizes(width), setting.sizes(setting.base_width)
         program, law = build(problem, sizes, base, schedule, recipe)
         signature = width, program.rule, None if program.is_traced else recipe
         pack = found.setdefault(signature, Pack(program, [], [], _work(program, schedule)))

@@ -1,6 +1,7 @@
 """What a sweep trains: somebody's model on somebody's data."""
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -54,6 +55,7 @@ class Problem:
         which is `held_out_loss`; traced. The mean of `loss` over all of `held_out` by default.
     - `identity`: what else decides a result and no array shows, as JSON: a version to be raised
         when `make` or `loss` changes. Stored runs of another identity are not found again.
+    - `said`: facts for the reports, by name.
     - `name`: for people to read.
 
     **Raises:** `UsageError` if the arguments don't fit together.
@@ -68,9 +70,11 @@ class Problem:
     read: Callable[[int, int], Any] | None = None
     evaluate: Callable[[PyTree, PyTree], Any] | None = None
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    said: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name: str = "problem"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "said", {"model": self.name, **self.said})
         for name in ("make", "loss"):
             if not callable(getattr(self, name)):
                 kind = type(getattr(self, name)).__name__
@@ -139,7 +143,7 @@ class Problem:
         size = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
         return x.reshape(-1, size, *x.shape[1:])
 
-    @property
+    @functools.cached_property
     def facts(self) -> dict[str, Any]:
         """What decides a run's result beside recipe and sizes, as JSON: a part of its key."""
         facts: dict[str, Any] = {"kind": self.name, **self.identity}

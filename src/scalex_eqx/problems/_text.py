@@ -13,8 +13,14 @@ from . import _corpus
 from ._corpus import Corpus
 from ._problem import Problem
 
+NAME = "text"
+_DEFAULTS = {"sequence_length": 64, "batch_size": 4, "head_dimension": 16, "held_out_windows": 256}
+
 # Blocks compiled as one: at depth 2 and width 256 a step takes three quarters of the time.
 _UNROLLED = 4
+
+# Windows that are judged at once: as fast as larger batches, and they fit into the caches.
+_EVALUATED = 16
 
 
 def text(
@@ -57,18 +63,17 @@ def text(
         return tokens[starts + jnp.arange(length)[None]].astype(jnp.int32)
 
     def evaluate(model: Transformer, windows: Int[Array, "n length"]) -> Float[Array, ""]:
-        size = max(n for n in range(1, batch_size + 1) if windows.shape[0] % n == 0)
+        most = min(_EVALUATED, windows.shape[0])
+        size = max(n for n in range(1, most + 1) if windows.shape[0] % n == 0)
         batches = windows.reshape(-1, size, windows.shape[1])
         return jnp.mean(jax.lax.map(lambda batch: mean_loss(model, batch), batches))
 
-    identity: Mapping[str, Any] = {
-        "data": corpus.digest,
+    settings = {
         "sequence_length": sequence_length,
         "batch_size": batch_size,
         "head_dimension": head_dimension,
         "held_out_windows": held_out_windows,
     }
-    defaults = text.__kwdefaults__
     return Problem(
         make,
         mean_loss,
@@ -76,9 +81,35 @@ def text(
         held_out=windows,
         batch=batch,
         evaluate=evaluate,
-        identity={key: x for key, x in identity.items() if defaults.get(key) != x},
-        name="text",
+        identity=identity(corpus.digest, settings),
+        said=said(corpus.name, corpus.digest, len(corpus.tokens), len(windows), settings),
+        name=NAME,
     )
+
+
+def identity(digest: str, settings: Mapping[str, int]) -> dict[str, Any]:
+    """What decides a run on text, without what is at its default.
+
+    For stored runs: no default here ever changes.
+    """
+    return {
+        "kind": NAME,
+        "data": digest,
+        **{name: x for name, x in settings.items() if x != _DEFAULTS[name]},
+    }
+
+
+def said(
+    name: str, digest: str, tokens: int, windows: int, settings: Mapping[str, int]
+) -> dict[str, str]:
+    """The same for people."""
+    length = settings["sequence_length"]
+    return {
+        "model": f"Transformer, heads of {settings['head_dimension']}",
+        "batch": f"{settings['batch_size']} x {length} tokens",
+        "held out": f"{windows} windows of {length} tokens",
+        "data": f"{name}, {tokens:,} tokens, sha256 {digest[:16]}",
+    }
 
 
 def mean_loss(model: Any, batch: Int[Array, "batch length"]) -> Float[Array, ""]:
