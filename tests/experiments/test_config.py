@@ -1,10 +1,8 @@
 import dataclasses
 import json
 
-import jax
 import pytest
 
-import scalex_eqx as sx
 from scalex_eqx.experiments import (
     Setting,
     Sweep,
@@ -12,6 +10,7 @@ from scalex_eqx.experiments import (
     parse_learning_rate,
     parse_recipe,
 )
+from scalex_eqx.experiments._config import given_weight_decay
 
 SETTING = Setting(
     base_width=32, depth=2, head_dimension=16, sequence_length=8, batch_size=2, steps=4
@@ -64,20 +63,6 @@ def test_other_learning_rates_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    "text, message",
-    [
-        ("standard:adam", "not parameterization:optimizer:rates"),
-        ("nope:adam:full", "unknown parameterization 'nope'; .* standard, ntk, mup, mean_field"),
-        ("standard:nope:full", "unknown optimizer 'nope'; choose from adam, adamw, adam_atan2"),
-        ("standard:adam:nope", "unknown rates 'nope'; choose from global, full, none"),
-    ],
-)
-def test_an_unknown_part_of_a_recipe_lists_the_choices(text, message):
-    with pytest.raises(UsageError, match=message):
-        parse_recipe(text)
-
-
-@pytest.mark.parametrize(
     "change, message",
     [
         ({"recipes": ()}, "--recipes has 0 values"),
@@ -91,7 +76,6 @@ def test_an_unknown_part_of_a_recipe_lists_the_choices(text, message):
         ({"setting": dataclasses.replace(SETTING, steps=0)}, "--steps is 0"),
         ({"setting": dataclasses.replace(SETTING, depth=-1)}, "--depth is -1"),
         ({"setting": dataclasses.replace(SETTING, head_dimension=0)}, "--head-dimension is 0"),
-        ({"setting": dataclasses.replace(SETTING, weight_decay=0.1)}, "no recipe decays"),
         ({"recipes": (parse_recipe("mup:adamw:none"),)}, "positive --weight-decay"),
     ],
 )
@@ -100,39 +84,53 @@ def test_what_cannot_be_judged_is_refused_by_option(change, message):
         dataclasses.replace(SWEEP, **change)
 
 
-def test_exponents_may_stand_in_a_recipe():
-    rates = "embedding=0,hidden=9/10,readout=1,vector=0,blocks/mlp/up/weight=3/4"
-    recipe = parse_recipe(f"standard:adam:{rates}")
-    assert str(recipe) == f"standard:adam:{rates}"
-    assert parse_recipe(str(recipe)) == recipe
-    tx = recipe.transformation(1.0, b1=0.9, b2=0.95, eps=1e-12, decay=0.0)
-    model = sx.parameterize(
-        lambda width: sx.nn.Transformer(
-            vocabulary_size=8,
-            sequence_length=8,
-            width=width,
-            depth=2,
-            head_dimension=16,
-            key=jax.random.key(0),
-        ),
-        width=64,
-        base_width=16,
-        parameterization=recipe.law,
-    )
-    factors = {row.path: row.learning_rate_factor for row in sx.plan(model, tx).rows}
-    assert factors["token_embedding/weight"] == 1
-    assert factors["blocks/mlp/up/weight"] == pytest.approx(4**-0.75)
-    assert factors["blocks/mlp/down/weight"] == pytest.approx(4**-0.9)
+def test_the_weight_decay_of_a_command_goes_to_recipes_that_lack_one():
+    recipes = [parse_recipe(f"mup:{rule}:full") for rule in ("adam", "adamw", "lion")]
+    own = parse_recipe("mup:adamw(weight_decay=0.5):full")
+    found = given_weight_decay(0.25, [*recipes, own])
+    assert [str(one) for one in found] == [
+        "mup:adam:full",
+        "mup:adamw(weight_decay=0.25):full",
+        "mup:lion:full",
+        "mup:adamw(weight_decay=0.5):full",
+    ]
+    assert given_weight_decay(0.0, [own]) == (own,)
 
 
 @pytest.mark.parametrize(
-    ("rates", "message"),
+    ("weight_decay", "recipe", "message"),
     [
-        ("embedding=0,hidden=x,readout=1,vector=0", "has 'hidden=x'; expected a role and its"),
-        ("embedding=0,hidden=1,vector=0", "has no exponent for readout; name it"),
-        ("embedding=0,hidden=1,readout=1,vector=0,blocks/up=1", "an exponent for 'blocks/up'; th"),
+        (0.1, "mup:adam:full", "--weight-decay is 0.1, but no recipe decays without one of its"),
+        (0.1, "mup:adamw(weight_decay=0.5):full", "but no recipe decays without one of its own"),
+        (0.0, "mup:adamw:full", "a recipe uses adamw; give a positive --weight-decay, or use adam"),
+        (1.5, "mup:adamw:full", "--weight-decay is 1.5; expected at least 0 and less than 1"),
     ],
 )
-def test_wrong_exponents_in_a_recipe_are_refused(rates: str, message: str):
+def test_a_weight_decay_for_nobody_and_one_that_lacks_are_refused(weight_decay, recipe, message):
     with pytest.raises(UsageError, match=message):
-        parse_recipe(f"standard:adam:{rates}")
+        given_weight_decay(weight_decay, [parse_recipe(recipe)])
+
+
+RATES = "embedding=0,hidden=9/10,readout=1,vector=0"
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        (
+            "embedding=0,hidden=1,vector=0",
+            "rates has no exponent for readout/weight, whose role is",
+        ),
+        (f"{RATES},blocks/up=1", r"rates\['blocks/up'\] is no role and matches no weight; there a"),
+        ("full:blocks/up=2", r"role_multipliers\['blocks/up'\] is no role and matches no weight"),
+        (
+            f"{RATES},blocks/*=1,*/up/weight=2",
+            "rates has several exponents for blocks/mlp/up/weight",
+        ),
+    ],
+)
+def test_a_sweep_refuses_weights_that_its_model_lacks(rest: str, message: str):
+    with pytest.raises(UsageError, match=f"recipe standard:adam:.*: {message}"):
+        dataclasses.replace(SWEEP, recipes=(parse_recipe(f"standard:adam:{rest}"),))
+    fine = parse_recipe(f"standard:adam:{RATES},blocks/mlp/*=3/4:blocks/attention/*=2")
+    assert dataclasses.replace(SWEEP, recipes=(fine,)).recipes == (fine,)

@@ -11,9 +11,9 @@ import pytest
 
 from scalex_eqx.experiments import Member, Setting, parse_recipe
 from scalex_eqx.experiments._data import corpus_of_tokens, held_out_windows
-from scalex_eqx.experiments._recipe import OPTIMIZERS
 from scalex_eqx.experiments._train import mean_loss, train_group, warmup_cosine
 from scalex_eqx.nn import Transformer
+from scalex_eqx.optim._catalogue import catalogue
 
 SETTING = Setting(
     base_width=16,
@@ -145,10 +145,11 @@ def test_progress_reaches_the_last_step_once():
     assert all(np.isfinite(loss) for _, loss in seen)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", catalogue)
 def test_every_optimizer_trains(optimizer):
     rates = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1, "muon": 0.05}
     rate = rates.get(optimizer, 0.01)
-    recipe = parse_recipe(f"standard:{optimizer}:full")
+    given = "(weight_decay=1e-4)" if catalogue[optimizer].decays else ""
+    recipe = parse_recipe(f"standard:{optimizer}{given}:full")
     (run,) = train_afresh([(rate, 0)], recipe=recipe, width=32)
     assert run.training_losses[-1] < run.training_losses[0] - 0.1

@@ -21,7 +21,7 @@ from ..experiments import (
     parse_recipe,
     report,
 )
-from ..experiments._config import check_positive
+from ..experiments._config import check_positive, given_weight_decay
 from ..experiments._data import check_parts
 from ..experiments._errors import in_shell, shown
 from ..experiments._lock import locked
@@ -33,7 +33,7 @@ from ._check import Check
 from ._explain import Explain
 from ._exponents import Exponents
 from ._failure import explained, tell_traceback
-from ._help import description, filled, summary
+from ._help import RECIPES, description, filled, summary
 from ._plan import Plan
 from ._progress import ProgressBar
 from ._stress import Stress
@@ -49,14 +49,10 @@ class Transfer:
     Example: scalex transfer --recipes standard:adam:full mup:adam:full
     """
 
-    recipes: tuple[str, ...] = ("standard:adam:global", "standard:adam:full")
-    """What to compare: parameterization:optimizer:rates.
-    Parameterizations: standard, ntk, mup, mean_field.
-    Optimizers: adam, adamw, adam_atan2, adam_parameter_scaling, adafactor, lion, muon,
-    sgd.
-    Rates: global, one learning rate for all weights;
-    full or none, the prescription under that alignment;
-    or exponents by role, as scalex align prints: embedding=0,hidden=9/10,readout=1,vector=0."""
+    recipes: Annotated[tuple[str, ...], tyro.conf.arg(help=RECIPES)] = (
+        "standard:adam:global",
+        "standard:adam:full",
+    )
     widths: tuple[int, ...] = (64, 128, 256)
     """Widths of the residual stream; multiples of the head dimension."""
     base_width: int | None = None
@@ -88,7 +84,7 @@ class Transfer:
 
     def run(self, console: Console) -> None:
         sweep = Sweep(
-            recipes=tuple(map(parse_recipe, self.recipes)),
+            recipes=given_weight_decay(self.weight_decay, [*map(parse_recipe, self.recipes)]),
             widths=self.widths,
             learning_rates=tuple(map(parse_learning_rate, self.learning_rates)),
             seeds=self.seeds,
@@ -101,7 +97,6 @@ class Transfer:
                 sequence_length=self.sequence_length,
                 batch_size=self.batch_size,
                 steps=self.steps,
-                weight_decay=self.weight_decay,
             ),
         )
         if self.at_once is not None:

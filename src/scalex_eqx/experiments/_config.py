@@ -1,10 +1,17 @@
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+import equinox as eqx
+import jax
+
+from .._parameterize import parameterize
+from ..nn import Transformer
+from ..theory import standard
 from ._errors import UsageError
-from ._recipe import Recipe, parse_recipe
+from ._recipe import Recipe, check_on, parse_recipe
 
 # Arrays are indexed, and steps counted, by 32 bits.
 LARGEST = 2**31 - 1
@@ -21,10 +28,6 @@ class Setting:
     batch_size: int
     steps: int
     warmup: float = 0.1
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-12
-    weight_decay: float = 0.0
     held_out_windows: int = 256
 
 
@@ -76,10 +79,9 @@ class Sweep:
 
     def specification(self, member: Member, data: str) -> dict[str, object]:
         """Everything that decides a run's result; the store's key is made of it."""
-        recipe = dataclasses.asdict(member.recipe)
         return {
             **dataclasses.asdict(self.setting),
-            **recipe,
+            "recipe": str(member.recipe),
             "width": member.width,
             "learning_rate": member.learning_rate,
             "seed": member.seed,
@@ -149,7 +151,11 @@ def _check_setting(sweep: Sweep) -> None:
         check_width("--widths", width, setting.head_dimension)
     check_width("--base-width", setting.base_width, setting.head_dimension)
     check_seeds(sweep.seeds)
-    check_weight_decay(setting.weight_decay, sweep.recipes)
+    given_weight_decay(0.0, sweep.recipes)
+    for recipe in sweep.recipes:
+        # Which weights there are is asked only by those that name some.
+        if isinstance(recipe.rates, tuple) or recipe.multipliers:
+            check_on(recipe, _any_transformer())
 
 
 def check_positive(settings: object, *names: str) -> None:
@@ -191,14 +197,41 @@ def check_seeds(seeds: Sequence[int]) -> None:
             )
 
 
-def check_weight_decay(weight_decay: float, recipes: Sequence[Recipe]) -> None:
-    """Refuses a decay that no recipe uses, and a recipe that lacks one."""
+def given_weight_decay(weight_decay: float, recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """The recipes, those that need a weight decay and have none with this one.
+
+    **Raises:** `UsageError` for a decay that no recipe uses, and a recipe that lacks one.
+    """
     if not 0 <= weight_decay < 1:
         raise UsageError(f"--weight-decay is {weight_decay}; expected at least 0 and less than 1")
-    decays = any(recipe.optimizer == "adamw" for recipe in recipes)
-    if decays and weight_decay <= 0:
-        raise UsageError("a recipe uses adamw; give a positive --weight-decay, or use adam")
-    if weight_decay and not decays:
+    lacking = [one for one in recipes if one.entry.decays and one.weight_decay is None]
+    if lacking and weight_decay <= 0:
+        name = lacking[0].entry.name
+        raise UsageError(f"a recipe uses {name}; give a positive --weight-decay, or use adam")
+    if weight_decay and not lacking:
         raise UsageError(
-            f"--weight-decay is {weight_decay}, but no recipe decays; use adamw in one"
+            f"--weight-decay is {weight_decay}, but no recipe decays without one of its own; use "
+            "adamw in one"
         )
+    return tuple(
+        one.with_arguments(weight_decay=weight_decay) if one in lacking else one for one in recipes
+    )
+
+
+@functools.cache
+def _any_transformer() -> Transformer:
+    """The shapes of one whose weights have the paths and roles that they have at every size."""
+
+    def make(width: int) -> Transformer:
+        return Transformer(
+            vocabulary_size=1,
+            sequence_length=1,
+            width=width,
+            depth=1,
+            head_dimension=1,
+            key=jax.random.key(0),
+        )
+
+    return eqx.filter_eval_shape(
+        lambda: parameterize(make, width=2, base_width=1, parameterization=standard)
+    )

@@ -154,11 +154,7 @@ class _Trainer:
     def optimizer(self, peak: Float[Array, ""]) -> optax.GradientTransformation:
         setting = self.setting
         return self.recipe.transformation(
-            lambda count: peak * warmup_cosine(jnp.asarray(count), setting.steps, setting.warmup),
-            b1=setting.b1,
-            b2=setting.b2,
-            eps=setting.eps,
-            decay=setting.weight_decay,
+            lambda count: peak * warmup_cosine(jnp.asarray(count), setting.steps, setting.warmup)
         )
 
     def advance(

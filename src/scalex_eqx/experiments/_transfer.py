@@ -277,7 +277,7 @@ def _facts(sweep: Sweep, data: Mapping[str, Any], rows: Sequence[Row]) -> dict[s
             f"{setting.steps} steps of {setting.batch_size} x {setting.sequence_length} tokens, "
             f"{setting.warmup:.0%} warm-up, cosine to 0"
         ),
-        **update_rules(sweep.recipes, setting),
+        **update_rules(sweep.recipes),
         "held out": f"{data['held_out_windows']} windows of {setting.sequence_length} tokens",
         "data": f"{data['name']}, {data['tokens']:,} tokens, sha256 {data['digest'][:16]}",
         "machine": _each_once(
