@@ -1,7 +1,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,20 @@ from rich.progress import Progress
 
 from .. import diagnostics
 from .._parameterize import parameterize
-from ..experiments import Setting, UsageError, load_corpus, parse_learning_rate, parse_recipe
+from ..experiments import UsageError, load_corpus, parse_learning_rate, parse_recipe
 from ..experiments._config import (
     check_distinct,
     check_positive,
     check_seeds,
-    check_weight_decay,
     check_width,
+    given_weight_decay,
 )
 from .._memory import bytes_of, check_runs
 from ..experiments._numbers import parse_exponent
 from ..experiments._train import mean_loss
 from ..nn import Transformer
 from ..theory import Parameterization
+from ._help import RECIPE
 from ._picture import check_picture, write_picture
 
 # A part of the text is enough for a few steps, and is part of the compiled program.
@@ -36,8 +37,7 @@ _TOKENS = 1 << 20
 class Measuring:
     """What the commands that measure a few steps of the transfer run's Transformer share."""
 
-    recipe: tyro.conf.Positional[str]
-    """parameterization:optimizer:rates, as for scalex transfer."""
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=RECIPE)]
     widths: tuple[int, ...] = (64, 128, 256, 512)
     """Widths of the residual stream, multiples of the head dimension; the smallest is the base."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -68,14 +68,8 @@ class Measuring:
             check_width("--widths", width, self.head_dimension)
         check_distinct("--seeds", self.seeds, 1, "each fixes draws and batches")
         check_seeds(self.seeds)
-        check_weight_decay(self.weight_decay, [recipe])
-        tx = recipe.transformation(
-            parse_learning_rate(self.learning_rate, "--learning-rate"),
-            b1=Setting.b1,
-            b2=Setting.b2,
-            eps=Setting.eps,
-            decay=self.weight_decay,
-        )
+        (recipe,) = given_weight_decay(self.weight_decay, [recipe])
+        tx = recipe.transformation(parse_learning_rate(self.learning_rate, "--learning-rate"))
         corpus = load_corpus(self.data)
 
         def build(size: int, key: PRNGKeyArray) -> Transformer:
@@ -228,18 +222,25 @@ class Check(Measuring):
     ) -> Transformer:
         if self.size == "width":
             return super()._build(make, size, law)
-        try:
-            deep = law.deep(parse_exponent(self.alpha or "1"))
-        except ValueError as error:
-            raise UsageError(f"--alpha is {self.alpha!r}; expected 1/2 to 1") from error
         return parameterize(
             make,
             width=self.widths[0],
             base_width=self.widths[0],
             depth=size,
             base_depth=min(self._depths),
-            parameterization=deep,
+            parameterization=self._deep(law),
         )
+
+    def _deep(self, law: Parameterization) -> Parameterization:
+        """With the law for the depth that the recipe or --alpha says."""
+        if law.branch is not None:
+            if self.alpha is not None:
+                raise UsageError(f"--alpha is given, and the recipe has {law.name}; give one")
+            return law
+        try:
+            return law.deep(parse_exponent(self.alpha or "1"))
+        except ValueError as error:
+            raise UsageError(f"--alpha is {self.alpha!r}; expected 1/2 to 1") from error
 
     def _show(self, check: diagnostics.CoordinateCheck, console: Console) -> None:
         if self.json:

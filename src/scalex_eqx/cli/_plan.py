@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Annotated
 
 import equinox as eqx
 import jax
@@ -8,10 +9,12 @@ from rich.console import Console
 
 from .. import plan
 from .._parameterize import parameterize
-from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
-from ..experiments._config import check_positive, check_weight_decay, check_width
+from ..experiments import Recipe, parse_learning_rate, parse_recipe
+from ..experiments._config import check_positive, check_width, given_weight_decay
+from ..experiments._recipe import check_on
 from ..nn import Transformer
 from ._budget import BudgetOptions
+from ._help import RECIPE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +27,9 @@ class Plan(BudgetOptions):
     Example: scalex plan mup:adam:full --width 4096 --base-width 64
     """
 
-    recipe: tyro.conf.Positional[str] = dataclasses.field(kw_only=True)
-    """parameterization:optimizer:rates, as for scalex transfer."""
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=RECIPE)] = dataclasses.field(
+        kw_only=True
+    )
     width: int = 256
     """The width of the residual stream, a multiple of the head dimension."""
     base_width: int = 64
@@ -50,8 +54,7 @@ class Plan(BudgetOptions):
         check_positive(self, "depth", "head_dimension", "vocabulary_size", "sequence_length")
         check_width("--width", self.width, self.head_dimension)
         check_width("--base-width", self.base_width, self.head_dimension)
-        check_weight_decay(self.weight_decay, [recipe])
-        tx = self._transformation(recipe)
+        (recipe,) = given_weight_decay(self.weight_decay, [recipe])
         model = eqx.filter_eval_shape(
             lambda: parameterize(
                 self._make,
@@ -60,7 +63,8 @@ class Plan(BudgetOptions):
                 parameterization=recipe.law,
             )
         )
-        found = plan(model, tx)
+        check_on(recipe, model)
+        found = plan(model, self._transformation(recipe))
         if self.json:
             console.print(found.to_json(), soft_wrap=True, markup=False, highlight=False)
         else:
@@ -68,20 +72,7 @@ class Plan(BudgetOptions):
 
     def _transformation(self, recipe: Recipe) -> optax.GradientTransformation:
         rate = parse_learning_rate(self.learning_rate, "--learning-rate")
-        budget = self.budget(recipe.optimizer)
-        try:
-            return recipe.transformation(
-                rate,
-                b1=Setting.b1,
-                b2=Setting.b2,
-                eps=Setting.eps,
-                decay=self.weight_decay,
-                budget=budget,
-            )
-        except ValueError as error:
-            if budget is None:
-                raise
-            raise UsageError(str(error)) from None
+        return recipe.transformation(rate, budget=self.budget(recipe.entry.family))
 
     def _make(self, width: int) -> Transformer:
         return Transformer(

@@ -123,6 +123,18 @@ class Entry:
 
         **Raises:** `ValueError` for an argument that it doesn't take, and a value of another kind.
         """
+        takes = self.takes
+        return {
+            name: value
+            for name, value in self.typed(arguments).items()
+            if (type(value), value) != (type(takes[name]), takes[name])
+        }
+
+    def typed(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments sorted by name, whole numbers as floats where it takes floats.
+
+        **Raises:** as `checked`.
+        """
         takes, hints = self.takes, _hints(self.bare)
         if self.decay:
             hints |= {"weight_decay": float | None, "decay_mode": DecayMode}
@@ -130,21 +142,17 @@ class Entry:
             if name not in takes:
                 known = ", ".join(takes) or "no arguments"
                 raise ValueError(f"{self.name} takes no {name!r}; it takes {known}")
-        checked = {
+        typed = {
             name: _as_hinted(f"{name} of {self.name}", hints[name], arguments[name])
             for name in sorted(arguments)
         }
         # A decay of 0 would have its place in the state, and none in the text.
-        decay = checked.get("weight_decay")
+        decay = typed.get("weight_decay")
         if decay is not None and not 0 < decay < 1:
             raise ValueError(
                 f"weight_decay of {self.name} is {decay}; expected more than 0 and less than 1"
             )
-        return {
-            name: value
-            for name, value in checked.items()
-            if (type(value), value) != (type(takes[name]), takes[name])
-        }
+        return typed
 
     def _own(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         own = {name: value for name, value in arguments.items() if name not in _DECAY}

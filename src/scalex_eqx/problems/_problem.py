@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 from .._usage import UsageError
 
@@ -137,7 +137,7 @@ class Problem:
             )
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
-    def _in_batches(self, x: Any) -> Int[Array, "batches batch *rest"]:
+    def _in_batches(self, x: Any) -> Shaped[Array, "batches batch *rest"]:
         """All examples, in equal batches of at most `batch_size`."""
         most = min(self.batch_size or 64, x.shape[0])
         size = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
