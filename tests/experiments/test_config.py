@@ -44,7 +44,9 @@ def test_a_sweep_survives_json():
 def test_a_specification_tells_every_run_from_every_other():
     texts = {json.dumps(SWEEP.specification(m, PROBLEM)) for m in SWEEP.members()}
     assert len(texts) == 12
-    other_data = {json.dumps(SWEEP.specification(m, {**PROBLEM, "data": "other"})) for m in SWEEP.members()}
+    other_data = {
+        json.dumps(SWEEP.specification(m, {**PROBLEM, "data": "other"})) for m in SWEEP.members()
+    }
     assert not texts & other_data
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from scalex_eqx.experiments._errors import UsageError
 from scalex_eqx.problems import _corpus as _data
 from scalex_eqx.problems._corpus import (
     Corpus,
@@ -16,7 +17,6 @@ from scalex_eqx.problems._corpus import (
     held_out_windows,
     load_corpus,
 )
-from scalex_eqx.experiments._errors import UsageError
 
 
 def expect_error(*parts: str):

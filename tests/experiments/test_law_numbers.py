@@ -12,7 +12,7 @@ import pytest
 
 import scalex_eqx as sx
 from scalex_eqx.experiments import parse_recipe
-from scalex_eqx.experiments._program import RunNumbers, Schedule, build
+from scalex_eqx.experiments._program import Schedule, build, run_numbers
 from scalex_eqx.optim._catalogue import catalogue
 from scalex_eqx.problems import Problem
 
@@ -78,10 +78,6 @@ PROBLEM = problem()
 SCHEDULE = Schedule(STEPS)
 
 
-def run_of(law, rate=0.05, seed=3):
-    return RunNumbers(np.float32(rate), np.int32(seed), law)
-
-
 @functools.cache
 def functions(signature, recipe):
     """One compilation for all laws of a rule."""
@@ -97,7 +93,7 @@ def trained(recipe, change=lambda law: law):
         start, advance = functions(program.rule, first)
     else:
         start, advance = eqx.filter_jit(program.start), eqx.filter_jit(program.advance)
-    run = jax.tree.map(jnp.asarray, run_of(change(law)))
+    run = jax.tree.map(jnp.asarray, run_numbers(0.05, 3, change(law)))
     state, losses = advance(start(run), run, PROBLEM.data, (jnp.arange(STEPS), None))
     return jax.tree.leaves(eqx.filter(program._plain(state.model, run), eqx.is_array)), losses
 
@@ -126,7 +122,7 @@ def trained_by_hand(recipe, rate=0.05, seed=3):
         chosen = jax.random.randint(
             jax.random.fold_in(jax.random.fold_in(key, 1), index), (16,), 0, 64
         )
-        batch = jax.tree.map(lambda x: jnp.asarray(x)[chosen], PROBLEM.data)
+        batch = tuple(jnp.asarray(x)[chosen] for x in PROBLEM.data)
         model, state, value = step(model, state, batch)
         losses.append(value)
     return jax.tree.leaves(eqx.filter(sx.resolve(model), eqx.is_array)), jnp.stack(losses)

@@ -176,7 +176,7 @@ def test_progress_is_of_every_step():
 def test_what_does_not_fit_is_refused_before_training(monkeypatch):
     monkeypatch.setattr("scalex_eqx._memory.available", lambda: 1000)
     found = packs(TEXT, SETTING, [Member(RECIPE, 16, 0.01, seed) for seed in range(3)])
-    with pytest.raises(UsageError, match="out of memory: .* of width 16"):
+    with pytest.raises(UsageError, match=r"out of memory: .* of width 16"):
         check_packs(found, None)
 
 

@@ -100,7 +100,9 @@ def test_metrics_beside_the_loss_are_stored(tmp_path):
     for row in rows.values():
         assert row.metrics["largest"] ** 2 >= row.metrics["held_out_loss"]
         assert row.specification["problem"]["batch_size"] == 8
-        assert row.specification["sizes"] == {"width": 4} or row.specification["sizes"]["width"] == 8
+        assert (
+            row.specification["sizes"] == {"width": 4} or row.specification["sizes"]["width"] == 8
+        )
     # Other data is another problem.
     assert problem(data=(X + 1, Y)).facts != problem().facts == problem().facts
 

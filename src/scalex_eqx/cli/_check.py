@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .. import diagnostics
+from .._memory import bytes_of, check_runs
 from .._parameterize import parameterize
 from ..experiments import UsageError, load_corpus, parse_learning_rate, parse_recipe
 from ..experiments._config import (
@@ -21,10 +22,9 @@ from ..experiments._config import (
     check_width,
     given_weight_decay,
 )
-from .._memory import bytes_of, check_runs
 from ..experiments._numbers import parse_exponent
-from ..experiments._train import mean_loss
 from ..nn import Transformer
+from ..problems._text import mean_loss
 from ..theory import Parameterization
 from ._help import RECIPE
 from ._picture import check_picture, write_picture

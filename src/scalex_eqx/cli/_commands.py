@@ -14,7 +14,6 @@ from .. import _process
 from ..experiments import (
     Setting,
     Sweep,
-    UsageError,
     parse_learning_rate,
     parse_recipe,
     report,
@@ -86,7 +85,7 @@ class Transfer(ProblemOptions):
         )
         if self.at_once is not None:
             check_positive(self, "at_once")
-        problem = self.load((*self.widths, base_width))
+        problem = self.load(widths=self.widths, base_width=(base_width,))
         _use_all_cores()
         if "data" in problem.said:
             console.print(f"data: {problem.said['data']}")

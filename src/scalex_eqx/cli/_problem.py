@@ -34,8 +34,8 @@ class ProblemOptions:
     _usual_length: ClassVar[int] = 64
     _most_tokens: ClassVar[int | None] = None
 
-    def load(self, widths: Sequence[int]) -> Problem:
-        """The problem; `widths` are those that it will be built at.
+    def load(self, **widths: Sequence[int]) -> Problem:
+        """The problem; `widths` are those that it will be built at, by the options that gave them.
 
         **Raises:** `UsageError` for an option of the text beside another problem, and what the text
         can't be trained with.
@@ -51,8 +51,9 @@ class ProblemOptions:
             return load_problem(self.problem)
         check_positive(self, *(name for name in given if name not in ("data", "vocabulary_size")))
         heads = 16 if self.head_dimension is None else self.head_dimension
-        for width in widths:
-            check_width("--widths" if len(widths) > 1 else "--width", width, heads)
+        for name, values in widths.items():
+            for width in values:
+                check_width(f"--{name.replace('_', '-')}", width, heads)
         if self.data is not None and not str(self.data).strip("."):
             raise UsageError("--data is empty or the current folder; name a file or a folder")
         return text(

@@ -15,11 +15,11 @@ from ..diagnostics._stress._rules import NOT_STRESSED
 from ..experiments import UsageError
 from ..experiments._call import Call, parse_call
 from ..experiments._config import LARGEST
-from ..problems._corpus import check_fits
 from ..experiments._errors import shown
 from ..experiments._foreign import foreign
 from ..experiments._recipe import PARAMETERIZATIONS
 from ..optim._catalogue import Entry, catalogue
+from ..problems._corpus import check_fits
 from ._gradient_sizes import BASE_WIDTH, HEAD_DIMENSION, gradient_sizes
 from ._picture import check_picture, write_picture
 from ._stress_tables import Found, print_differences, print_found, print_headroom, print_json

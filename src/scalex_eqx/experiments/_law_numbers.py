@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 
 from .._parameterize._spread import resized
 from .._parts import blank_state, degree_at_scaling, norm_at_scaling, parts
-from .._spec import WeightSpec
 from .._weight import (
     Tie,
     Weight,
@@ -103,9 +102,7 @@ def is_traceable(model: PyTree) -> bool:
 _is_weight_or_tie = of_kind(Weight, Tie)
 
 
-def law_numbers(
-    model: PyTree, built: PyTree, scaling: Rule, units: Units
-) -> LawNumbers:
+def law_numbers(model: PyTree, built: PyTree, scaling: Rule, units: Units) -> LawNumbers:
     """The numbers of a law.
 
     **Arguments:**
@@ -156,7 +153,7 @@ def with_spreads(model: PyTree, spreads: Float[Array, " weights"]) -> PyTree:
 
     def drawn(index: int, weight: Weight) -> Weight:
         spec = weight.spec
-        drawn = spec.role is not None and spec.role.is_matrix or spec.std is not None
+        drawn = (spec.role is not None and spec.role.is_matrix) or spec.std is not None
         is_ours = drawn and spec.role is not Role.buffer and is_trainable(weight.value)
         return Weight(resized(weight.value, spreads[index]), spec) if is_ours else weight
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -47,9 +48,14 @@ class State(NamedTuple):
 class RunNumbers(NamedTuple):
     """The traced numbers in which the runs of a program differ."""
 
-    learning_rate: Float[Array, ""]
-    seed: Int[Array, ""]
+    learning_rate: Any
+    seed: Any
     law: LawNumbers
+
+
+def run_numbers(learning_rate: float, seed: int, law: LawNumbers) -> RunNumbers:
+    """The numbers of a run, as they are in the program."""
+    return RunNumbers(np.float32(learning_rate), np.int32(seed), law)
 
 
 @dataclasses.dataclass(frozen=True)

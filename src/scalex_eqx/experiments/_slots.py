@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from .._memory import bytes_of, check_runs
-from ._program import Program, RunNumbers, State
+from ._program import Program, RunNumbers
 
 _AXIS = "runs"
 _LONGEST_CHUNK = 20
@@ -63,7 +63,7 @@ def train(
 
     **Raises:** `UsageError` if they need more memory together than there is.
     """
-    slots = _Slots(program, runs, at_once)
+    slots = Slots(program, runs, at_once)
     waiting = list(range(len(runs)))
     while waiting or slots.busy:
         started = time.perf_counter()
@@ -87,7 +87,7 @@ class _Slot:
     metrics: dict[str, float] | None = None
 
 
-class _Slots:
+class Slots:
     """The slots of all devices, and the three compiled functions that move them."""
 
     def __init__(self, program: Program, runs: Sequence[RunNumbers], at_once: int | None):

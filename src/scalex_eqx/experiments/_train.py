@@ -5,13 +5,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from .._weight import weights_with_paths
 from ..problems import Problem
 from ..theory import Role
 from ._config import Member, Setting
-from ._program import Program, RunNumbers, Schedule, build
+from ._program import Program, RunNumbers, Schedule, build, run_numbers
 from ._slots import Progress, Trained, check_memory, train
 
 
@@ -62,7 +60,9 @@ def packs(problem: Problem, setting: Setting, members: Sequence[Member]) -> list
         pack = found.setdefault(signature, Pack(program, [], [], _work(program, schedule)))
         for member in own:
             pack.members.append(member)
-            pack.runs.append(RunNumbers(np.float32(member.learning_rate), np.int32(member.seed), law))
+            pack.runs.append(
+                RunNumbers(np.float32(member.learning_rate), np.int32(member.seed), law)
+            )
     return sorted(found.values(), key=lambda pack: pack.members[0].width)
 
 

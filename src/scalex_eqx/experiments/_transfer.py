@@ -22,8 +22,8 @@ from ._config import Member, Sweep
 from ._fits import RecipeAnalysis, Run, analyse
 from ._lock import locked
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
-from ._rules import update_rules
 from ._rows import JUDGED
+from ._rules import update_rules
 from ._slots import Trained
 from ._store import Row, Store, fold_in
 from ._train import check_packs, packs, train_pack
@@ -263,17 +263,18 @@ class _Noted:
 def _facts(sweep: Sweep, said: Mapping[str, str], noted: _Noted) -> dict[str, str]:
     setting = sweep.setting
     batch = f" of {said['batch']}" if "batch" in said else ""
-    depth = "" if setting.depth is None else f", depth {setting.depth}"
-    facts = {
+    name, *rest = said["model"].split(", ")
+    depth = [] if setting.depth is None else [f"depth {setting.depth}"]
+    own = {key: text for key, text in said.items() if key not in ("model", "batch")}
+    return {
         "recipes": ", ".join(map(str, sweep.recipes)),
         "widths": f"{', '.join(map(str, sorted(sweep.widths)))} (base {setting.base_width})",
         "learning rates": ", ".join(f"2^{np.log2(r):.4g}" for r in sorted(sweep.learning_rates)),
         "seeds": ", ".join(map(str, sweep.seeds)),
-        "model": f"{said['model']}{depth}",
-        "training": (
-            f"{setting.steps} steps{batch}, {setting.warmup:.0%} warm-up, cosine to 0"
-        ),
+        "model": ", ".join([name, *depth, *rest]),
+        "training": f"{setting.steps} steps{batch}, {setting.warmup:.0%} warm-up, cosine to 0",
         **update_rules(sweep.recipes),
+        **own,
         "machine": _each_once(
             f"{e['device']}, {e['processor']}, {e['cores']} cores" for e in noted.environments
         ),
@@ -284,7 +285,6 @@ def _facts(sweep: Sweep, said: Mapping[str, str], noted: _Noted) -> dict[str, st
         "training time": f"{noted.seconds:.0f} s, compilation included",
         "finished": noted.finished,
     }
-    return {**said, **facts}
 
 
 def _each_once(texts: Iterable[str]) -> str:

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from ._rows import canonical
 from ..problems._text import identity, said
+from ._rows import canonical
 from ._specification import specification
 
 # What each rule took of the four numbers, by the name that it has in the rule, and what stays

@@ -116,4 +116,3 @@ def mean_loss(model: Any, batch: Int[Array, "batch length"]) -> Float[Array, ""]
     """The mean cross-entropy of each next token, in nats."""
     logits = model(batch[:, :-1])
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]))
-
