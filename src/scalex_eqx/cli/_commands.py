@@ -21,7 +21,7 @@ from ..experiments import (
     parse_recipe,
     report,
 )
-from ..experiments._config import check_positive, given_weight_decay
+from ..experiments._config import check_own_rules, check_positive, given_weight_decay
 from ..experiments._data import check_parts
 from ..experiments._errors import in_shell, shown
 from ..experiments._lock import locked
@@ -99,6 +99,7 @@ class Transfer:
                 steps=self.steps,
             ),
         )
+        check_own_rules(sweep.recipes)
         if self.at_once is not None:
             check_positive(self, "at_once")
         if self.data is not None and not str(self.data).strip("."):

@@ -11,6 +11,7 @@ from .._parameterize import parameterize
 from ..nn import Transformer
 from ..theory import standard
 from ._errors import UsageError
+from ._foreign import Foreign
 from ._recipe import Recipe, check_on, parse_recipe
 
 # Arrays are indexed, and steps counted, by 32 bits.
@@ -216,6 +217,16 @@ def given_weight_decay(weight_decay: float, recipes: Sequence[Recipe]) -> tuple[
     return tuple(
         one.with_arguments(weight_decay=weight_decay) if one in lacking else one for one in recipes
     )
+
+
+def check_own_rules(recipes: Sequence[Recipe]) -> None:
+    """Runs rules of the user's own for a step on shapes, before anything is trained.
+
+    **Raises:** `UsageError` for one that isn't there, or can't take a step.
+    """
+    for recipe in recipes:
+        if isinstance(recipe.entry, Foreign):
+            check_on(recipe, _any_transformer())
 
 
 @functools.cache
