@@ -17,6 +17,7 @@ from .._parameterize import parameterize
 from ..experiments import UsageError, load_corpus, parse_learning_rate, parse_recipe
 from ..experiments._config import (
     check_distinct,
+    check_own_rules,
     check_positive,
     check_seeds,
     check_width,
@@ -69,6 +70,7 @@ class Measuring:
         check_distinct("--seeds", self.seeds, 1, "each fixes draws and batches")
         check_seeds(self.seeds)
         (recipe,) = given_weight_decay(self.weight_decay, [recipe])
+        check_own_rules([recipe])
         tx = recipe.transformation(parse_learning_rate(self.learning_rate, "--learning-rate"))
         corpus = load_corpus(self.data)
 
