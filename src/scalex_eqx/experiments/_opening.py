@@ -26,9 +26,10 @@ def reported(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except (sqlite3.DatabaseError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        if isinstance(error, sqlite3.DatabaseError) and any(one in str(error) for one in _DAMAGED):
-            raise _damaged(path, str(error)) from error
+        said = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        reason = " ".join(said.split())
+        if isinstance(error, sqlite3.DatabaseError) and any(one in reason for one in _DAMAGED):
+            raise _damaged(path, reason) from error
         raise UsageError(
             f"results file {shown(path)}: {reason}; expected a file that can be written, on a disk "
             "that has space; make it so, or name another folder with --out"

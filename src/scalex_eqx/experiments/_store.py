@@ -204,7 +204,9 @@ class Store:
 
     # Claims
 
-    def claim(self, keys: Iterable[str], owner: str, seconds: float) -> list[str]:
+    def claim(
+        self, keys: Iterable[str], owner: str, seconds: float, *, at_most: int | None = None
+    ) -> list[str]:
         """Takes those of the runs that have not ended and that nobody else holds.
 
         In one transaction: of two processes that ask for the same run, one gets it. What is held
@@ -217,13 +219,14 @@ class Store:
         - `seconds`: how long they are held. `renew` goes on from then; a process that was killed
             does not, and others can take them. Clocks of machines that share a file must agree
             better than that.
+        - `at_most`: how many are taken; all that there are unless given.
 
         **Returns:** the keys, in the order asked for.
         """
         wanted = list(dict.fromkeys(keys))
         with self._transaction():
             missing = self.missing(wanted)
-            return _claims.take(self._connection, missing, owner, seconds)
+            return _claims.take(self._connection, missing, owner, seconds, at_most)
 
     def renew(self, owner: str, seconds: float) -> list[str]:
         """Holds what `owner` has claimed for `seconds` from now; returns what that still is.
