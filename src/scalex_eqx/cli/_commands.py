@@ -34,8 +34,10 @@ from ._explain import Explain
 from ._exponents import Exponents
 from ._failure import explained, tell_traceback
 from ._help import description, filled, summary
+from ._merge import Merge
 from ._plan import Plan
 from ._progress import ProgressBar
+from ._status import Status
 from ._stress import Stress
 
 
@@ -142,6 +144,8 @@ class Report:
 COMMANDS: dict[str, Any] = {
     "transfer": Transfer,
     "report": Report,
+    "status": Status,
+    "merge": Merge,
     "exponents": Exponents,
     "plan": Plan,
     "check": Check,

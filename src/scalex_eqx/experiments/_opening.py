@@ -137,15 +137,16 @@ def _unlocked(path: Path) -> sqlite3.Connection:
 
 def _check_file(path: Path, *, create: bool) -> None:
     """Refuses a file that another program or version wrote, before anything can change it."""
+    remedy = _REMEDY if create else _NO_RUN
     if not path.exists():
         if not create:
             raise UsageError(f"results file {shown(path)} does not exist; {_NO_RUN}")
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
-        raise UsageError(f"{shown(path)} is not a file; {_REMEDY}")
+        raise UsageError(f"{shown(path)} is not a file; {remedy}")
     # An empty file is what is left of a store whose creation was interrupted.
     elif path.stat().st_size > 0:
-        _check_identifiers(path, _REMEDY if create else _NO_RUN)
+        _check_identifiers(path, remedy)
 
 
 def _check_identifiers(path: Path, remedy: str) -> None:
