@@ -42,7 +42,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         unfinished.unlink(missing_ok=True)
         os.close(descriptor)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _check_target(target: Path) -> None:
@@ -100,7 +100,7 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes the new name last; not every system lets a folder be opened."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

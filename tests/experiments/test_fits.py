@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from scipy import stats
+from scipy.interpolate import PchipInterpolator
 
 from scalex_eqx.experiments._drift import LEVEL, MARGIN, Drift, fit_drift, judge, t_interval
 from scalex_eqx.experiments._fits import Run, Verdict, analyse, reuse_cost, to_json
+from scalex_eqx.experiments._interpolate import monotone_cubic, parabola
 from scalex_eqx.experiments._optimum import (
     ALL_DIVERGED,
     LOWER_EDGE,
@@ -348,3 +351,19 @@ def test_a_width_at_the_edge_is_flagged_with_its_seeds():
 def test_a_learning_rate_given_twice_is_refused():
     with pytest.raises(ValueError, match="twice"):
         analyse([*clean_runs(), clean_runs()[0]])
+
+
+# Of thousandths: on differences of 5e-324 SciPy divides by zero.
+points = st.dictionaries(st.integers(-200, 200), st.integers(-5000, 5000), min_size=3, max_size=12)
+
+
+@settings(max_examples=50)
+@given(points, st.floats(0, 1))
+def test_curves_in_plain_floats_are_those_of_numpy_and_scipy(points, place):
+    xs, ys = sorted(x / 100 for x in points), [points[x] / 1000 for x in sorted(points)]
+    at = xs[0] + place * (xs[-1] - xs[0])
+    # Of values up to 5 on places 0.01 apart: slopes up to 1000, and so much rounding.
+    expected = PchipInterpolator(xs, ys)(at)
+    assert monotone_cubic(xs, ys, at) == pytest.approx(float(expected), abs=1e-11)
+    fitted = np.polyval(parabola(xs, ys), xs)
+    assert fitted == pytest.approx(np.polyval(np.polyfit(xs, ys, 2), xs), abs=1e-9)

@@ -10,7 +10,7 @@ from matplotlib import rcParams
 from rich.console import Console
 
 from scalex_eqx.experiments._fits import Run, analyse, to_json
-from scalex_eqx.experiments._plot import _loss_limits
+from scalex_eqx.experiments._plot import _curves, _loss_limits
 from scalex_eqx.experiments._report import plot_transfer, print_table, write_html, write_json
 from scalex_eqx.experiments._write import written_whole
 
@@ -109,7 +109,7 @@ def test_the_bowls_stay_legible_beside_losses_near_divergence():
         )
         for r in runs
     ]
-    before, after = _loss_limits(runs, analyse(runs)), _loss_limits(wild, analyse(wild))
+    before, after = (_loss_limits(_curves(one), analyse(one)) for one in (runs, wild))
     assert after == pytest.approx(before, abs=0.02)
     best = [summary.loss or 0.0 for summary in analyse(wild)[0].widths]
     assert after[0] < min(best) and max(best) + 0.1 < after[1] < max(best) + 1.0

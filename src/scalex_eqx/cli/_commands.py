@@ -31,9 +31,11 @@ from ._explain import Explain
 from ._exponents import Exponents
 from ._failure import explained, tell_traceback
 from ._help import RECIPES, description, filled, summary
+from ._merge import Merge
 from ._plan import Plan
 from ._problem import ProblemOptions
 from ._progress import ProgressBar
+from ._status import Status
 from ._stress import Stress
 
 
@@ -119,6 +121,8 @@ class Report:
 COMMANDS: dict[str, Any] = {
     "transfer": Transfer,
     "report": Report,
+    "status": Status,
+    "merge": Merge,
     "exponents": Exponents,
     "plan": Plan,
     "check": Check,

@@ -20,12 +20,16 @@ class Claim:
 
 
 def take(
-    connection: sqlite3.Connection, keys: Sequence[str], owner: str, seconds: float
+    connection: sqlite3.Connection,
+    keys: Sequence[str],
+    owner: str,
+    seconds: float,
+    at_most: int | None,
 ) -> list[str]:
-    """Claims those of the keys that nobody else holds."""
+    """Claims those of the keys that nobody else holds, or the first `at_most` of these."""
     time_now = time.time()
     others = {claim.key for claim in held(connection) if claim.owner != owner}
-    taken = [key for key in keys if key not in others]
+    taken = [key for key in keys if key not in others][:at_most]
     connection.executemany(
         """INSERT INTO claims VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET
         since = CASE owner WHEN excluded.owner THEN since ELSE excluded.since END,

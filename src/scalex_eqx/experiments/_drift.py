@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from ._optimum import ALL_DIVERGED, LOWER_EDGE, NEXT_TO_DIVERGED, UPPER_EDGE, Optimum
 
@@ -53,7 +53,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
     if len(values) < 2:
         return None
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * error
     return mean - half, mean + half
 
 

@@ -96,10 +96,10 @@ def read_row(values: Values) -> Row | None:
     key, specification, status, metrics, result, created, _ = values
     return Row(
         key.decode(),
-        json.loads(specification),
+        json.loads(specification.decode()),
         status.decode(),
-        json.loads(metrics),
-        json.loads(result),
+        json.loads(metrics.decode()),
+        json.loads(result.decode()),
         created.decode(),
     )
 

@@ -26,9 +26,10 @@ def reported(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except (sqlite3.DatabaseError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        if isinstance(error, sqlite3.DatabaseError) and any(one in str(error) for one in _DAMAGED):
-            raise _damaged(path, str(error)) from error
+        said = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        reason = " ".join(said.split())
+        if isinstance(error, sqlite3.DatabaseError) and any(one in reason for one in _DAMAGED):
+            raise _damaged(path, reason) from error
         raise UsageError(
             f"results file {shown(path)}: {reason}; expected a file that can be written, on a disk "
             "that has space; make it so, or name another folder with --out"
@@ -136,15 +137,16 @@ def _unlocked(path: Path) -> sqlite3.Connection:
 
 def _check_file(path: Path, *, create: bool) -> None:
     """Refuses a file that another program or version wrote, before anything can change it."""
+    remedy = _REMEDY if create else _NO_RUN
     if not path.exists():
         if not create:
             raise UsageError(f"results file {shown(path)} does not exist; {_NO_RUN}")
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
-        raise UsageError(f"{shown(path)} is not a file; {_REMEDY}")
+        raise UsageError(f"{shown(path)} is not a file; {remedy}")
     # An empty file is what is left of a store whose creation was interrupted.
     elif path.stat().st_size > 0:
-        _check_identifiers(path, _REMEDY if create else _NO_RUN)
+        _check_identifiers(path, remedy)
 
 
 def _check_identifiers(path: Path, remedy: str) -> None:

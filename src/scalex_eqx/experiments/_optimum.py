@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
+
+from ._interpolate import monotone_cubic, parabola
 
 Array = NDArray[np.float64]
 
@@ -109,7 +110,7 @@ def interpolated_loss(
         raise ValueError(f"an optimum inside the grid is needed, but this one is {optimum.note}")
     if run.stop - run.start == 1:
         return float(values[run.start])
-    return float(_curve(rates[run], values[run], location, loss)(log2_learning_rate))
+    return monotone_cubic(*_knots(rates[run], values[run], location, loss), log2_learning_rate)
 
 
 def sorted_curve(
@@ -148,11 +149,11 @@ def _vertex(rates: Array, values: Array, origin: float) -> tuple[float, float]:
     """The least-squares parabola's vertex; the lowest point itself where it isn't convex."""
     # Differences from the lowest point keep the digits of a shallow bowl on a large loss.
     base = float(values.min())
-    curvature, slope, constant = np.polyfit(rates - origin, values - base, 2)
+    curvature, slope, constant = parabola((rates - origin).tolist(), (values - base).tolist())
     if curvature <= 0:
         return origin, base
     shift = -slope / (2 * curvature)
-    return float(origin + shift), float(base + constant + slope * shift / 2)
+    return origin + shift, base + constant + slope * shift / 2
 
 
 def _window_vertex(rates: Array, values: Array, lowest: int) -> float:
@@ -194,9 +195,10 @@ def _rises_steeply(rates: Array, values: Array, location: float, loss: float) ->
     # Closer in, a parabola through three points fits any asymmetry away.
     if distance < WINDOW_OCTAVES / 2:
         return False
-    curve = _curve(finite, heights, location, loss)
-    below, above = curve([location - distance, location + distance]) - loss
-    return bool(above > STEEP_RATIO * below)
+    knots = _knots(finite, heights, location, loss)
+    below = monotone_cubic(*knots, float(location - distance)) - loss
+    above = monotone_cubic(*knots, float(location + distance)) - loss
+    return above > STEEP_RATIO * below
 
 
 def _finite_run(rates: Array, values: Array, at: float) -> slice | None:
@@ -210,12 +212,14 @@ def _finite_run(rates: Array, values: Array, at: float) -> slice | None:
     return None
 
 
-def _curve(rates: Array, values: Array, location: float, loss: float) -> PchipInterpolator:
-    """Through a finite stretch of at least two points and, if it lies there, the optimum."""
-    if not rates[0] - _SAME_RATE <= location <= rates[-1] + _SAME_RATE:
-        return PchipInterpolator(rates, values)
-    # Two knots at the same place would divide by zero: the optimum replaces the grid point.
-    apart = np.abs(rates - location) > _SAME_RATE
-    knots, heights = np.append(rates[apart], location), np.append(values[apart], loss)
-    order = np.argsort(knots)
-    return PchipInterpolator(knots[order], heights[order])
+def _knots(
+    rates: Array, values: Array, location: float, loss: float
+) -> tuple[list[float], list[float]]:
+    """A finite stretch of at least two points and, if it lies there, the optimum."""
+    knots = dict(zip(rates.tolist(), values.tolist(), strict=True))
+    if rates[0] - _SAME_RATE <= location <= rates[-1] + _SAME_RATE:
+        # Two knots at the same place would divide by zero: the optimum replaces the grid point.
+        knots = {x: y for x, y in knots.items() if abs(x - location) > _SAME_RATE}
+        knots[location] = loss
+    places = sorted(knots)
+    return places, [knots[x] for x in places]

@@ -25,6 +25,7 @@ _PANEL_HEIGHT_INCHES = 3.4
 _DOTS_PER_INCH = 150
 Colour = tuple[float, float, float, float]
 Curve = dict[float, list[float | None]]  # log2 learning rate -> a loss a seed
+Curves = dict[tuple[str, int], Curve]  # by recipe and width
 
 
 def plot_transfer(
@@ -44,10 +45,11 @@ def plot_transfer(
     """
     widths = sorted({run.width for run in runs})
     colours = _colours(widths)
+    curves = _curves(runs)
     figure, panels = _figure(len(analyses), loss)
     for axes, analysis in zip(panels, analyses, strict=True):
-        _draw_panel(axes, runs, analysis, colours)
-    _set_limits(panels[0], runs, analyses)
+        _draw_panel(axes, curves, analysis, colours)
+    _set_limits(panels[0], curves, analyses)
     _draw_legend(figure, colours)
     with written_whole(Path(path)) as unfinished:
         figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")
@@ -82,12 +84,12 @@ def _figure(count: int, loss: str) -> tuple[Figure, list[Axes]]:
 
 def _draw_panel(
     axes: Axes,
-    runs: Sequence[Run],
+    curves: Curves,
     analysis: RecipeAnalysis,
     colours: dict[int, Colour],
 ) -> None:
     for rank, (width, colour) in enumerate(colours.items()):
-        curve = _curve(runs, analysis.recipe, width)
+        curve = curves.get((analysis.recipe, width), {})
         _draw_curve(axes, curve, colour)
         _draw_diverged(axes, curve, colour, rank)
     _draw_optima(axes, analysis.widths, colours)
@@ -112,14 +114,14 @@ def _shortened(recipe: str) -> str:
     return recipe if len(recipe) <= 52 else f"{recipe[:51]}…"
 
 
-def _curve(runs: Sequence[Run], recipe: str, width: int) -> Curve:
-    curve: Curve = {}
+def _curves(runs: Sequence[Run]) -> Curves:
+    curves: Curves = {}
     for run in runs:
-        if run.recipe == recipe and run.width == width:
-            loss = run.held_out_loss
-            finite = None if loss is None or not math.isfinite(loss) else loss
-            curve.setdefault(round(math.log2(run.learning_rate), 6), []).append(finite)
-    return dict(sorted(curve.items()))
+        loss = run.held_out_loss
+        finite = None if loss is None or not math.isfinite(loss) else loss
+        curve = curves.setdefault((run.recipe, run.width), {})
+        curve.setdefault(round(math.log2(run.learning_rate), 6), []).append(finite)
+    return {key: dict(sorted(curve.items())) for key, curve in curves.items()}
 
 
 def _draw_curve(axes: Axes, curve: Curve, colour: Colour) -> None:
@@ -178,16 +180,16 @@ def _draw_optima(
         )
 
 
-def _set_limits(axes: Axes, runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]) -> None:
+def _set_limits(axes: Axes, curves: Curves, analyses: Sequence[RecipeAnalysis]) -> None:
     """The same for all panels: they share their axes."""
-    rates = [math.log2(run.learning_rate) for run in runs]
+    rates = [rate for curve in curves.values() for rate in curve]
     axes.set_xlim(min(rates) - 0.4, max(rates) + 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"$2^{{{x:.0f}}}$"))
-    axes.set_ylim(*_loss_limits(runs, analyses))
+    axes.set_ylim(*_loss_limits(curves, analyses))
 
 
-def _loss_limits(runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]) -> tuple[float, float]:
+def _loss_limits(curves: Curves, analyses: Sequence[RecipeAnalysis]) -> tuple[float, float]:
     """From below the best loss to where the bowls are well open.
 
     Losses near divergence would otherwise flatten all the bowls into one line.
@@ -196,7 +198,9 @@ def _loss_limits(runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]) -> tup
     if not best:
         return 0.0, 1.0
     low, high = min(best), max(best)
-    rises = [_rise_below(runs, a.recipe, s) for a in analyses for s in a.widths]
+    rises = [
+        _rise_below(curves.get((a.recipe, s.width), {}), s) for a in analyses for s in a.widths
+    ]
     known = [rise for rise in rises if rise is not None]
     # The bowls take up at least about as much room as the distance between the optima.
     room = max(float(np.median(known)) if known else 0.0, 0.8 * (high - low), 1e-3)
@@ -205,14 +209,14 @@ def _loss_limits(runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]) -> tup
     return low - margin, high + room + 2 * margin
 
 
-def _rise_below(runs: Sequence[Run], recipe: str, summary: WidthSummary) -> float | None:
+def _rise_below(curve: Curve, summary: WidthSummary) -> float | None:
     """By how much the loss rises on the side of the optimum where nothing diverges."""
     place, loss = summary.log2_learning_rate, summary.loss
     if place is None or loss is None:
         return None
     rises = [
         value - loss
-        for rate, values in _curve(runs, recipe, summary.width).items()
+        for rate, values in curve.items()
         for value in values
         if value is not None and -3 <= rate - place < 0
     ]

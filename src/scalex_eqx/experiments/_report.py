@@ -1,6 +1,5 @@
 """The outcome of a transfer experiment: on the terminal, as a picture, a page and data."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -71,19 +70,21 @@ def check_report_files(folder: Path) -> None:
 def write_json(
     facts: Mapping[str, str], runs: Sequence[Run], analyses: Sequence[RecipeAnalysis], path: Path
 ) -> None:
-    """Writes the facts, the analyses and every run as strict JSON, diverged losses as null."""
-    content = {
-        "facts": dict(facts),
-        "analyses": [to_json(analysis) for analysis in analyses],
-        "runs": [_run_to_json(run) for run in runs],
-    }
+    """Writes the facts, the analyses and every run as strict JSON, diverged losses as null.
+
+    A run is one line.
+    """
+    content = {"facts": dict(facts), "analyses": [to_json(analysis) for analysis in analyses]}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    with written_whole(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    lines = (json.dumps(_run_to_json(run), allow_nan=False, ensure_ascii=False) for run in runs)
+    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.write(text.removesuffix("\n}") + ',\n  "runs": [\n    ')
+        file.write(",\n    ".join(lines))
+        file.write("\n  ]\n}\n")
 
 
 def _run_to_json(run: Run) -> dict[str, object]:
-    plain = dataclasses.asdict(run)
+    plain = dict(vars(run))
     loss = run.held_out_loss
     plain["held_out_loss"] = loss if loss is not None and math.isfinite(loss) else None
     return plain

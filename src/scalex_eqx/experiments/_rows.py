@@ -48,22 +48,33 @@ def run_keys(shared: Mapping[str, object], varying: Sequence[Mapping[str, object
     if not varying:
         return []
     names = sorted({*shared, *varying[0]})
-    texts = [None if name in varying[0] else _entry(name, shared[name]) for name in names]
+    # Before each of the varying fields, and behind the last: what stands in between.
+    varied, between = [], ["{"]
+    for place, name in enumerate(names):
+        between[-1] += "," if place else ""
+        if name in varying[0]:
+            varied.append(name)
+            between[-1] += f"{json.dumps(name)}:"
+            between.append("")
+        else:
+            between[-1] += canonical({name: shared[name]}, "specification")[1:-1]
+    between[-1] += "}"
     return [
         _digest(
-            "{"
-            + ",".join(
-                _entry(name, fields[name]) if text is None else text
-                for name, text in zip(names, texts, strict=True)
+            "".join(
+                before + _text(fields[name]) for before, name in zip(between, varied, strict=False)
             )
-            + "}"
+            + between[-1]
         )
         for fields in varying
     ]
 
 
-def _entry(name: str, value: object) -> str:
-    return canonical({name: value}, "specification")[1:-1]
+def _text(value: object) -> str:
+    # Most are numbers, which JSON writes as Python does.
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return repr(value)
+    return canonical({"": value}, "specification")[len('{"":') : -1]
 
 
 def _digest(text: str) -> str:
@@ -79,16 +90,14 @@ def canonical(fields: Mapping[str, object], name: str) -> str:
 
 
 def checksum(*parts: str | bytes) -> bytes:
-    """Eight bytes of BLAKE2b over the parts, each with its end.
+    """Eight bytes of BLAKE2b over the parts and their lengths.
 
     Not CRC-32, which misses one in four billion of the random texts that a damaged page can put
     in a row's place; it would save a microsecond a row.
     """
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        content = part.encode() if isinstance(part, str) else part
-        digest.update(b"%d:" % len(content) + content)
-    return digest.digest()
+    content = [part.encode() if isinstance(part, str) else part for part in parts]
+    lengths = ",".join([str(len(part)) for part in content]).encode()
+    return hashlib.blake2b(b":".join([lengths, *content]), digest_size=8).digest()
 
 
 def now() -> str:

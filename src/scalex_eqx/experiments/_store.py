@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -154,18 +154,16 @@ class Store:
         Runs that were stopped early are among them. Those that are damaged are left out, with
         one line for all of them.
         """
-        damaged: list[Values] = []
-        for values in self._values(keys):
-            row = read_row(values)
-            if row is None:
-                damaged.append(values)
-            else:
+        return self._intact(self._values(keys))
+
+    def saved(self) -> Iterator[Row]:
+        """All runs with their curves, as far as they can be read in a file whose pages are
+        damaged."""
+        for row in self._intact(self._readable()):
+            try:
+                yield self._with_curves(row)
+            except UsageError:
                 yield row
-        if damaged:
-            self._warn(
-                f"results file {shown(self.path)}: {named(damaged, 'run')} damaged, since the "
-                "checksum doesn't match: counted as missing, so that the same command trains again"
-            )
 
     def curves(self, key: str) -> Curves:
         """The curves of a run, by name."""
@@ -175,16 +173,24 @@ class Store:
         self, configuration: Mapping[str, object], environment: Mapping[str, object]
     ) -> str:
         """Records that a sweep was started, once for each environment; returns its key."""
-        key = sweep_key(configuration, environment)
-        time = now()
+        key, time = sweep_key(configuration, environment), now()
+        self.put_sweep(SweepRow(key, configuration, environment, time, time))
+        return key
+
+    def put_sweep(self, sweep: SweepRow) -> None:
+        """Keeps a sweep, from its first start to its last if it is there already."""
         with self._transaction():
             query = "SELECT * FROM sweeps WHERE key = ?"
-            found = [read_sweep(one) for one in self._connection.execute(query, (key,))]
-            created = found[0].created if found and found[0] else time
-            values = sweep_values(SweepRow(key, configuration, environment, created, time))
-            self._connection.execute("DELETE FROM sweeps WHERE key = ?", (key,))
-            self._connection.execute("INSERT INTO sweeps VALUES (?, ?, ?, ?, ?, ?)", values)
-        return key
+            for values in self._connection.execute(query, (sweep.key,)).fetchall():
+                known = read_sweep(values)
+                if known is not None:
+                    created = min(known.created, sweep.created)
+                    updated = max(known.updated, sweep.updated)
+                    sweep = replace(sweep, created=created, updated=updated)
+            self._connection.execute("DELETE FROM sweeps WHERE key = ?", (sweep.key,))
+            self._connection.execute(
+                "INSERT INTO sweeps VALUES (?, ?, ?, ?, ?, ?)", sweep_values(sweep)
+            )
 
     def sweeps(self) -> list[SweepRow]:
         """All sweeps, the one that was started last first."""
@@ -204,7 +210,9 @@ class Store:
 
     # Claims
 
-    def claim(self, keys: Iterable[str], owner: str, seconds: float) -> list[str]:
+    def claim(
+        self, keys: Iterable[str], owner: str, seconds: float, *, at_most: int | None = None
+    ) -> list[str]:
         """Takes those of the runs that have not ended and that nobody else holds.
 
         In one transaction: of two processes that ask for the same run, one gets it. What is held
@@ -217,13 +225,14 @@ class Store:
         - `seconds`: how long they are held. `renew` goes on from then; a process that was killed
             does not, and others can take them. Clocks of machines that share a file must agree
             better than that.
+        - `at_most`: how many are taken; all that there are unless given.
 
         **Returns:** the keys, in the order asked for.
         """
         wanted = list(dict.fromkeys(keys))
         with self._transaction():
             missing = self.missing(wanted)
-            return _claims.take(self._connection, missing, owner, seconds)
+            return _claims.take(self._connection, missing, owner, seconds, at_most)
 
     def renew(self, owner: str, seconds: float) -> list[str]:
         """Holds what `owner` has claimed for `seconds` from now; returns what that still is.
@@ -262,10 +271,33 @@ class Store:
         )
 
     def _with_curves(self, row: Row) -> Row:
-        return Row(
-            row.key, row.specification, row.status, row.metrics, row.result, row.created,
-            self.curves(row.key),
-        )  # fmt: skip
+        return replace(row, curves=self.curves(row.key))
+
+    def _intact(self, found: Iterable[Values]) -> Iterator[Row]:
+        damaged: list[Values] = []
+        for values in found:
+            row = read_row(values)
+            if row is None:
+                damaged.append(values)
+            else:
+                yield row
+        if damaged:
+            self._warn(
+                f"results file {shown(self.path)}: {named(damaged, 'run')} damaged, since the "
+                "checksum doesn't match: counted as missing, so that the same command trains again"
+            )
+
+    def _readable(self) -> Iterator[Values]:
+        """All rows but those in parts of the tree that can't be read."""
+        unread = ""
+        for part in range(256):
+            ends = f"{part:02x}", f"{part + 1:02x}" if part < 255 else "fg"
+            try:
+                yield from self._select("SELECT * FROM runs WHERE key >= ? AND key < ?", ends)
+            except UsageError as error:
+                unread = str(error)
+        if unread:
+            self._warn(f"some runs can't be read: {unread}")
 
     def _values(self, keys: Iterable[str] | None) -> Iterator[Values]:
         if keys is None:

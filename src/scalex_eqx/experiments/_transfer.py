@@ -162,7 +162,12 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
             for row in store.read(keys.values())
             if row.status != "stopped"
         }
-    runs = [_run(member, losses[key]) for member, key in keys.items() if key in losses]
+    names = {recipe: str(recipe) for recipe in sweep.recipes}
+    runs = [
+        Run(names[one.recipe], one.width, one.learning_rate, one.seed, losses[key])
+        for one, key in keys.items()
+        if key in losses
+    ]
     if not runs:
         raise UsageError(
             f"{shown(path)} holds no finished run of its last sweep; start it again with "
@@ -174,7 +179,7 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
             "transfer` command trains them",
             style="yellow",
         )
-    planned = collections.Counter(str(member.recipe) for member in keys)
+    planned = collections.Counter(names[member.recipe] for member in keys)
     analyses = analyse(runs, planned)
     facts = _facts(sweep, saved.configuration["said"], noted)
     if os.access(path.parent, os.W_OK):
@@ -231,8 +236,6 @@ def _row(specification: Mapping[str, object], trained: Trained) -> Row:
     )
 
 
-def _run(member: Member, loss: float | None) -> Run:
-    return Run(str(member.recipe), member.width, member.learning_rate, member.seed, loss)
 
 
 class _Noted:

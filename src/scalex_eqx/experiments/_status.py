@@ -1,0 +1,107 @@
+"""How far a store's last sweep is, and who is training."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ._config import Sweep
+from ._errors import UsageError, in_shell, shown
+from ._layout import Warn
+from ._store import Claim, Store
+
+Group = tuple[str, int]  # A recipe and a width.
+
+
+@dataclass
+class GroupStatus:
+    """The runs of one recipe and width: each counts once, and the claimed ones are training."""
+
+    planned: int = 0
+    ok: int = 0
+    diverged: int = 0
+    stopped: int = 0
+    claimed: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def finished(self) -> int:
+        """Those that have reached their end, or diverged."""
+        return self.ok + self.diverged
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds how many claims, and since when the oldest of them, in Unix time."""
+
+    name: str
+    runs: int
+    since: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """The last sweep of a store.
+
+    `seconds_left` is the time that the missing runs take if as many processes as hold claims go
+    on, and `None` before the first run has finished.
+    """
+
+    groups: Mapping[Group, GroupStatus]
+    owners: Sequence[Owner]
+    seconds_left: float | None
+    started: str
+
+
+def status(path: Path, warn: Warn) -> Status:
+    """What is finished and what is missing of the sweep that was started last.
+
+    **Raises:** `UsageError` if there is no store, or no sweep in it.
+    """
+    with Store.open(path, create=False, warn=warn) as store:
+        saved = next(iter(store.sweeps()), None)
+        if saved is None:
+            raise UsageError(
+                f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
+            )
+        sweep = Sweep.from_json(dict(saved.configuration))
+        keys = sweep.keys(saved.configuration["data"]["digest"])
+        names = {recipe: str(recipe) for recipe in sweep.recipes}
+        places = {key: (names[one.recipe], one.width) for one, key in keys.items()}
+        groups = {place: GroupStatus() for place in places.values()}
+        for place in places.values():
+            groups[place].planned += 1
+        claims = [claim for claim in store.claims() if claim.key in places]
+        for claim in claims:
+            groups[places[claim.key]].claimed += 1
+        for row in store.read(places):
+            group = groups[places[row.key]]
+            setattr(group, row.status, getattr(group, row.status) + 1)
+            if row.status != "stopped" and "seconds" in row.result:
+                group.seconds.append(row.result["seconds"])
+    owners = _owners(claims)
+    return Status(groups, owners, _seconds_left(groups, max(len(owners), 1)), saved.updated)
+
+
+def _owners(claims: Sequence[Claim]) -> list[Owner]:
+    counts = Counter(claim.owner for claim in claims)
+    since = {name: min(one.since for one in claims if one.owner == name) for name in counts}
+    return [Owner(name, count, since[name]) for name, count in counts.items()]
+
+
+def _seconds_left(groups: Mapping[Group, GroupStatus], processes: int) -> float | None:
+    """A missing run takes the mean time of those of its recipe and width, or else of its width,
+    or else of all."""
+    by_width: dict[int, list[float]] = {}
+    for (_, width), group in groups.items():
+        by_width.setdefault(width, []).extend(group.seconds)
+    every = [seconds for values in by_width.values() for seconds in values]
+    if not every:
+        return None
+    left = sum(
+        (group.planned - group.finished) * float(np.mean(group.seconds or by_width[width] or every))
+        for (_, width), group in groups.items()
+    )
+    return left / processes
