@@ -155,6 +155,10 @@ class Course:
     def __init__(self, search: Search, losses: Mapping[Rounded, float | None]):
         self.search, self.losses = search, losses
         self.widths = sorted(search.widths)
+        self.limits = (
+            math.log2(min(search.learning_rates)) - REACH,
+            math.log2(max(search.learning_rates)) + REACH,
+        )
         self.points: dict[Point, None] = {}
         self.rates: dict[Cell, list[float]] = {}
         self.optima: dict[Cell, Optimum] = {}
@@ -209,8 +213,8 @@ class Course:
         if optimum.inside:
             return ()
         rate = _beyond(optimum, rates, losses)
-        low, high = min(self.search.learning_rates), max(self.search.learning_rates)
-        if rate is None or not low / 2**REACH <= rate <= high * 2**REACH:
+        low, high = self.limits
+        if rate is None or not low <= math.log2(rate) <= high:
             raise _Ended(outside_reason((width,), {seed: (optimum,)}))
         self.rates[width, seed].append(rate)
         return (Point(width, rate, seed),)
@@ -227,7 +231,8 @@ class Course:
         if len(narrower) == 1:
             return last
         slope = (last - self._place(narrower[-2], seed)) / math.log2(narrower[-1] / narrower[-2])
-        return last + slope * math.log2(width / narrower[-1])
+        low, high = self.limits
+        return min(max(last + slope * math.log2(width / narrower[-1]), low), high)
 
     def _place(self, width: int, seed: int) -> float:
         place = self.optima[width, seed].log2_learning_rate
