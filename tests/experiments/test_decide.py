@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scalex_eqx.experiments import Run
+from scalex_eqx.experiments import Run, _optimum
 from scalex_eqx.experiments._decide import (
     ERRORS_AT_LOOKS,
     MOST_SEEDS,
@@ -106,8 +106,10 @@ def test_the_errors_of_all_looks_make_four_and_a_half_percent():
     assert crossed(UNCORRECTED.errors) > 0.12
 
 
-def test_a_drift_of_the_margin_is_rarely_judged():
+def test_a_drift_of_the_margin_is_rarely_judged(monkeypatch):
     """9 % of 160 sweeps are judged one way or the other; 27 are the 99.9 % quantile."""
+    # Whether a curve is steep above moves no minimum, and takes half of a fit's time.
+    monkeypatch.setattr(_optimum, "_rises_steeply", lambda *_: False)
     bound = stats.binom.ppf(0.999, 160, 0.09)
     assert judged(SEARCH, 160) <= bound < judged(UNCORRECTED, 160)
 
