@@ -76,9 +76,10 @@ def followed(
 ) -> tuple[Decision, list[tuple[Point, ...]], list[Run]]:
     """The search as the command makes it: what it asked for, step by step, and the runs."""
     batches, runs = [], []
-    while not isinstance(found := decide(search, runs), Decision):
-        batches.append(found)
-        runs += [Run("r", p.width, p.learning_rate, p.seed, loss(p)) for p in found]
+    while (found := decide(search, runs)).wanted:
+        assert found.verdict == Verdict.CANNOT_TELL
+        batches.append(found.wanted)
+        runs += [Run("r", p.width, p.learning_rate, p.seed, loss(p)) for p in found.wanted]
     return found, batches, runs
 
 
@@ -192,7 +193,9 @@ def test_only_the_losses_of_the_runs_it_asked_for_count():
     assert decide(SEARCH, moved) == decision
     # An interrupted batch asks for what it lacks.
     done = sum(map(len, batches[:-1]))
-    assert decide(SEARCH, runs[: done + 2]) == batches[-1][2:]
+    unfinished = decide(SEARCH, runs[: done + 2])
+    assert unfinished.wanted == batches[-1][2:] and unfinished.points == decision.points
+    assert "same command" in unfinished.reason
     assert rounded(batches[0][0]) == (64, -10_000_000, 0)
 
 

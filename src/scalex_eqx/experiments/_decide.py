@@ -67,7 +67,7 @@ class Point:
     seed: int
 
 
-Wanted = tuple[Point, ...]
+Points = tuple[Point, ...]
 Rounded = tuple[int, int, int]
 Cell = tuple[int, int]  # a width and a seed
 
@@ -96,7 +96,7 @@ class Search:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """The end of a search.
+    """How far a search is.
 
     **Arguments:**
 
@@ -104,21 +104,23 @@ class Decision:
     - `drift`: at the last look; without an exponent if there was none.
     - `looks`: how many there were.
     - `points`: the runs that were asked for, in the order of asking.
+    - `wanted`: those of them that are missing; none at its end.
     - `optima`: of each width and seed that were tried.
-    - `work`: that the runs cost.
+    - `work`: of all the points.
     """
 
     verdict: Verdict
     reason: str
     drift: Drift
     looks: int
-    points: Wanted
+    points: Points
+    wanted: Points
     optima: Mapping[Cell, Optimum]
     work: float
 
 
-def decide(search: Search, runs: Iterable[Run]) -> Decision | Wanted:
-    """The verdict, or the runs that it needs next.
+def decide(search: Search, runs: Iterable[Run]) -> Decision:
+    """The verdict, or which runs it needs next.
 
     It follows from the losses alone: the search is gone through from its beginning each time, up
     to the first runs that are missing. Runs that it doesn't ask for change nothing.
@@ -135,7 +137,7 @@ def decide(search: Search, runs: Iterable[Run]) -> Decision | Wanted:
     for wanted in course.steps():
         missing = tuple(point for point in wanted if rounded(point) not in losses)
         if missing:
-            return missing
+            return course.decision(missing)
     return course.decision()
 
 
@@ -165,14 +167,14 @@ class Course:
         self.looks: list[Drift] = []
         self.ended = ""
 
-    def steps(self) -> Generator[Wanted]:
+    def steps(self) -> Generator[Points]:
         """The runs that are wanted, batch by batch."""
         try:
             yield from self._steps()
         except _Ended as ended:
             self.ended = str(ended)
 
-    def _steps(self) -> Generator[Wanted]:
+    def _steps(self) -> Generator[Points]:
         ends = self.widths[0], self.widths[-1]
         first, *others = self.search.seeds
         yield from self._settle({(ends[0], first): self.search.learning_rates})
@@ -187,7 +189,7 @@ class Course:
             if self._look(ends, seeds) != Verdict.CANNOT_TELL:
                 return
 
-    def _settle(self, cells: Mapping[Cell, Sequence[float]]) -> Generator[Wanted]:
+    def _settle(self, cells: Mapping[Cell, Sequence[float]]) -> Generator[Points]:
         """Asks until the minimum of each width and seed is inside."""
         self.rates.update({cell: list(rates) for cell, rates in cells.items()})
         wanted = [Point(w, rate, seed) for (w, seed), rates in cells.items() for rate in rates]
@@ -205,7 +207,7 @@ class Course:
     def _work(self, points: Iterable[Point]) -> float:
         return math.fsum(self.search.work[point.width] for point in points)
 
-    def _further(self, width: int, seed: int) -> Wanted:
+    def _further(self, width: int, seed: int) -> Points:
         """The next run of a width and seed whose minimum isn't inside yet."""
         rates = sorted(self.rates[width, seed])
         losses = [self.losses[rounded(Point(width, rate, seed))] for rate in rates]
@@ -245,20 +247,21 @@ class Course:
         self.looks.append(fit_drift(ends, optima, level))
         return judge(self.looks[-1])[0]
 
-    def decision(self) -> Decision:
-        """The verdict after the last step: that of the last look, or why there is none."""
-        drift = Drift(None, None, (), 1 - 2 * self.search.errors[0], self.ended)
+    def decision(self, wanted: Points = ()) -> Decision:
+        """The verdict of the last look, or why there is none."""
+        ended = "not decided yet; the same command goes on" if wanted else self.ended
+        drift = Drift(None, None, (), 1 - 2 * self.search.errors[0], ended)
         drift = self.looks[-1] if self.looks else drift
         verdict, reason = judge(drift)
         if verdict == Verdict.CANNOT_TELL and len(drift.by_seed) >= SEEDS_FOR_A_VERDICT:
-            reason = self.ended or (
+            reason = ended or (
                 f"after {len(drift.by_seed)} seeds, the most that are used, the interval of p is "
                 f"neither inside nor outside the margin of {MARGIN}; --widths further apart "
                 "narrow it"
             )
         points = tuple(self.points)
         return Decision(
-            verdict, reason, drift, len(self.looks), points, self.optima, self._work(points)
+            verdict, reason, drift, len(self.looks), points, wanted, self.optima, self._work(points)
         )
 
 
