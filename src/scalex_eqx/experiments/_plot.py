@@ -88,7 +88,13 @@ def _draw_panel(
 ) -> None:
     for rank, (width, colour) in enumerate(colours.items()):
         curve = _curve(runs, analysis.recipe, width)
-        _draw_curve(axes, curve, colour)
+        if analysis.searched is None:
+            _draw_curve(axes, curve, colour)
+        else:
+            # Each seed has learning rates of its own: there is no mean to be drawn.
+            for seed in analysis.seeds:
+                own = [run for run in runs if run.seed == seed]
+                _draw_curve(axes, _curve(own, analysis.recipe, width), colour, thin=True)
         _draw_diverged(axes, curve, colour, rank)
     _draw_optima(axes, analysis.widths, colours)
     if all(summary.loss is None for summary in analysis.widths):
@@ -122,12 +128,13 @@ def _curve(runs: Sequence[Run], recipe: str, width: int) -> Curve:
     return dict(sorted(curve.items()))
 
 
-def _draw_curve(axes: Axes, curve: Curve, colour: Colour) -> None:
+def _draw_curve(axes: Axes, curve: Curve, colour: Colour, *, thin: bool = False) -> None:
     # A mean over the seeds that survived would dip at the cliff, so the line ends there.
     kept = {x: [y for y in ys if y is not None] for x, ys in curve.items() if None not in ys}
     places = list(kept)
     means = [np.mean(ys) for ys in kept.values()]
-    axes.plot(places, means, color=colour, linewidth=1.6, marker=".", markersize=5)
+    line = 0.8 if thin else 1.6
+    axes.plot(places, means, color=colour, linewidth=line, marker=".", markersize=5)
     lows, highs = [min(ys) for ys in kept.values()], [max(ys) for ys in kept.values()]
     axes.fill_between(places, lows, highs, color=colour, alpha=0.18, linewidth=0)
 
