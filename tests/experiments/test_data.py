@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from scalex_eqx.experiments._errors import UsageError
+from scalex_eqx._usage import UsageError
 from scalex_eqx.problems import _corpus as _data
 from scalex_eqx.problems._corpus import (
     Corpus,

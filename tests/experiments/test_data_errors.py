@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalex_eqx.experiments._errors import UsageError
+from scalex_eqx._usage import UsageError
 from scalex_eqx.problems._corpus import load_corpus
 
 

@@ -107,9 +107,7 @@ class Measuring(ProblemOptions):
         """What grows, and its sizes."""
         return "width", self.widths
 
-    def _build(
-        self, make: Callable[..., PyTree], size: int, law: Parameterization
-    ) -> PyTree:
+    def _build(self, make: Callable[..., PyTree], size: int, law: Parameterization) -> PyTree:
         return parameterize(make, width=size, base_width=min(self.widths), parameterization=law)
 
     def _check_model(self, recipe: Recipe, build: Callable[[int, PRNGKeyArray], PyTree]) -> None:
@@ -187,9 +185,7 @@ class Check(Measuring):
     def _grown(self) -> tuple[Literal["width", "depth"], tuple[int, ...]]:
         return ("depth", self._depths) if self.size == "depth" else super()._grown()
 
-    def _build(
-        self, make: Callable[..., PyTree], size: int, law: Parameterization
-    ) -> PyTree:
+    def _build(self, make: Callable[..., PyTree], size: int, law: Parameterization) -> PyTree:
         if self.size == "width":
             return super()._build(make, size, law)
         return parameterize(

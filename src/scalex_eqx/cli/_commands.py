@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from .. import _process
+from .._usage import in_shell, shown
 from ..experiments import (
     Setting,
     Sweep,
@@ -19,7 +20,6 @@ from ..experiments import (
     report,
 )
 from ..experiments._config import check_positive, given_weight_decay
-from ..experiments._errors import in_shell, shown
 from ..experiments._lock import locked
 from ..experiments._report import check_report_files
 from ..experiments._transfer import train_missing

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.progress import track
 
 from .. import diagnostics
+from .._usage import shown
 from ..diagnostics import GradientKind, Headroom, Results, StressDtype
 from ..diagnostics._stress._rules import NOT_STRESSED
 from ..experiments import UsageError
 from ..experiments._call import Call, parse_call
 from ..experiments._config import LARGEST
-from ..experiments._errors import shown
 from ..experiments._foreign import foreign
 from ..experiments._recipe import PARAMETERIZATIONS
 from ..optim._catalogue import Entry, catalogue

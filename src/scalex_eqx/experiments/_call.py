@@ -4,7 +4,7 @@ import ast
 import math
 from typing import Any, NamedTuple
 
-from ._errors import UsageError
+from .._usage import UsageError
 
 _OPEN, _CLOSE = "([{", ")]}"
 

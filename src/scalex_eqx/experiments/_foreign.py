@@ -16,13 +16,13 @@ from typing import Any
 import optax
 
 from .. import optim
+from .._usage import UsageError, shown
 from .._user_code import user_line
 from ..optim import Rates
 from ..optim._numbers import Scalar, ScalarOrSchedule
 from ..theory import Budget, UpdateFamily
 from ..theory._family import families
 from ._call import Call
-from ._errors import UsageError, shown
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _FILE = re.compile(r"(?P<file>.+\.py)(#(?P<digest>[0-9a-f]{8}))?:(?P<name>[A-Za-z_]\w*)", re.ASCII)

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import PyTree
 
 from .. import optim, theory
+from .._usage import UsageError
 from ..optim import Rates
 from ..optim._catalogue import Entry, catalogue
 from ..optim._numbers import ScalarOrSchedule
@@ -16,7 +17,6 @@ from ..optim._rates import GlobalRate
 from ..theory import Alignment, Budget, Parameterization
 from ..theory._role import TRAINED
 from ._call import call_text, parse_call, split_outside
-from ._errors import UsageError
 from ._foreign import EXAMPLES, Foreign, foreign, needs_family
 from ._numbers import SIZES, parse_exponent, parse_factor
 

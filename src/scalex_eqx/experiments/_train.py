@@ -60,9 +60,7 @@ def packs(problem: Problem, setting: Setting, members: Sequence[Member]) -> list
         pack = found.setdefault(signature, Pack(program, [], [], _work(program, schedule)))
         for member in own:
             pack.members.append(member)
-            pack.runs.append(
-                RunNumbers(np.float32(member.learning_rate), np.int32(member.seed), law)
-            )
+            pack.runs.append(run_numbers(member.learning_rate, member.seed, law))
     return sorted(found.values(), key=lambda pack: pack.members[0].width)
 
 

@@ -236,8 +236,6 @@ def _row(specification: Mapping[str, object], trained: Trained) -> Row:
     )
 
 
-
-
 class _Noted:
     """What a report says of all runs together: of them, not of the sweep, which may have been
     resumed elsewhere."""
