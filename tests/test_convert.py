@@ -17,6 +17,7 @@ import optax
 import pytest
 
 import scalex_eqx as sx
+from scalex_eqx.optim._catalogue import catalogue
 
 from .scaling._measure import FAST_COMPILE
 
@@ -92,6 +93,11 @@ BREAKING: dict[str, tuple[Any, str]] = {
         r"state\[0\] is a ScaleByAdamState",
     ),
 }
+
+
+def test_every_optimizer_is_among_them():
+    # A sign has no state and no number that could change with the parameterization.
+    assert set(catalogue) - set(RULES) == {"sign_sgd"}
 
 
 @pytest.mark.parametrize(("one", "other"), CLASSES, ids=lambda p: p.name)

@@ -21,6 +21,8 @@ RANKS = {
     "_meant": 0,
     "_pages": 0,
     "_process": 0,
+    "_usage": 0,
+    "_memory": 1,
     "_user_code": 0,
     "_version": 0,
     "theory": 0,
@@ -45,9 +47,10 @@ RANKS = {
     "_plan": 8,
     "diagnostics": 9,
     "": 10,
-    "experiments": 11,
-    "cli": 12,
-    "__main__": 13,
+    "problems": 11,
+    "experiments": 12,
+    "cli": 13,
+    "__main__": 14,
 }
 
 

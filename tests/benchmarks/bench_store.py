@@ -29,9 +29,9 @@ def make(folder: Path, runs: int) -> None:
     import dataclasses
 
     import numpy as np
+    from scalex_eqx.problems._corpus import held_out_windows
 
     from scalex_eqx.experiments import Setting, Sweep, load_corpus, parse_recipe
-    from scalex_eqx.experiments._data import held_out_windows
     from scalex_eqx.experiments._store import Row, Store
     from scalex_eqx.experiments._transfer import STORE, _describe, environment
 

@@ -39,6 +39,8 @@ def refused(monkeypatch, capsys, *arguments):
             ["--recipes", "standard:lamb:full"],
             "unknown optimizer 'lamb'; choose from adam, adamw, adam_atan2",
         ),
+        (["--recipes", "mup:optax.adann@adam:full"], "optax has no 'adann'; did you mean adan"),
+        (["--recipes", "mup:optax.polyak_sgd@sgd:full"], "keyword-only argument: 'value'"),
         (["--recipes", "sp:adam:full"], "choose from standard, ntk, mup, mean_field"),
         (["--recipes", "mup:adam:half"], "choose from global, full, none"),
         (["--widths", "64"], "--widths has 1 value; give at least 2"),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import scalex_eqx
-from scalex_eqx import _process
+from scalex_eqx import _memory, _process
 from scalex_eqx.cli import _arguments, _failure
-from scalex_eqx.experiments import UsageError, _memory
+from scalex_eqx.experiments import UsageError
 from scalex_eqx.experiments._lock import locked
 from scalex_eqx.experiments._numbers import parse_exponent
 from scalex_eqx.experiments._write import written_whole

@@ -99,11 +99,28 @@ def test_a_failed_expectation_is_printed_and_is_exit_code_1(scalex, monkeypatch)
     assert "saturates" in text
 
 
+def test_a_rule_without_limits_is_measured_and_not_judged(scalex, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = "import optax\n\ndef make(learning_rate):\n    return optax.sign_sgd(learning_rate)\n"
+    (tmp_path / "rule.py").write_text(made)
+    rules = ("rule.py:make", "sgd(momentum=None)")
+    text = " ".join(scalex("--optimizer", *rules, *QUICK).split())
+    for rule in rules:
+        assert f"{rule} was measured, and not held against an expectation." in text
+    assert "All as the formulas" not in text
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["--optimizer", "lamb"], "--optimizer has 'lamb'; give all alone, or some of adam"),
         (["--optimizer"], "--optimizer has no name"),
+        (["--optimizer", "adam(eps='x')"], "--optimizer has adam: eps of adam is 'x'; expected a"),
+        (["--optimizer", "adam(1)"], "has adam with an argument without a name"),
+        (["--optimizer", "adamw"], "has adamw: adamw needs a weight_decay"),
+        (["--optimizer", "optax.adann"], "optax.adann: optax has no 'adann'; did you mean adan"),
+        (["--optimizer", "optax.adan(1, b9=2)"], "unexpected keyword argument 'b9'; it takes b1"),
+        (["--optimizer", "optax.polyak_sgd", *QUICK], "has optax.polyak_sgd, which can't be run"),
         (["--parameterization", "sp"], "--parameterization is 'sp'; choose from standard, ntk"),
         (["--width", "100"], "--width is 100; expected a multiple of the head dimension, 16"),
         (["--width", "0"], "--width is 0"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ from scalex_eqx.diagnostics import (
     stress_rules,
     stress_table,
 )
+from scalex_eqx.diagnostics._stress._rules import NOT_STRESSED
+from scalex_eqx.optim._catalogue import catalogue
 
 # In float16 there are 40 scales, in float32 277.
 QUICK = {"steps": 4, "gradient": "constant", "gradient_dtype": "float16"}
@@ -280,3 +283,13 @@ def test_headroom_of_what_never_shrinks_or_has_no_edge(judged):
     )
     rule = stress_rules["adam-1e-8"]
     assert headroom(rule, lost, gradients, width=64, base_width=64) is None
+
+
+def test_every_rule_of_the_catalogue_has_limits_or_is_named_as_having_none():
+    """Each rule of the library by its name, and made with its own defaults."""
+    own = {name for name in stress_rules if not name.startswith("optax.")}
+    assert {name.split("-")[0] for name in own} | set(NOT_STRESSED) == set(catalogue)
+    assert not own & set(NOT_STRESSED)
+    for name in own:
+        state: Any = jax.eval_shape(stress_rules[name].make().init, {})
+        assert dict(state[0].rule.settings).get("b2") in (None, 0.99, 0.999)

@@ -1,22 +1,27 @@
 import dataclasses
 import json
 
-import jax
+import numpy as np
 import pytest
 
-import scalex_eqx as sx
 from scalex_eqx.experiments import (
+    Member,
     Setting,
     Sweep,
     UsageError,
     parse_learning_rate,
     parse_recipe,
 )
+from scalex_eqx.experiments._config import given_weight_decay
 from scalex_eqx.experiments._rows import run_key
+from scalex_eqx.experiments._train import packs
+from scalex_eqx.problems import text
+from scalex_eqx.problems._corpus import corpus_of_tokens
 
-SETTING = Setting(
-    base_width=32, depth=2, head_dimension=16, sequence_length=8, batch_size=2, steps=4
-)
+SETTING = Setting(base_width=32, depth=2, steps=4)
+CORPUS = corpus_of_tokens(np.tile(np.arange(8, dtype=np.uint8), 100), vocabulary_size=8, name="x")
+TEXT = text(CORPUS, sequence_length=8, batch_size=2)
+PROBLEM = {"kind": "text", "data": "digest"}
 SWEEP = Sweep(
     recipes=(parse_recipe("standard:adam:full"),),
     widths=(64, 32),
@@ -29,7 +34,7 @@ SWEEP = Sweep(
 def test_a_sweep_lists_every_run_once_small_widths_first():
     members = SWEEP.members()
     assert len(set(members)) == len(members) == 12
-    assert [width for _, width, _ in SWEEP.groups()] == [32, 64]
+    assert [member.width for member in members] == 6 * [32] + 6 * [64]
 
 
 def test_a_sweep_survives_json():
@@ -37,43 +42,45 @@ def test_a_sweep_survives_json():
 
 
 def test_a_specification_tells_every_run_from_every_other():
-    texts = {json.dumps(SWEEP.specification(m, "digest")) for m in SWEEP.members()}
+    texts = {json.dumps(SWEEP.specification(m, PROBLEM)) for m in SWEEP.members()}
     assert len(texts) == 12
-    other_data = {json.dumps(SWEEP.specification(m, "other")) for m in SWEEP.members()}
+    other_data = {
+        json.dumps(SWEEP.specification(m, {**PROBLEM, "data": "other"})) for m in SWEEP.members()
+    }
     assert not texts & other_data
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Setting)])
 def test_every_setting_tells_runs_apart(field):
-    decayed = dataclasses.replace(SETTING, weight_decay=0.01)
-    recipes = (parse_recipe("standard:adamw:full"),)
-    sweep = dataclasses.replace(SWEEP, recipes=recipes, setting=decayed)
-    value = getattr(decayed, field)
-    other = dataclasses.replace(decayed, **{field: value * 2 if type(value) is int else value / 2})
-    keys, others = sweep.keys("digest"), dataclasses.replace(sweep, setting=other).keys("digest")
+    value = getattr(SETTING, field)
+    other = dataclasses.replace(SETTING, **{field: value * 2 if type(value) is int else value / 2})
+    keys, others = SWEEP.keys(PROBLEM), dataclasses.replace(SWEEP, setting=other).keys(PROBLEM)
     assert len({*keys.values(), *others.values()}) == 24
 
 
 def test_a_specification_leaves_defaults_out():
     """Fixed for good: another default would lose every run that is stored."""
-    setting = Setting(
-        base_width=32, depth=2, head_dimension=16, sequence_length=64, batch_size=4, steps=9
-    )
-    sweep = dataclasses.replace(SWEEP, setting=setting)
-    assert sweep.specification(sweep.members()[0], "digest") == {
-        "problem": {"kind": "text", "data": "digest"},
+    assert SWEEP.specification(SWEEP.members()[0], PROBLEM) == {
+        "problem": PROBLEM,
         "sizes": {"width": 32, "depth": 2},
         "base": {"width": 32},
         "recipe": "standard:adam:full",
-        "steps": 9,
+        "steps": 4,
         "learning_rate": 0.25,
         "seed": 0,
     }
+    assert TEXT.facts == {
+        "kind": "text",
+        "data": CORPUS.digest,
+        "sequence_length": 8,
+        "batch_size": 2,
+    }
+    assert text(CORPUS).facts == {"kind": "text", "data": CORPUS.digest}
 
 
 def test_the_keys_of_a_sweep_are_those_of_its_specifications():
-    assert SWEEP.keys("digest") == {
-        member: run_key(SWEEP.specification(member, "digest")) for member in SWEEP.members()
+    assert SWEEP.keys(PROBLEM) == {
+        member: run_key(SWEEP.specification(member, PROBLEM)) for member in SWEEP.members()
     }
 
 
@@ -93,34 +100,18 @@ def test_other_learning_rates_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    "text, message",
-    [
-        ("standard:adam", "not parameterization:optimizer:rates"),
-        ("nope:adam:full", "unknown parameterization 'nope'; .* standard, ntk, mup, mean_field"),
-        ("standard:nope:full", "unknown optimizer 'nope'; choose from adam, adamw, adam_atan2"),
-        ("standard:adam:nope", "unknown rates 'nope'; choose from global, full, none"),
-    ],
-)
-def test_an_unknown_part_of_a_recipe_lists_the_choices(text, message):
-    with pytest.raises(UsageError, match=message):
-        parse_recipe(text)
-
-
-@pytest.mark.parametrize(
     "change, message",
     [
         ({"recipes": ()}, "--recipes has 0 values"),
         ({"widths": (32,)}, "--widths has 1 value; give at least 2"),
         ({"widths": (32, 32)}, "--widths has 32 more than once"),
-        ({"widths": (32, 40)}, "--widths has 40, which is not .* --head-dimension 16"),
+        ({"widths": (32, -4)}, "--widths has -4; expected at least 1"),
         ({"learning_rates": (0.1, 0.2)}, "--learning-rates has 2 values; give at least 3"),
         ({"seeds": ()}, "--seeds has 0 values"),
         ({"seeds": (-1,)}, "--seeds has -1"),
-        ({"setting": dataclasses.replace(SETTING, base_width=24)}, "--base-width has 24"),
+        ({"setting": dataclasses.replace(SETTING, base_width=0)}, "--base-width has 0"),
         ({"setting": dataclasses.replace(SETTING, steps=0)}, "--steps is 0"),
         ({"setting": dataclasses.replace(SETTING, depth=-1)}, "--depth is -1"),
-        ({"setting": dataclasses.replace(SETTING, head_dimension=0)}, "--head-dimension is 0"),
-        ({"setting": dataclasses.replace(SETTING, weight_decay=0.1)}, "no recipe decays"),
         ({"recipes": (parse_recipe("mup:adamw:none"),)}, "positive --weight-decay"),
     ],
 )
@@ -129,39 +120,60 @@ def test_what_cannot_be_judged_is_refused_by_option(change, message):
         dataclasses.replace(SWEEP, **change)
 
 
-def test_exponents_may_stand_in_a_recipe():
-    rates = "embedding=0,hidden=9/10,readout=1,vector=0,blocks/mlp/up/weight=3/4"
-    recipe = parse_recipe(f"standard:adam:{rates}")
-    assert str(recipe) == f"standard:adam:{rates}"
-    assert parse_recipe(str(recipe)) == recipe
-    tx = recipe.transformation(1.0, b1=0.9, b2=0.95, eps=1e-12, decay=0.0)
-    model = sx.parameterize(
-        lambda width: sx.nn.Transformer(
-            vocabulary_size=8,
-            sequence_length=8,
-            width=width,
-            depth=2,
-            head_dimension=16,
-            key=jax.random.key(0),
-        ),
-        width=64,
-        base_width=16,
-        parameterization=recipe.law,
-    )
-    factors = {row.path: row.learning_rate_factor for row in sx.plan(model, tx).rows}
-    assert factors["token_embedding/weight"] == 1
-    assert factors["blocks/mlp/up/weight"] == pytest.approx(4**-0.75)
-    assert factors["blocks/mlp/down/weight"] == pytest.approx(4**-0.9)
+def test_the_weight_decay_of_a_command_goes_to_recipes_that_lack_one():
+    recipes = [parse_recipe(f"mup:{rule}:full") for rule in ("adam", "adamw", "lion")]
+    own = parse_recipe("mup:adamw(weight_decay=0.5):full")
+    found = given_weight_decay(0.25, [*recipes, own])
+    assert [str(one) for one in found] == [
+        "mup:adam:full",
+        "mup:adamw(weight_decay=0.25):full",
+        "mup:lion:full",
+        "mup:adamw(weight_decay=0.5):full",
+    ]
+    assert given_weight_decay(0.0, [own]) == (own,)
 
 
 @pytest.mark.parametrize(
-    ("rates", "message"),
+    ("weight_decay", "recipe", "message"),
     [
-        ("embedding=0,hidden=x,readout=1,vector=0", "has 'hidden=x'; expected a role and its"),
-        ("embedding=0,hidden=1,vector=0", "has no exponent for readout; name it"),
-        ("embedding=0,hidden=1,readout=1,vector=0,blocks/up=1", "an exponent for 'blocks/up'; th"),
+        (0.1, "mup:adam:full", "--weight-decay is 0.1, but no recipe decays without one of its"),
+        (0.1, "mup:adamw(weight_decay=0.5):full", "but no recipe decays without one of its own"),
+        (0.0, "mup:adamw:full", "a recipe uses adamw; give a positive --weight-decay, or use adam"),
+        (1.5, "mup:adamw:full", "--weight-decay is 1.5; expected at least 0 and less than 1"),
     ],
 )
-def test_wrong_exponents_in_a_recipe_are_refused(rates: str, message: str):
+def test_a_weight_decay_for_nobody_and_one_that_lacks_are_refused(weight_decay, recipe, message):
     with pytest.raises(UsageError, match=message):
-        parse_recipe(f"standard:adam:{rates}")
+        given_weight_decay(weight_decay, [parse_recipe(recipe)])
+
+
+RATES = "embedding=0,hidden=9/10,readout=1,vector=0"
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        (
+            "embedding=0,hidden=1,vector=0",
+            "rates has no exponent for readout/weight, whose role is",
+        ),
+        (f"{RATES},blocks/up=1", r"rates\['blocks/up'\] is no role and matches no weight; there a"),
+        ("full:blocks/up=2", r"role_multipliers\['blocks/up'\] is no role and matches no weight"),
+        (
+            f"{RATES},blocks/*=1,*/up/weight=2",
+            "rates has several exponents for blocks/mlp/up/weight",
+        ),
+    ],
+)
+def test_weights_that_the_model_lacks_are_refused_before_training(rest: str, message: str):
+    with pytest.raises(UsageError, match=f"recipe standard:adam:.*: {message}"):
+        packed(f"standard:adam:{rest}")
+
+
+def test_weights_that_the_model_has_are_found_by_pattern():
+    (pack,) = packed(f"standard:adam:{RATES},blocks/mlp/*=3/4:blocks/attention/*=2")
+    assert pack.program.is_traced
+
+
+def packed(recipe: str):
+    return packs(TEXT, SETTING, [Member(parse_recipe(recipe), 64, 0.25, 0)])

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from scalex_eqx.experiments import _data
-from scalex_eqx.experiments._data import (
+from scalex_eqx._usage import UsageError
+from scalex_eqx.problems import _corpus as _data
+from scalex_eqx.problems._corpus import (
     Corpus,
     check_parts,
     corpus_of_tokens,
     held_out_windows,
     load_corpus,
 )
-from scalex_eqx.experiments._errors import UsageError
 
 
 def expect_error(*parts: str):

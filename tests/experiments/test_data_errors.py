@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalex_eqx.experiments._data import load_corpus
-from scalex_eqx.experiments._errors import UsageError
+from scalex_eqx._usage import UsageError
+from scalex_eqx.problems._corpus import load_corpus
 
 
 def check_error(path: Path | str | None, *parts: str, vocabulary_size: int | None = None):

@@ -16,7 +16,7 @@ import pytest
 
 import scalex_eqx
 from scalex_eqx import experiments
-from scalex_eqx.experiments._errors import UsageError
+from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments._files_store import RowWriter, read_rows
 from scalex_eqx.experiments._merge import Merged, merge
 from scalex_eqx.experiments._rows import Row

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 import scalex_eqx
-from scalex_eqx import experiments
+from scalex_eqx import experiments, problems
 from scalex_eqx.experiments import Sweep, load_corpus, report, transfer
 from scalex_eqx.experiments._rows import run_key
 from scalex_eqx.experiments._store import Store
@@ -115,7 +115,10 @@ def test_it_is_reported_and_gone_on_with(folder):
             with Store.open(folder / STORE, create=False) as store:
                 sweep = Sweep.from_json(dict(store.sweeps()[0].configuration))
             # A run that had to be trained would be another, a moment or a version later.
-            transfer(sweep, load_corpus(text), folder)
+            problem = problems.text(
+                load_corpus(text), head_dimension=8, sequence_length=8, batch_size=2
+            )
+            transfer(sweep, problem, folder)
         report(folder, Console(file=io.StringIO()))
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         # Runs that both sweeps had trained are there once, with the time of the first.

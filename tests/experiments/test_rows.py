@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import _rows
-from scalex_eqx.experiments._errors import UsageError
 from scalex_eqx.experiments._rows import Row, run_key
 
 SPECIFICATION = {

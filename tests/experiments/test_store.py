@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import _store
-from scalex_eqx.experiments._errors import UsageError
 from scalex_eqx.experiments._rows import Row, run_key
 from scalex_eqx.experiments._store import APPLICATION_ID, LAYOUT_VERSION, Store
 

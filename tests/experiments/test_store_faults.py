@@ -18,8 +18,8 @@ from rich.console import Console
 
 import scalex_eqx
 from scalex_eqx import experiments
+from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import _claims, report
-from scalex_eqx.experiments._errors import UsageError
 from scalex_eqx.experiments._rows import Row
 from scalex_eqx.experiments._store import Store
 from scalex_eqx.experiments._transfer import STORE

@@ -13,8 +13,8 @@ import pytest
 
 import scalex_eqx
 from scalex_eqx import experiments
+from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import _opening
-from scalex_eqx.experiments._errors import UsageError
 from scalex_eqx.experiments._rows import Row
 from scalex_eqx.experiments._store import Store
 

@@ -9,65 +9,80 @@ import numpy as np
 import optax
 import pytest
 
-from scalex_eqx.experiments import Member, Setting, parse_recipe
-from scalex_eqx.experiments._data import corpus_of_tokens, held_out_windows
-from scalex_eqx.experiments._recipe import OPTIMIZERS
-from scalex_eqx.experiments._train import mean_loss, train_group, warmup_cosine
+from scalex_eqx.experiments import Member, Setting, UsageError, parse_recipe
+from scalex_eqx.experiments._program import Schedule
+from scalex_eqx.experiments._train import check_packs, packs, train_pack
 from scalex_eqx.nn import Transformer
+from scalex_eqx.optim._catalogue import catalogue
+from scalex_eqx.problems import text
+from scalex_eqx.problems._corpus import corpus_of_tokens, held_out_windows
+from scalex_eqx.problems._text import mean_loss
 
-SETTING = Setting(
-    base_width=16,
-    depth=2,
-    head_dimension=8,
-    sequence_length=8,
-    batch_size=4,
-    steps=12,
-    held_out_windows=8,
-)
+STEPS = 12
+SETTING = Setting(base_width=16, depth=2, steps=STEPS)
 RECIPE = parse_recipe("standard:adam:full")
-
 
 TOKENS = np.random.default_rng(0).integers(0, 17, 4000, dtype=np.uint8)
 CORPUS = corpus_of_tokens(np.sort(TOKENS.reshape(-1, 8)).ravel(), vocabulary_size=17, name="x")
+TEXT = text(CORPUS, sequence_length=8, batch_size=4, head_dimension=8, held_out_windows=8)
 THREE = ((0.01, 0), (0.01, 1), (0.02, 0))
 
 
-def train_afresh(rates_and_seeds, *, width=16, recipe=RECIPE):
+def train_members(members, *, problem=TEXT, setting=SETTING, at_once=None, progress=None):
+    """What came of the runs, in their order."""
+    progress = progress or (lambda steps, loss: None)
+    found = {}
+    for pack in packs(problem, setting, members):
+        found |= dict(train_pack(pack, at_once=at_once, progress=progress))
+    return [found[member] for member in members]
+
+
+def train_afresh(rates_and_seeds, *, width=16, recipe=RECIPE, at_once=None):
     members = [Member(recipe, width, rate, seed) for rate, seed in rates_and_seeds]
-    return train_group(SETTING, recipe, width, members, CORPUS, lambda steps, loss: None)
+    return train_members(members, at_once=at_once)
 
 
 train = functools.cache(train_afresh)
 
 
-def test_training_is_deterministic():
-    first, second = train(THREE), train_afresh(THREE)
-    for one, other in zip(first, second, strict=True):
-        assert one.held_out_loss == other.held_out_loss
-        np.testing.assert_array_equal(one.training_losses, other.training_losses)
+def are_equal(one, other):
+    """Whether two runs are the same, bit by bit."""
+    same = np.array_equal(one.training_losses, other.training_losses)
+    return one.metrics == other.metrics and same
 
 
-def test_a_run_that_diverges_is_nan_and_harms_no_neighbour():
+def test_a_run_that_diverges_leaves_and_harms_no_neighbour():
     harmless = train(THREE)
-    diverging = train(((0.01, 0), (1e30, 1), (0.02, 0)))
-    assert not np.isfinite(diverging[1].held_out_loss)
-    assert not np.isfinite(diverging[1].training_losses).all()
-    for index in (0, 2):
-        # The same program on other numbers: equal to the bit.
-        assert diverging[index].held_out_loss == harmless[index].held_out_loss
-        np.testing.assert_array_equal(
-            diverging[index].training_losses, harmless[index].training_losses
-        )
+    diverging = train_afresh(((0.01, 0), (1e30, 1), (0.02, 0)))
+    assert diverging[1].metrics == {}
+    assert not np.isfinite(diverging[1].training_losses[-1])
+    # The same program on other numbers: equal to the bit. It is also a second training.
+    assert are_equal(diverging[0], harmless[0])
+    assert are_equal(diverging[2], harmless[2])
+
+
+def test_a_diverged_run_trains_to_the_next_boundary_only():
+    members = [Member(RECIPE, 16, rate, 0) for rate in (1e30, 0.01)]
+    setting = dataclasses.replace(SETTING, steps=40, depth=1)
+    bad, good = train_members(members, setting=setting)
+    assert len(bad.training_losses) == 20
+    assert len(good.training_losses) == 40
+
+
+def test_runs_do_not_depend_on_who_trains_beside_them():
+    """With one run a device, whatever is resumed is equal to the bit."""
+    assert are_equal(train_afresh(THREE[2:])[0], train(THREE)[2])
+    assert are_equal(train_afresh(THREE, at_once=1)[1], train(THREE)[1])
 
 
 def test_a_seed_fixes_draws_and_batches_at_every_learning_rate():
-    runs = train(((1e-9, 0), (2e-9, 0), (1e-9, 1)))
+    runs = train_afresh(((1e-9, 0), (2e-9, 0), (1e-9, 1)))
     # Such rates move nothing, so the losses show the draws and the batches alone.
     np.testing.assert_allclose(runs[0].training_losses, runs[1].training_losses, rtol=1e-5)
     assert not np.allclose(runs[0].training_losses, runs[2].training_losses, rtol=1e-3)
 
 
-def test_a_group_equals_the_loop_that_a_user_would_write():
+def test_a_pack_equals_the_loop_that_a_user_would_write():
     """At the base width, against plain Equinox, `optax.adam` and a Python loop.
 
     Float32 rounding differs between the two programs; 12 steps of Adam let a relative
@@ -96,16 +111,17 @@ def test_a_group_equals_the_loop_that_a_user_would_write():
 
     with jax.numpy_dtype_promotion("standard"):
         state: Any = tx.init(eqx.filter(model, eqx.is_array))
-        for index in range(12):
+        for index in range(STEPS):
             batch_key = jax.random.fold_in(jax.random.fold_in(key, 1), index)
             starts = jax.random.randint(batch_key, (4, 1), 0, len(tokens) - 9 + 1)
             batch = tokens[starts + jnp.arange(9)[None]].astype(jnp.int32)
-            state.hyperparams["learning_rate"] = jnp.asarray(rate * shape(index, 12))
+            state.hyperparams["learning_rate"] = jnp.asarray(rate * shape(index, STEPS))
             model, state, loss = step(model, state, batch)
             losses.append(float(loss))
     windows = jnp.asarray(held_out_windows(CORPUS, count=8, length=8))
     np.testing.assert_allclose(run.training_losses, losses, rtol=2e-4)
-    assert run.held_out_loss == pytest.approx(float(mean_loss(model, windows)), rel=2e-4)
+    found = run.metrics["held_out_loss"]
+    assert found == pytest.approx(float(mean_loss(model, windows)), rel=2e-4)
     assert losses[-1] < losses[0] - 0.3
 
 
@@ -120,35 +136,56 @@ def shape(index, steps):
 
 @pytest.mark.parametrize("steps", [1, 12, 100, 150])
 def test_the_schedule_is_a_warm_up_and_a_cosine_to_zero(steps):
-    found = [float(warmup_cosine(jnp.asarray(i), steps, 0.1)) for i in range(steps)]
+    schedule = Schedule(steps)
+    found = [float(schedule(jnp.asarray(i))) for i in range(steps)]
     expected = [shape(i, steps) if steps > 1 else 1.0 for i in range(steps)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert max(found) <= 1.0
 
 
-def test_recipes_agree_at_the_base_width_and_differ_above():
-    recipes = [parse_recipe(f"standard:adam:{rates}") for rates in ("global", "full")]
-    at_base = [train(THREE, recipe=r)[2].held_out_loss for r in recipes]
-    above = [train(THREE, recipe=r, width=32)[2].held_out_loss for r in recipes]
-    assert at_base[0] == at_base[1]
+def test_recipes_of_one_rule_are_one_pack():
+    texts = ("standard:adam:global", "mup:adam(eps_scaling='constant'):full", "mup:lion:full")
+    recipes = [parse_recipe(text) for text in texts]
+    members = [Member(recipe, width, 0.01, 0) for recipe in recipes for width in (32, 16)]
+    found = packs(TEXT, SETTING, members)
+    assert [(len(pack.members), pack.members[0].width) for pack in found] == [
+        (2, 16),
+        (1, 16),
+        (2, 32),
+        (1, 32),
+    ]
+    at_base, above = (
+        [run.metrics["held_out_loss"] for run in train_members([members[i], members[i + 2]])]
+        for i in (1, 0)
+    )
+    # All recipes are the same model at the base width, up to the rounding of their numbers.
+    assert at_base[0] == pytest.approx(at_base[1], rel=1e-5)
     assert abs(above[0] - above[1]) > 1e-3
 
 
-def test_progress_reaches_the_last_step_once():
+def test_progress_is_of_every_step():
     seen = []
-    members = [Member(RECIPE, 16, 0.01, 0)]
-    setting = dataclasses.replace(SETTING, steps=21, depth=1)
-    train_group(setting, RECIPE, 16, members, CORPUS, lambda s, loss: seen.append((s, loss)))
-    steps = [done for done, _ in seen]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 21
-    assert all(np.isfinite(loss) for _, loss in seen)
+    members = [Member(RECIPE, 16, rate, 0) for rate in (0.01, 1e30)]
+    setting = dataclasses.replace(SETTING, steps=40, depth=1)
+    train_members(members, setting=setting, progress=lambda *told: seen.append(told))
+    # The steps that a diverged run is spared are done too.
+    assert sum(steps for steps, _ in seen) == 80
+    assert np.isfinite(seen[0][1])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer_trains(optimizer):
-    rates = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1, "muon": 0.05}
-    rate = rates.get(optimizer, 0.01)
+def test_what_does_not_fit_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr("scalex_eqx._memory.available", lambda: 1000)
+    found = packs(TEXT, SETTING, [Member(RECIPE, 16, 0.01, seed) for seed in range(3)])
+    with pytest.raises(UsageError, match=r"out of memory: .* of width 16"):
+        check_packs(found, None)
+
+
+RATES = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1, "muon": 0.05}
+
+
+@pytest.mark.parametrize("name", catalogue)
+def test_every_optimizer_trains(name):
+    optimizer = f"{name}(weight_decay=0.0001)" if catalogue[name].decays else name
     recipe = parse_recipe(f"standard:{optimizer}:full")
-    (run,) = train_afresh([(rate, 0)], recipe=recipe, width=32)
+    (run,) = train_afresh([(RATES.get(name, 0.01), 0)], recipe=recipe, width=32)
     assert run.training_losses[-1] < run.training_losses[0] - 0.1

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from scalex_eqx import problems
 from scalex_eqx.experiments import (
     Setting,
     Sweep,
@@ -22,8 +23,8 @@ from scalex_eqx.experiments import (
     transfer,
 )
 from scalex_eqx.experiments._rows import Row
+from scalex_eqx.experiments._slots import Trained
 from scalex_eqx.experiments._store import Store
-from scalex_eqx.experiments._train import Trained
 from scalex_eqx.experiments._transfer import STORE, _row, environment
 
 SMALL = "--widths 8 16 --head-dimension 8 --depth 1 --steps 2 --sequence-length 8 --batch-size 2"
@@ -132,20 +133,22 @@ SWEEP = Sweep(
     widths=(8, 16),
     learning_rates=(0.01, 0.02, 0.04),
     seeds=(0,),
-    setting=Setting(
-        base_width=8, depth=1, head_dimension=8, sequence_length=8, batch_size=2, steps=2
-    ),
+    setting=Setting(base_width=8, depth=1, steps=2),
 )
 
 
-def store_all_but(sweep, corpus, folder, left_out):
+def problem_on(path):
+    return problems.text(load_corpus(path), head_dimension=8, sequence_length=8, batch_size=2)
+
+
+def store_all_but(sweep, problem, folder, left_out):
     """Rows of made-up losses, as if the sweep had been trained."""
     members = sweep.members()
     with Store.open(folder / STORE, create=True) as store:
         store.add(
             [
                 Row.of(
-                    sweep.specification(member, corpus.digest),
+                    sweep.specification(member, problem.facts),
                     status="ok",
                     metrics={"held_out_loss": 2.0 + abs(np.log2(member.learning_rate / 0.02))},
                     result={"seconds": 1.0, "environment": environment()},
@@ -156,31 +159,31 @@ def store_all_but(sweep, corpus, folder, left_out):
 
 
 def test_only_the_missing_runs_are_trained(text, tmp_path):
-    corpus, reporter = load_corpus(text), Silent()
-    store_all_but(SWEEP, corpus, tmp_path, 1)
-    transfer(SWEEP, corpus, tmp_path, reporter)
+    problem, reporter = problem_on(text), Silent()
+    store_all_but(SWEEP, problem, tmp_path, 1)
+    transfer(SWEEP, problem, tmp_path, reporter)
     assert reporter.groups == [("standard:adam:full width 16", 1)]
     again = Silent()
-    transfer(SWEEP, corpus, tmp_path, again)
+    transfer(SWEEP, problem, tmp_path, again)
     assert again.groups == []
     assert (again.runs, again.share) == ((6, 6), 1.0)
 
 
 def test_other_data_is_another_sweep(text, tmp_path):
-    corpus = load_corpus(text)
+    problem = problem_on(text)
     other = tmp_path / "other.txt"
     other.write_text(text.read_text(encoding="utf-8") + "!", encoding="utf-8")
-    store_all_but(SWEEP, corpus, tmp_path, 0)
+    store_all_but(SWEEP, problem, tmp_path, 0)
     with Store.open(tmp_path / STORE, create=True) as store:
-        store.add_sweep({**SWEEP.to_json(), "data": {"digest": load_corpus(other).digest}}, {})
+        store.add_sweep({**SWEEP.to_json(), "problem": problem_on(other).facts, "said": {}}, {})
     with pytest.raises(UsageError, match="no finished run of its last sweep"):
         report(tmp_path, Console(file=io.StringIO()))
 
 
 def test_an_unfinished_sweep_says_how_much_is_missing(text, tmp_path):
-    corpus = load_corpus(text)
-    store_all_but(SWEEP, corpus, tmp_path, 0)
-    transfer(SWEEP, corpus, tmp_path, Silent())
+    problem = problem_on(text)
+    store_all_but(SWEEP, problem, tmp_path, 0)
+    transfer(SWEEP, problem, tmp_path, Silent())
     connection = sqlite3.connect(tmp_path / STORE)
     with connection:
         connection.execute("DELETE FROM runs WHERE key IN (SELECT key FROM runs LIMIT 2)")
@@ -200,18 +203,17 @@ def test_a_store_without_a_sweep_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "losses, held_out, status, step",
+    "losses, metrics, status, step",
     [
-        ([3.0, 2.0], 2.5, "ok", None),
-        ([3.0, np.nan], np.nan, "diverged", 1),
-        ([3.0, np.inf], 2.5, "diverged", 1),
-        ([3.0, 2.0], np.inf, "diverged", None),
+        ([3.0, 2.0], {"held_out_loss": 2.5}, "ok", None),
+        ([3.0, np.nan], {}, "diverged", 1),
+        ([3.0, 2.0], {}, "diverged", None),
     ],
 )
-def test_a_run_has_diverged_if_any_loss_is_not_finite(losses, held_out, status, step):
-    row = _row({"seed": 0}, Trained(held_out, np.array(losses)), 1.0)
+def test_a_run_without_metrics_has_diverged(losses, metrics, status, step):
+    row = _row({"seed": 0}, Trained(0, metrics, np.array(losses, np.float32), 1.0))
     assert (row.status, row.result["diverged_at_step"]) == (status, step)
-    assert row.held_out_loss == (held_out if status == "ok" else None)
+    assert row.held_out_loss == metrics.get("held_out_loss")
 
 
 def test_the_folder_may_be_given_in_place_of_the_store(finished, tmp_path):

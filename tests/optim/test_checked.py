@@ -11,17 +11,11 @@ import pytest
 
 import scalex_eqx as sx
 
+from ._every import every
+
 RULES: dict[str, Any] = {
-    "adam": lambda: sx.adam(0.1),
-    "adamw": lambda: sx.adamw(0.1, 0.1, decay_mode="coupled"),
-    "adam_atan2": lambda: sx.adam_atan2(0.1),
-    "sgd": lambda: sx.sgd(0.1),
+    **every(0.1),
     "momentum": lambda: sx.sgd(0.1, momentum=0.9),
-    "lion": lambda: sx.lion(0.1),
-    "muon": lambda: sx.muon(0.1),
-    "sign_sgd": lambda: sx.sign_sgd(0.1),
-    "adafactor": lambda: sx.adafactor(0.1, min_factored_size=2),
-    "adam_parameter_scaling": lambda: sx.adam_parameter_scaling(0.1),
     "scale_by_width": lambda: sx.scale_by_width("adam", sx.full_alignment),
     "clip_by_effective_norm": lambda: sx.clip_by_effective_norm(1.0),
     "clip_by_rms": lambda: sx.optim.clip_by_rms(1.0),

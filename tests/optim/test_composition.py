@@ -13,6 +13,7 @@ import optax
 import pytest
 
 import scalex_eqx as sx
+from scalex_eqx.optim._catalogue import catalogue
 
 KEY = jax.random.key(0)
 REFUSED = r"bare/0, bare/1.*not completed: fresh/weight, fresh/bias"
@@ -75,6 +76,10 @@ def assert_close(tree, other):
     assert jtu.tree_structure(tree) == jtu.tree_structure(other)
     for a, b in zip(jtu.tree_leaves(tree), jtu.tree_leaves(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_every_optimizer_is_among_them():
+    assert set(catalogue) <= set(RULES)
 
 
 @pytest.fixture(params=RULES)

@@ -13,6 +13,7 @@ import jax, jax.numpy as jnp, numpy as np, optax
 from fractions import Fraction
 from jax.sharding import NamedSharding, PartitionSpec as P
 import scalex_eqx as sx
+from scalex_eqx.optim._catalogue import catalogue
 
 MESH = jax.make_mesh((8,), ("d",))
 rng = np.random.default_rng(0)
@@ -29,16 +30,13 @@ PARAMS = {
     "whole": weight((3, 4), (-1,), (-2,), "hidden"),
 }
 SPLIT = {"rows": P("d"), "columns": P(None, "d"), "stack": P("d"), "vector": P("d"), "whole": P()}
+OPTIONS = {
+    "adamw": {"weight_decay": 0.1, "decay_mode": "coupled"},
+    "sgd": {"momentum": 0.9},
+    "adafactor": {"min_factored_size": 3},
+}
 RULES = {
-    "adam": sx.adam(0.01),
-    "adamw": sx.adamw(0.01, 0.1, decay_mode="coupled"),
-    "adam_atan2": sx.adam_atan2(0.01),
-    "sgd": sx.sgd(0.01, momentum=0.9),
-    "lion": sx.lion(0.01),
-    "muon": sx.muon(0.01),
-    "sign_sgd": sx.sign_sgd(0.01),
-    "adafactor": sx.adafactor(0.01, min_factored_size=3),
-    "adam_parameter_scaling": sx.adam_parameter_scaling(0.01),
+    **{name: entry.maker(0.01, **OPTIONS.get(name, {})) for name, entry in catalogue.items()},
     "clip": optax.chain(sx.clip_by_effective_norm(1.0), sx.optim.clip_by_rms(0.1), sx.sgd(0.01)),
     "skip": sx.optim.skip_nonfinite(sx.adam(0.01)),
     "master": sx.optim.low_precision(sx.adam(0.01), "master"),

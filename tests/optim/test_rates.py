@@ -99,9 +99,25 @@ def test_paths_that_match_nothing_or_say_two_things_are_refused(model):
         apply(tx, nested)
 
 
-def test_an_unknown_role_is_refused():
-    with pytest.raises(ValueError, match="role_multipliers names the role 'hiden'; expected one o"):
-        sx.scale_by_width("adam", sx.global_rate, role_multipliers={"hiden": 1.0})
+def test_multipliers_for_paths_that_match_nothing_or_say_two_things_are_refused(model):
+    tx = sx.scale_by_width("adam", sx.global_rate, role_multipliers={"hiden": 1.0})
+    with pytest.raises(
+        ValueError, match=r"role_multipliers\['hiden'\] is no role and .* are hidden"
+    ):
+        tx.init(model)
+    several: Any = {"a/*": 2.0, "a/hidden": 3.0}
+    tx = sx.scale_by_width("adam", sx.global_rate, role_multipliers=several)
+    with pytest.raises(ValueError, match=r"several for a/hidden: 'a/\*', 'a/hidden'; let one"):
+        tx.init({"a": model})
+    # Of traced ones it isn't known that they are equal, but for one and the same.
+    two = jnp.asarray(2.0)
+    same: Any = {"a/*": two, "a/hidden": two}
+    updates = apply(sx.scale_by_width("adam", sx.global_rate, role_multipliers=same), {"a": model})
+    assert factors(updates["a"]) == [2] * 5
+    with pytest.raises(ValueError, match="several for a/hidden"):
+        sx.scale_by_width(
+            "adam", sx.global_rate, role_multipliers={"a/*": two, "a/hidden": jnp.asarray(2.0)}
+        ).init({"a": model})
 
 
 def test_an_inexact_exponent_is_refused():
@@ -150,6 +166,19 @@ def test_a_family_of_ones_own(model):
 def test_multipliers_by_role(model):
     tx = sx.scale_by_width("adam", sx.global_rate, role_multipliers={"hidden": 3.0, "vector": 0.5})
     assert factors(apply(tx, model)) == [1, 3, 1, 0.5, 1]
+
+
+@pytest.mark.parametrize("gamma", [2.0, jnp.asarray(2.0)], ids=["known", "array"])
+def test_multipliers_by_path_go_before_those_by_role(model, gamma):
+    nested = {"a": model, "b": model}
+    given: Any = {"hidden": 3.0, "a/hidden": gamma, "?/vector": gamma}
+    tx = sx.scale_by_width("adam", sx.full_alignment, role_multipliers=given)
+    updates = apply(tx, nested)
+    assert factors(updates["a"]) == pytest.approx([0.5, 2 / 4, 0.5, 2, 1], rel=1e-6)
+    assert factors(updates["b"]) == pytest.approx([0.5, 3 / 4, 0.5, 2, 1], rel=1e-6)
+    rows = {row.path: row.learning_rate_factor for row in sx.plan(nested, tx).rows}
+    known = isinstance(gamma, float)
+    assert rows["a/hidden"] == (0.5 if known else None) and rows["b/hidden"] == 0.75
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])

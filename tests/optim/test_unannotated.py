@@ -12,16 +12,14 @@ import pytest
 
 import scalex_eqx as sx
 
+from ._every import every
+
 RULES: dict[str, Any] = {
-    "adam": lambda **k: sx.adam(0.1, **k),
-    "adamw": lambda **k: sx.adamw(0.1, 0.1, decay_mode="independent", **k),
-    "adam_atan2": lambda **k: sx.adam_atan2(0.1, **k),
-    "sgd": lambda **k: sx.sgd(0.1, momentum=0.9, **k),
-    "lion": lambda **k: sx.lion(0.1, **k),
-    "muon": lambda **k: sx.muon(0.1, **k),
-    "sign_sgd": lambda **k: sx.sign_sgd(0.1, **k),
-    "adafactor": lambda **k: sx.adafactor(0.1, min_factored_size=2, **k),
-    "adam_parameter_scaling": lambda **k: sx.adam_parameter_scaling(0.1, **k),
+    **every(
+        0.1,
+        adamw={"weight_decay": 0.1, "decay_mode": "independent"},
+        sgd={"momentum": 0.9},
+    ),
     "scale_by_width": lambda **k: sx.scale_by_width("adam", sx.full_alignment, **k),
     "low_precision": lambda **k: sx.optim.low_precision(sx.adam(0.1), "kahan", **k),
 }

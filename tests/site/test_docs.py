@@ -25,6 +25,8 @@ from scalex_eqx.cli._commands import COMMANDS, Command, Transfer
 from scalex_eqx.cli._stress import Stress
 from scalex_eqx.diagnostics import Results, stress_rules
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
+from scalex_eqx.experiments._call import parse_call
+from scalex_eqx.optim._catalogue import catalogue
 
 from ..smoke._page import blocks, near, run as run_page
 
@@ -499,7 +501,8 @@ def check_scalex(words: list[str]) -> None:
         assert parse_recipe(command.recipe)
         assert parse_learning_rate(command.learning_rate)
     elif isinstance(command, Stress):
-        assert set(command.optimizer) <= {"all", *stress_rules}
+        own = {text for text in command.optimizer if "." in parse_call(text).name}
+        assert set(command.optimizer) <= {"all", *stress_rules} | own
 
 
 @pytest.mark.parametrize(
@@ -564,3 +567,25 @@ def test_power_tables():
 def test_stress_table():
     """Each named rule has a row."""
     assert [row[0] for row in tables("numerics.md")["rule"][1:]] == list(stress_rules)
+
+
+# The update rules.
+
+
+def test_pages_name_every_optimizer():
+    rows = tables("optimizers.md")["optimizer"][1:]
+    named = re.findall(r"`([a-z_0-9]+)`\]\[", " ".join(row[0] for row in rows))
+    assert sorted(named) == sorted(catalogue)
+    recipes = next(row for row in tables("transfer.md")["part"][1:] if row[0] == "optimizer")
+    assert re.findall(r"[a-z_0-9]+(?=`)", recipes[1]) == list(catalogue)
+
+
+def test_what_recipes_leave_out_is_in_the_table():
+    rows = {row[0].strip("`"): row[1] for row in tables("transfer.md")["takes"][1:]}
+    assert list(rows) == list(catalogue)
+    for name, entry in catalogue.items():
+        own = {
+            key: x for key, x in entry.takes.items() if key not in ("weight_decay", "decay_mode")
+        }
+        shown = ", ".join(f"`{key}={x!r}`" for key, x in own.items())
+        assert rows[name].replace("`", "") == (shown.replace("`", "") or "none")

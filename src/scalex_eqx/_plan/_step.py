@@ -9,6 +9,7 @@ from .._parts import Part
 from .._spec import WeightSpec
 from ..optim import Rule
 from ..optim._decay import DECAYED
+from ..optim._rates import multiplier
 from ._foreign import Effect
 
 
@@ -56,7 +57,7 @@ def _own(found: Step, path: str, spec: WeightSpec, dtype: Any, rule: Rule, scale
         # What is normalised again has no factor any more, and no learning rate.
         found.learning_rate_factor = found.learning_rate = scale = None
     if rule.family is not None:
-        gamma = settings.get("role_multipliers", {}).get(spec.role, 1.0)
+        gamma = multiplier(path, spec.role, settings.get("role_multipliers", {}))
         scale = gamma and gamma * spec.scale(rate_of(path, spec, [rule]))
         found.learning_rate_factor = _product(found.learning_rate_factor, scale)
     if "learning_rate" in settings:

@@ -46,8 +46,7 @@ class Align(Measuring):
         found = []
         for measured_omega in (False, True):
             exponents = prescription.by_role(measured_omega=measured_omega)
-            rates = ",".join(f"{key}={c}" for key, c in exponents.items())
-            found.append(f"{recipe.parameterization}:{recipe.optimizer}:{rates}")
+            found.append(str(dataclasses.replace(recipe, rates=exponents)))
         said = ("as assumed", "as measured")
         lines = [f"  {text}   (omega {how})" for text, how in zip(found, said, strict=True)]
         return ["for scalex transfer --recipes:", *(lines if found[0] != found[1] else lines[:1])]

@@ -7,8 +7,9 @@ from typing import Any
 from .. import theory
 from ..experiments import UsageError
 from ..experiments._numbers import SIZES, parse_exponent
-from ..theory import Budget, BudgetRule, DecayRule, Growth
+from ..theory import Budget, BudgetRule, DecayRule, Growth, Role, as_family
 from ..theory._budget import QUANTITIES
+from ..theory._family import Families
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,8 @@ class BudgetOptions:
     decay_rule: str | None = None
     """How weight decay follows: kosson, fan, power_lines, completed_p or sdew."""
 
-    def budget(self, optimizer: str) -> Budget | None:
-        """The budget that the options ask for; `None` without any of them.
+    def budget(self, family: Families) -> Budget | None:
+        """The budget that the options ask for, for updates of a family; `None` without any.
 
         **Raises:** `UsageError` for options that make none.
         """
@@ -41,7 +42,8 @@ class BudgetOptions:
             return None
         if self.batch is None or self.base_batch is None:
             raise UsageError(f"{_option(given[0])} needs --batch and --base-batch; give both")
-        default = "malladi_sgd" if optimizer == "sgd" else "malladi"
+        degree = as_family(family).of_role(Role.hidden).gradient_degree
+        default = "malladi_sgd" if degree else "malladi"
         rule = _named(self.budget_rule or default, theory.budget_rules, "--budget-rule")
         if self.horizon is not None:
             rule = rule.with_horizon(_exponent(self.horizon))

@@ -1,91 +1,81 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 from rich.console import Console
 from rich.progress import Progress
 
 from .. import diagnostics
+from .._memory import bytes_of, check_runs
 from .._parameterize import parameterize
-from ..experiments import Setting, UsageError, load_corpus, parse_learning_rate, parse_recipe
-from ..experiments._config import (
-    check_distinct,
-    check_positive,
-    check_seeds,
-    check_weight_decay,
-    check_width,
-)
-from ..experiments._memory import bytes_of, check_runs
+from .._weight import is_trainable, resolve
+from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
+from ..experiments._config import check_distinct, check_positive, check_seeds, given_weight_decay
 from ..experiments._numbers import parse_exponent
-from ..experiments._train import mean_loss
-from ..nn import Transformer
+from ..experiments._recipe import check_on
 from ..theory import Parameterization
+from ._help import RECIPE
 from ._picture import check_picture, write_picture
-
-# A part of the text is enough for a few steps, and is part of the compiled program.
-_TOKENS = 1 << 20
+from ._problem import ProblemOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class Measuring:
-    """What the commands that measure a few steps of the transfer run's Transformer share."""
+class Measuring(ProblemOptions):
+    """What the commands share that measure a few steps of a problem's model."""
 
-    recipe: tyro.conf.Positional[str]
-    """parameterization:optimizer:rates, as for scalex transfer."""
+    # A part of the text is enough for a few steps, and is part of the compiled program.
+    _usual_length: ClassVar[int] = 32
+    _most_tokens: ClassVar[int | None] = 1 << 20
+
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=RECIPE)] = dataclasses.field(
+        kw_only=True
+    )
     widths: tuple[int, ...] = (64, 128, 256, 512)
-    """Widths of the residual stream, multiples of the head dimension; the smallest is the base."""
+    """Widths of the model; of the text's, multiples of the head dimension. The smallest is the
+    base."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each fixes initial draws and batches; intervals are over seeds."""
     steps: int = 10
     """Training steps, at a constant learning rate."""
     learning_rate: str = "2^-8"
     """At the base width, as 2^-8 or 0.004."""
-    batch_size: int = 4
-    """Sequences in a batch."""
-    sequence_length: int = 32
-    """Tokens in a sequence."""
-    depth: int = 2
-    """Blocks of the Transformer."""
-    head_dimension: int = 16
-    """Size of an attention head; their number grows with the width."""
+    depth: int | None = None
+    """Blocks of the model, if it can be built of several; 2 if not given."""
     weight_decay: float = 0.0
     """Independent weight decay a step, for recipes with adamw."""
-    data: Path | None = None
-    """A text, a folder, tokens.bin (uint16) or tokens.npy; by default Python's own source."""
 
     def measured(self) -> diagnostics.CoordinateCheck:
         """Trains and measures, with a progress bar on the error stream."""
         recipe = parse_recipe(self.recipe)
-        check_positive(self, "steps", "batch_size", "sequence_length", "depth", "head_dimension")
+        check_positive(self, "steps", *(() if self.depth is None else ("depth",)))
         self._check_sizes()
-        for width in self.widths:
-            check_width("--widths", width, self.head_dimension)
         check_distinct("--seeds", self.seeds, 1, "each fixes draws and batches")
         check_seeds(self.seeds)
-        check_weight_decay(self.weight_decay, [recipe])
-        tx = recipe.transformation(
-            parse_learning_rate(self.learning_rate, "--learning-rate"),
-            b1=Setting.b1,
-            b2=Setting.b2,
-            eps=Setting.eps,
-            decay=self.weight_decay,
-        )
-        corpus = load_corpus(self.data)
+        (recipe,) = given_weight_decay(self.weight_decay, [recipe])
+        tx = recipe.transformation(parse_learning_rate(self.learning_rate, "--learning-rate"))
+        problem = self.load(widths=self.widths)
+        if problem.read is not None:
+            raise UsageError(
+                f"the problem {self.problem} reads its batches on the host; the check needs them "
+                "on the device: give it data and batch_size, or batch"
+            )
+        depth = Setting(min(self.widths), self.steps, self.depth).of(problem).depth
 
-        def build(size: int, key: PRNGKeyArray) -> Transformer:
-            def make(width: int, depth: int = self.depth) -> Transformer:
-                return self._make(corpus.vocabulary_size, width, depth, key)
+        def build(size: int, key: PRNGKeyArray) -> PyTree:
+            def make(width: int, depth: int | None = depth) -> PyTree:
+                sizes = {"width": width} if depth is None else {"width": width, "depth": depth}
+                return problem.build(sizes, key)
 
             return self._build(make, size, recipe.law)
 
-        batch = self._batch(corpus.train, corpus.name)
-        self._check_memory(build, corpus.vocabulary_size)
+        self._check_model(recipe, build)
+        data = jax.tree.map(jnp.asarray, problem.data)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("compiling")
 
@@ -97,9 +87,9 @@ class Measuring:
             try:
                 return diagnostics.coordinate_check(
                     build,
-                    mean_loss,
+                    lambda model, batch: problem.loss(resolve(model), batch),
                     tx,
-                    batch,
+                    lambda key: (problem.drawn(data, key),),
                     widths=sizes if grown == "width" else None,
                     depths=sizes if grown == "depth" else None,
                     size=grown,
@@ -117,61 +107,33 @@ class Measuring:
         """What grows, and its sizes."""
         return "width", self.widths
 
-    def _build(
-        self, make: Callable[..., Transformer], size: int, law: Parameterization
-    ) -> Transformer:
+    def _build(self, make: Callable[..., PyTree], size: int, law: Parameterization) -> PyTree:
         return parameterize(make, width=size, base_width=min(self.widths), parameterization=law)
 
-    def _check_memory(
-        self, build: Callable[[int, PRNGKeyArray], Transformer], vocabulary_size: int
-    ) -> None:
-        """Refuses, from shapes alone, a model that can't be held with what its training needs."""
+    def _check_model(self, recipe: Recipe, build: Callable[[int, PRNGKeyArray], PyTree]) -> None:
+        """Refuses, from shapes alone, a model that the recipe doesn't fit, and one that can't be
+        held with what its training needs."""
         _, sizes = self._grown()
-        model = jax.eval_shape(lambda: build(max(sizes), jax.random.key(0)))
-        # Gradient, two moments, and the logits of a batch.
-        logits = 4 * self.batch_size * self.sequence_length * vocabulary_size
-        check_runs(4 * bytes_of(model) + logits, 1, jax.devices()[:1], width=max(self.widths))
-
-    def _make(self, vocabulary_size: int, width: int, depth: int, key: PRNGKeyArray) -> Transformer:
-        return Transformer(
-            vocabulary_size=vocabulary_size,
-            sequence_length=self.sequence_length,
-            width=width,
-            depth=depth,
-            head_dimension=self.head_dimension,
-            key=key,
-        )
-
-    def _batch(
-        self, tokens: np.ndarray, name: str
-    ) -> Callable[[PRNGKeyArray], tuple[Int[Array, "sequences length"]]]:
-        length = self.sequence_length + 1
-        tokens = tokens[:_TOKENS]
-        if len(tokens) <= length:
-            raise UsageError(
-                f"--sequence-length is {self.sequence_length}, longer than {name}; give more text"
-            )
-        text = jnp.asarray(tokens.astype(np.int32))
-
-        def batch(key: PRNGKeyArray) -> tuple[Int[Array, "sequences length"]]:
-            starts = jax.random.randint(key, (self.batch_size, 1), 0, len(text) - length + 1)
-            return (text[starts + jnp.arange(length)[None]],)
-
-        return batch
+        model = eqx.filter_eval_shape(lambda: build(max(sizes), jax.random.key(0)))
+        arrays = eqx.filter(model, is_trainable)
+        check_on(recipe, arrays)
+        # Gradient and two moments.
+        check_runs(4 * bytes_of(arrays), 1, jax.devices()[:1], width=max(self.widths))
 
 
 @dataclasses.dataclass(frozen=True)
 class Check(Measuring):
-    """Train the transfer run's Transformer for a few steps at several widths, and say which of its
-    weights scales wrongly, and why.
+    """Train the transfer run's Transformer, or a problem of your own, for a few steps at several
+    widths, and say which of its weights scales wrongly, and why.
 
     Numbers are exponents p of sizes that grow as width^p, or as depth^p. The exit code is 0 if the
-    check passes, 1 if it is rejected and 3 if it can't be told. For a model of your own, call
-    scalex_eqx.diagnostics.coordinate_check.
+    check passes, 1 if it is rejected and 3 if it can't be told.
 
     Example: scalex check mup:adam:full
 
     Example: scalex check standard:adam:global --picture check.png
+
+    Example: scalex check mup:adam:full --problem my_model.py:problem
 
     Example: scalex check mup:adam:full --size depth --widths 64 --depths 2 4 8
     """
@@ -209,7 +171,7 @@ class Check(Measuring):
                 f"--widths has {len(self.widths)} values; with --size depth give one, such as "
                 "--widths 64"
             )
-        if self.depth != Measuring.depth:
+        if self.depth is not None:
             raise UsageError("--depth is given, but --size is depth; use --depths")
         check_distinct("--depths", self._depths, 2, "an exponent is a slope across depths")
         for depth in self._depths:
@@ -223,23 +185,28 @@ class Check(Measuring):
     def _grown(self) -> tuple[Literal["width", "depth"], tuple[int, ...]]:
         return ("depth", self._depths) if self.size == "depth" else super()._grown()
 
-    def _build(
-        self, make: Callable[..., Transformer], size: int, law: Parameterization
-    ) -> Transformer:
+    def _build(self, make: Callable[..., PyTree], size: int, law: Parameterization) -> PyTree:
         if self.size == "width":
             return super()._build(make, size, law)
-        try:
-            deep = law.deep(parse_exponent(self.alpha or "1"))
-        except ValueError as error:
-            raise UsageError(f"--alpha is {self.alpha!r}; expected 1/2 to 1") from error
         return parameterize(
             make,
             width=self.widths[0],
             base_width=self.widths[0],
             depth=size,
             base_depth=min(self._depths),
-            parameterization=deep,
+            parameterization=self._deep(law),
         )
+
+    def _deep(self, law: Parameterization) -> Parameterization:
+        """With the law for the depth that the recipe or --alpha says."""
+        if law.branch is not None:
+            if self.alpha is not None:
+                raise UsageError(f"--alpha is given, and the recipe has {law.name}; give one")
+            return law
+        try:
+            return law.deep(parse_exponent(self.alpha or "1"))
+        except ValueError as error:
+            raise UsageError(f"--alpha is {self.alpha!r}; expected 1/2 to 1") from error
 
     def _show(self, check: diagnostics.CoordinateCheck, console: Console) -> None:
         if self.json:

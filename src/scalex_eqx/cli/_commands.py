@@ -11,56 +11,53 @@ import tyro
 from rich.console import Console
 
 from .. import _process
+from .._usage import in_shell, shown
 from ..experiments import (
-    Corpus,
     Setting,
     Sweep,
-    UsageError,
-    load_corpus,
     parse_learning_rate,
     parse_recipe,
     report,
 )
-from ..experiments._config import check_positive
-from ..experiments._data import check_parts
-from ..experiments._errors import in_shell, shown
+from ..experiments._config import check_positive, given_weight_decay
 from ..experiments._lock import locked
 from ..experiments._report import check_report_files
 from ..experiments._transfer import train_missing
+from ..problems import Problem
 from ._align import Align
 from ._arguments import check_words
 from ._check import Check
 from ._explain import Explain
 from ._exponents import Exponents
 from ._failure import explained, tell_traceback
-from ._help import description, filled, summary
+from ._help import RECIPES, description, filled, summary
 from ._merge import Merge
 from ._plan import Plan
+from ._problem import ProblemOptions
 from ._progress import ProgressBar
 from ._status import Status
 from ._stress import Stress
 
 
 @dataclasses.dataclass(frozen=True)
-class Transfer:
-    """Train small language models at several widths and learning rates on real text, and say
-    whether the best learning rate of the small ones is the best of the large.
+class Transfer(ProblemOptions):
+    """Train small models at several widths and learning rates, language models on real text unless
+    you name a problem of your own, and say whether the best learning rate of the small ones is the
+    best of the large.
 
     Every run is kept in OUT/runs.sqlite; the same command again trains only what is missing.
 
     Example: scalex transfer --recipes standard:adam:full mup:adam:full
+
+    Example: scalex transfer --problem my_model.py:problem --widths 32 64 128 --out runs/mine
     """
 
-    recipes: tuple[str, ...] = ("standard:adam:global", "standard:adam:full")
-    """What to compare: parameterization:optimizer:rates.
-    Parameterizations: standard, ntk, mup, mean_field.
-    Optimizers: adam, adamw, adam_atan2, adam_parameter_scaling, adafactor, lion, muon,
-    sgd.
-    Rates: global, one learning rate for all weights;
-    full or none, the prescription under that alignment;
-    or exponents by role, as scalex align prints: embedding=0,hidden=9/10,readout=1,vector=0."""
+    recipes: Annotated[tuple[str, ...], tyro.conf.arg(help=RECIPES)] = (
+        "standard:adam:global",
+        "standard:adam:full",
+    )
     widths: tuple[int, ...] = (64, 128, 256)
-    """Widths of the residual stream; multiples of the head dimension."""
+    """Widths of the model; of the text's, multiples of the head dimension."""
     base_width: int | None = None
     """The width at which all recipes are the same model; the smallest width by default."""
     learning_rates: tuple[str, ...] = ("2^-10", "2^-9", "2^-8", "2^-7", "2^-6", "2^-5")
@@ -69,59 +66,39 @@ class Transfer:
     """Each fixes initial draws and data order; the verdict needs three or more."""
     steps: int = 250
     """Training steps of a run."""
-    batch_size: int = 4
-    """Sequences in a batch."""
-    sequence_length: int = 64
-    """Tokens in a sequence."""
-    depth: int = 2
-    """Blocks of the Transformer."""
-    head_dimension: int = 16
-    """Size of an attention head; their number grows with the width."""
+    depth: int | None = None
+    """Blocks of the model, if it can be built of several; 2 if not given."""
     weight_decay: float = 0.0
     """Independent weight decay a step, for recipes with adamw."""
-    data: Path | None = None
-    """A text, a folder, tokens.bin (uint16) or tokens.npy; by default Python's own source."""
-    vocabulary_size: int | None = None
-    """Of a token file; its largest token plus one by default."""
     out: Path = Path("runs/transfer")
     """The folder for the store and the report."""
     at_once: int | None = None
-    """How many runs train together at most; all of a recipe and width by default."""
+    """How many runs train together at most; one on each core by default, and on accelerators all
+    that one program can train."""
 
     def run(self, console: Console) -> None:
+        base_width = min(self.widths, default=0) if self.base_width is None else self.base_width
         sweep = Sweep(
-            recipes=tuple(map(parse_recipe, self.recipes)),
+            recipes=given_weight_decay(self.weight_decay, [*map(parse_recipe, self.recipes)]),
             widths=self.widths,
             learning_rates=tuple(map(parse_learning_rate, self.learning_rates)),
             seeds=self.seeds,
-            setting=Setting(
-                base_width=min(self.widths, default=0)
-                if self.base_width is None
-                else self.base_width,
-                depth=self.depth,
-                head_dimension=self.head_dimension,
-                sequence_length=self.sequence_length,
-                batch_size=self.batch_size,
-                steps=self.steps,
-                weight_decay=self.weight_decay,
-            ),
+            setting=Setting(base_width=base_width, steps=self.steps, depth=self.depth),
         )
         if self.at_once is not None:
             check_positive(self, "at_once")
-        if self.data is not None and not str(self.data).strip("."):
-            raise UsageError("--data is empty or the current folder; name a file or a folder")
-        corpus = load_corpus(self.data, vocabulary_size=self.vocabulary_size)
-        check_parts(corpus, length=self.sequence_length)
+        problem = self.load(widths=self.widths, base_width=(base_width,))
         _use_all_cores()
-        console.print(f"data: {corpus.name}, {len(corpus.tokens):,} tokens")
+        if "data" in problem.said:
+            console.print(f"data: {problem.said['data']}")
         # Until the report is written: another sweep that starts would be the one reported on.
         with locked(self.out):
-            self._train_and_report(sweep, corpus, console)
+            self._train_and_report(sweep, problem, console)
 
-    def _train_and_report(self, sweep: Sweep, corpus: Corpus, console: Console) -> None:
+    def _train_and_report(self, sweep: Sweep, problem: Problem, console: Console) -> None:
         check_report_files(self.out)
         with ProgressBar(console) as bar:
-            store = train_missing(sweep, corpus, self.out, bar, at_once=self.at_once)
+            store = train_missing(sweep, problem, self.out, bar, at_once=self.at_once)
         kept = f"all runs are kept; scalex report {in_shell(self.out)} writes the report"
         with _process.keeping(kept):
             _print_report(store, console)

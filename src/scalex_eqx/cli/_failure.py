@@ -4,8 +4,8 @@ import os
 import sys
 
 from .. import _process
+from .._usage import shown
 from ..experiments import UsageError
-from ..experiments._errors import shown
 
 # What XLA begins its errors with, and what others say.
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "Unable to allocate", "std::bad_alloc")

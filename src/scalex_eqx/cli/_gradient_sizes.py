@@ -8,8 +8,8 @@ from .._parameterize import parameterize
 from .._spec import WeightSpec
 from .._weight import weights_with_paths
 from ..experiments import load_corpus
-from ..experiments._train import mean_loss
 from ..nn import Transformer
+from ..problems._text import mean_loss
 from ..theory import Parameterization
 
 BASE_WIDTH = 64

@@ -3,7 +3,26 @@
 import inspect
 import textwrap
 
+from ..experiments._foreign import EXAMPLES
+from ..experiments._recipe import PARAMETERIZATIONS
+from ..optim._catalogue import catalogue
+
 _WIDTH = 79
+
+_OPTIMIZERS = f"""Optimizers: {", ".join(catalogue)}.
+They take arguments, as adam(eps=1e-8). Or one of your own:
+{EXAMPLES}."""
+
+RECIPE = f"""parameterization:optimizer:rates, as for scalex transfer.
+{_OPTIMIZERS}"""
+
+RECIPES = f"""What to compare: parameterization:optimizer:rates.
+Parameterizations: {", ".join(PARAMETERIZATIONS)}.
+{_OPTIMIZERS}
+Rates: global, one learning rate for all weights;
+full or none, the prescription under that alignment;
+or exponents by role, as scalex align prints: embedding=0,hidden=9/10,readout=1,vector=0.
+A fourth part multiplies learning rates by role or path: standard:adam:full:embedding=2."""
 
 
 def summary(command: type) -> str:

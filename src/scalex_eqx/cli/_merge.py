@@ -4,7 +4,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from ..experiments._errors import UsageError, shown
+from .._usage import UsageError, shown
 from ..experiments._merge import merge
 from ..experiments._transfer import STORE
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from .._usage import shown
 from ..experiments import UsageError
-from ..experiments._errors import shown
 
 
 def check_picture(path: Path | None) -> None:

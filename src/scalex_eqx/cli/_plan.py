@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Annotated
 
 import equinox as eqx
 import jax
@@ -8,38 +9,38 @@ from rich.console import Console
 
 from .. import plan
 from .._parameterize import parameterize
-from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
-from ..experiments._config import check_positive, check_weight_decay, check_width
-from ..nn import Transformer
+from .._weight import is_trainable
+from ..experiments import Recipe, Setting, parse_learning_rate, parse_recipe
+from ..experiments._config import check_positive, check_width, given_weight_decay
+from ..experiments._recipe import check_on
 from ._budget import BudgetOptions
+from ._help import RECIPE
+from ._problem import ProblemOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan(BudgetOptions):
-    """Print what a recipe does to each weight of the transfer run's Transformer at a width.
+class Plan(BudgetOptions, ProblemOptions):
+    """Print what a recipe does to each weight of the transfer run's Transformer, or of a problem
+    of your own, at a width.
 
-    Only shapes are made: any width costs nothing. For a model of your own, print
-    scalex_eqx.plan(model, tx).
+    Only shapes are made: any width costs nothing.
 
     Example: scalex plan mup:adam:full --width 4096 --base-width 64
+
+    Example: scalex plan mup:adam:full --problem my_model.py:problem --width 4096
     """
 
-    recipe: tyro.conf.Positional[str] = dataclasses.field(kw_only=True)
-    """parameterization:optimizer:rates, as for scalex transfer."""
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=RECIPE)] = dataclasses.field(
+        kw_only=True
+    )
     width: int = 256
-    """The width of the residual stream, a multiple of the head dimension."""
+    """The width of the model; of the text's, a multiple of the head dimension."""
     base_width: int = 64
     """The width at which the learning rate was tuned."""
     learning_rate: str = "2^-8"
     """At the base width, as 2^-8 or 0.004."""
-    depth: int = 2
-    """Blocks of the Transformer."""
-    head_dimension: int = 16
-    """Size of an attention head."""
-    vocabulary_size: int = 256
-    """Tokens that there are."""
-    sequence_length: int = 64
-    """Tokens in a sequence."""
+    depth: int | None = None
+    """Blocks of the model, if it can be built of several; 2 if not given."""
     weight_decay: float = 0.0
     """Independent weight decay a step, for recipes with adamw."""
     json: bool = False
@@ -47,20 +48,24 @@ class Plan(BudgetOptions):
 
     def run(self, console: Console) -> None:
         recipe = parse_recipe(self.recipe)
-        check_positive(self, "depth", "head_dimension", "vocabulary_size", "sequence_length")
-        check_width("--width", self.width, self.head_dimension)
-        check_width("--base-width", self.base_width, self.head_dimension)
-        check_weight_decay(self.weight_decay, [recipe])
-        tx = self._transformation(recipe)
+        if self.depth is not None:
+            check_positive(self, "depth")
+        check_width("--width", self.width)
+        check_width("--base-width", self.base_width)
+        (recipe,) = given_weight_decay(self.weight_decay, [recipe])
+        problem = self.load(width=(self.width,), base_width=(self.base_width,))
+        setting = Setting(self.base_width, 1, self.depth).of(problem)
         model = eqx.filter_eval_shape(
             lambda: parameterize(
-                self._make,
+                lambda width: problem.build(setting.sizes(width), jax.random.key(0)),
                 width=self.width,
                 base_width=self.base_width,
                 parameterization=recipe.law,
             )
         )
-        found = plan(model, tx)
+        arrays = eqx.filter(model, is_trainable)
+        check_on(recipe, arrays)
+        found = plan(arrays, self._transformation(recipe))
         if self.json:
             console.print(found.to_json(), soft_wrap=True, markup=False, highlight=False)
         else:
@@ -68,27 +73,4 @@ class Plan(BudgetOptions):
 
     def _transformation(self, recipe: Recipe) -> optax.GradientTransformation:
         rate = parse_learning_rate(self.learning_rate, "--learning-rate")
-        budget = self.budget(recipe.optimizer)
-        try:
-            return recipe.transformation(
-                rate,
-                b1=Setting.b1,
-                b2=Setting.b2,
-                eps=Setting.eps,
-                decay=self.weight_decay,
-                budget=budget,
-            )
-        except ValueError as error:
-            if budget is None:
-                raise
-            raise UsageError(str(error)) from None
-
-    def _make(self, width: int) -> Transformer:
-        return Transformer(
-            vocabulary_size=self.vocabulary_size,
-            sequence_length=self.sequence_length,
-            width=width,
-            depth=self.depth,
-            head_dimension=self.head_dimension,
-            key=jax.random.key(0),
-        )
+        return recipe.transformation(rate, budget=self.budget(recipe.entry.family))

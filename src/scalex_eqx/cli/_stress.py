@@ -1,18 +1,25 @@
 import dataclasses
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
+import optax
+import tyro
 from rich.console import Console
 from rich.progress import track
 
 from .. import diagnostics
+from .._usage import shown
 from ..diagnostics import GradientKind, Headroom, Results, StressDtype
+from ..diagnostics._stress._rules import NOT_STRESSED
 from ..experiments import UsageError
+from ..experiments._call import Call, parse_call
 from ..experiments._config import LARGEST
-from ..experiments._data import check_fits
-from ..experiments._errors import shown
+from ..experiments._foreign import foreign
 from ..experiments._recipe import PARAMETERIZATIONS
+from ..optim._catalogue import Entry, catalogue
+from ..problems._corpus import check_fits
 from ._gradient_sizes import BASE_WIDTH, HEAD_DIMENSION, gradient_sizes
 from ._picture import check_picture, write_picture
 from ._stress_tables import Found, print_differences, print_found, print_headroom, print_json
@@ -28,6 +35,10 @@ _DEFAULT = (
     "optax.adam",
     "optax.adafactor",
 )
+_OPTIMIZER = f"""Rules by name, or all: {", ".join(diagnostics.stress_rules)}.
+An appended number is a constant epsilon, an appended dtype that of the moments.
+Others are measured without an expectation: muon, adam(b2=0.99),
+and your own: optax.adan(1e-3), my_rule.py:make."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +56,7 @@ class Stress:
     Example: scalex stress --json > cpu.json; scalex stress --compare cpu.json gpu.json
     """
 
-    optimizer: tuple[str, ...] = _DEFAULT
-    """Rules by name, or all. optax.* are Optax's own, for comparison.
-    An appended number is a constant epsilon, an appended dtype that of the moments."""
+    optimizer: Annotated[tuple[str, ...], tyro.conf.arg(help=_OPTIMIZER)] = _DEFAULT
     dtype: StressDtype = "float32"
     """Of gradients and weights."""
     gradient: GradientKind = "noisy"
@@ -68,15 +77,16 @@ class Stress:
         """Prints what was found; returns the exit code."""
         if self.compare is not None:
             return print_differences(console, *map(_read, self.compare))
-        names = self._names()
+        rules = self._rules()
         check_picture(self.picture)
         gradients = self._gradients()
-        found = {name: self._measured(name) for name in _watched(names)}
+        found = {name: self._measured(name, rules[name]) for name in _watched(list(rules))}
         judged = {
-            name: diagnostics.stress_expectations(diagnostics.stress_rules[name], result)
+            name: diagnostics.stress_expectations(rules[name], result)
             for name, result in found.items()
+            if name in diagnostics.stress_rules
         }
-        nearest = {} if self.width is None else _nearest(found, gradients, self.width)
+        nearest = {} if self.width is None else _nearest(rules, found, gradients, self.width)
         if self.json:
             print_json(console, found, judged, nearest)
         else:
@@ -89,25 +99,30 @@ class Stress:
             write_picture(diagnostics.stress_figure(list(found.values())), self.picture)
         return int(any(not e.holds for one in judged.values() for e in one))
 
-    def _measured(self, name: str) -> diagnostics.Stress:
-        return diagnostics.stress(
-            diagnostics.stress_rules[name].make(),
-            name=name,
-            gradient=self.gradient,
-            gradient_dtype=self.dtype,
-            parameter_dtype=self.dtype,
-        )
+    def _measured(self, name: str, rule: diagnostics.StressRule) -> diagnostics.Stress:
+        try:
+            return diagnostics.stress(
+                rule.make(),
+                name=name,
+                gradient=self.gradient,
+                gradient_dtype=self.dtype,
+                parameter_dtype=self.dtype,
+            )
+        except Exception as error:
+            if name in diagnostics.stress_rules:
+                raise
+            said = " ".join(str(error).split())
+            raise UsageError(f"--optimizer has {name}, which can't be run: {said}") from error
 
-    def _names(self) -> list[str]:
+    def _rules(self) -> dict[str, diagnostics.StressRule]:
+        """The rules asked for, by name; those that have no limits by what they were called by."""
         known = diagnostics.stress_rules
         names = list(known) if self.optimizer == ("all",) else list(dict.fromkeys(self.optimizer))
-        unknown = [name for name in names if name not in known]
-        if unknown or not names:
-            wrong = repr(unknown[0]) if unknown else "no name"
+        if not names:
             raise UsageError(
-                f"--optimizer has {wrong}; give all alone, or some of {', '.join(known)}"
+                f"--optimizer has no name; give all alone, or some of {', '.join(known)}"
             )
-        return names
+        return {name: known[name] if name in known else _own_rule(name) for name in names}
 
     def _gradients(self) -> dict:
         """What the model's gradients are at the base width; nothing if no width is asked for."""
@@ -131,11 +146,39 @@ def _watched(names: Sequence[str]) -> Iterable[str]:
     return track(names, "measuring", console=Console(stderr=True), transient=True)
 
 
-def _nearest(found: Found, gradients: dict, width: int) -> dict[str, Headroom]:
+def _own_rule(text: str) -> diagnostics.StressRule:
+    """A rule without known limits, by its call."""
+    call = parse_call(text)
+    entry = catalogue.get(call.name)
+    if entry is None and "." not in call.name:
+        raise UsageError(
+            f"--optimizer has {text!r}; give all alone, or some of "
+            f"{', '.join(diagnostics.stress_rules)}, {', '.join(NOT_STRESSED)}, or one of your "
+            "own, as optax.adan(1e-3) or my_rule.py:make"
+        )
+    tx = foreign(call.name, None).alone(call) if entry is None else _of_catalogue(entry, call)
+    return diagnostics.StressRule(lambda: tx)
+
+
+def _of_catalogue(entry: Entry, call: Call) -> optax.GradientTransformation:
+    if call.positional:
+        raise UsageError(f"--optimizer has {call.name} with an argument without a name; name it")
+    try:
+        arguments = entry.typed(call.named)
+        decay = entry.decay_options(**arguments)
+        own = {name: x for name, x in arguments.items() if name not in decay}
+        return entry.maker(learning_rate=1.0, **own, **decay)
+    except ValueError as error:
+        raise UsageError(f"--optimizer has {call.name}: {error}") from None
+
+
+def _nearest(
+    rules: Mapping[str, diagnostics.StressRule], found: Found, gradients: dict, width: int
+) -> dict[str, Headroom]:
     """By rule, the weight that is nearest to its edge."""
     nearest = {
         name: diagnostics.headroom(
-            diagnostics.stress_rules[name], result, gradients, width=width, base_width=BASE_WIDTH
+            rules[name], result, gradients, width=width, base_width=BASE_WIDTH
         )
         for name, result in found.items()
     }

@@ -29,8 +29,11 @@ def print_found(console: Console, heading: str, found: Found, judged: Judged) ->
             console,
             f"NOT AS EXPECTED: {name}: {e.quantity} is {e.found:.3g}, {bounds}: {e.why}",
         )
-    if not failed:
+    if judged and not failed:
         _say(console, "All as the formulas and the number formats lead to expect.")
+    for name in found:
+        if name not in judged:
+            _say(console, f"{name} was measured, and not held against an expectation.")
 
 
 def _expected_table(judged: Judged) -> Table:

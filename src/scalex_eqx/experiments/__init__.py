@@ -1,13 +1,13 @@
 """The LR-transfer experiment: needs the extra `scalex_eqx[experiments]`."""
 
+from .._usage import UsageError as UsageError
+from ..problems import Corpus as Corpus, load_corpus as load_corpus
 from ._config import (
     Member as Member,
     Setting as Setting,
     Sweep as Sweep,
     parse_learning_rate as parse_learning_rate,
 )
-from ._data import Corpus as Corpus, load_corpus as load_corpus
-from ._errors import UsageError as UsageError
 from ._fits import (
     RecipeAnalysis as RecipeAnalysis,
     Run as Run,

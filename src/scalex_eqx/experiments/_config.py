@@ -1,13 +1,15 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
-from ._errors import UsageError
+from .._usage import UsageError
+from ..problems import Problem
 from ._recipe import Recipe, parse_recipe
 from ._rows import run_keys
-from ._specification import specification, text_problem
-from ._version1 import recipe_of
+from ._specification import specification
+
+_DEPTH = 2
 
 # Arrays are indexed, and steps counted, by 32 bits.
 LARGEST = 2**31 - 1
@@ -15,20 +17,38 @@ LARGEST = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all runs of a sweep have in common: model, data order and schedule."""
+    """What all runs of a sweep have in common beside the problem.
+
+    **Arguments:**
+
+    - `base_width`: at which all recipes are the same model.
+    - `steps`: of the training.
+    - `depth`: of the model, if the problem's `make` takes one.
+    - `warmup`: the share of the steps in which the learning rate rises.
+    """
 
     base_width: int
-    depth: int
-    head_dimension: int
-    sequence_length: int
-    batch_size: int
     steps: int
+    depth: int | None = None
     warmup: float = 0.1
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-12
-    weight_decay: float = 0.0
-    held_out_windows: int = 256
+
+    def of(self, problem: Problem) -> "Setting":
+        """The same with the depth that the problem's model has.
+
+        **Raises:** `UsageError` for a depth that it doesn't take.
+        """
+        if problem.takes_depth:
+            return self if self.depth is not None else dataclasses.replace(self, depth=_DEPTH)
+        if self.depth is not None:
+            raise UsageError(
+                f"depth is {self.depth}, but make of the problem {problem.name} takes none; leave "
+                "out --depth, or give make a parameter depth"
+            )
+        return self
+
+    def sizes(self, width: int) -> dict[str, int]:
+        """The sizes of a model by name, as the problem's `make` takes them."""
+        return {"width": width} if self.depth is None else {"width": width, "depth": self.depth}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,46 +84,45 @@ class Sweep:
         check_distinct("--seeds", self.seeds, 1, "each fixes draws and data order")
         _check_setting(self)
 
-    def groups(self) -> Iterator[tuple[Recipe, int, list[Member]]]:
-        """The runs that train together, small widths first within each recipe."""
-        for recipe, width in itertools.product(self.recipes, sorted(self.widths)):
-            members = [
-                Member(recipe, width, rate, seed)
-                for seed, rate in itertools.product(self.seeds, sorted(self.learning_rates))
-            ]
-            yield recipe, width, members
-
     def members(self) -> list[Member]:
-        """Every run of the sweep."""
-        return [member for _, _, members in self.groups() for member in members]
+        """Every run of the sweep, small widths first within each recipe."""
+        sizes = itertools.product(self.recipes, sorted(self.widths))
+        numbers = list(itertools.product(self.seeds, sorted(self.learning_rates)))
+        return [
+            Member(recipe, width, rate, seed) for recipe, width in sizes for seed, rate in numbers
+        ]
 
-    def specification(self, member: Member, data: str) -> dict[str, object]:
-        """Everything that decides a run's result; the store's key is made of it."""
-        setting = self.setting
+    def specification(self, member: Member, problem: Mapping[str, object]) -> dict[str, object]:
+        """Everything that decides a run's result; the store's key is made of it.
+
+        **Arguments:**
+
+        - `problem`: the facts of the problem.
+        """
         return specification(
-            problem=text_problem(
-                data,
-                sequence_length=setting.sequence_length,
-                batch_size=setting.batch_size,
-                head_dimension=setting.head_dimension,
-                held_out_windows=setting.held_out_windows,
-            ),
-            sizes={"width": member.width, "depth": setting.depth},
-            base={"width": setting.base_width},
-            recipe=recipe_of(str(member.recipe), dataclasses.asdict(setting)),
-            steps=setting.steps,
-            warmup=setting.warmup,
+            problem=problem,
+            sizes=self.setting.sizes(member.width),
+            base={"width": self.setting.base_width},
+            recipe=str(member.recipe),
+            steps=self.setting.steps,
+            warmup=self.setting.warmup,
             learning_rate=member.learning_rate,
             seed=member.seed,
         )
 
-    def keys(self, data: str) -> dict[Member, str]:
-        """The store's key of every run."""
+    def keys(
+        self, problem: Mapping[str, object], members: Sequence[Member] | None = None
+    ) -> dict[Member, str]:
+        """The store's key of every run, or of those given."""
         found: dict[Member, str] = {}
-        for _, _, members in self.groups():
-            shared = self.specification(members[0], data)
-            own = [{"learning_rate": one.learning_rate, "seed": one.seed} for one in members]
-            found |= zip(members, run_keys(shared, own), strict=True)
+        groups = itertools.groupby(
+            self.members() if members is None else members, lambda one: (one.recipe, one.width)
+        )
+        for _, group in groups:
+            own = list(group)
+            shared = self.specification(own[0], problem)
+            varying = [{"learning_rate": one.learning_rate, "seed": one.seed} for one in own]
+            found |= zip(own, run_keys(shared, varying), strict=True)
         return found
 
     def to_json(self) -> dict[str, object]:
@@ -164,12 +183,12 @@ def _check_apart(learning_rates: Sequence[float]) -> None:
 
 def _check_setting(sweep: Sweep) -> None:
     setting = sweep.setting
-    check_positive(setting, "depth", "head_dimension", "sequence_length", "batch_size", "steps")
+    check_positive(setting, "steps", *(() if setting.depth is None else ("depth",)))
     for width in sweep.widths:
-        check_width("--widths", width, setting.head_dimension)
-    check_width("--base-width", setting.base_width, setting.head_dimension)
+        check_width("--widths", width)
+    check_width("--base-width", setting.base_width)
     check_seeds(sweep.seeds)
-    check_weight_decay(setting.weight_decay, sweep.recipes)
+    given_weight_decay(0.0, sweep.recipes)
 
 
 def check_positive(settings: object, *names: str) -> None:
@@ -192,8 +211,10 @@ def _abridged(number: int) -> str:
     return str(number) if abs(number) < 10**40 else "a number of more than 40 digits"
 
 
-def check_width(option: str, width: int, head_dimension: int) -> None:
-    """Refuses a width that is no whole number of attention heads."""
+def check_width(option: str, width: int, head_dimension: int = 1) -> None:
+    """Refuses a width that is not positive, or no whole number of attention heads."""
+    if width < 1 and head_dimension == 1:
+        raise UsageError(f"{option} has {width}; expected at least 1")
     _check_size(f"{option} has", width)
     if width < 1 or width % head_dimension:
         raise UsageError(
@@ -211,14 +232,22 @@ def check_seeds(seeds: Sequence[int]) -> None:
             )
 
 
-def check_weight_decay(weight_decay: float, recipes: Sequence[Recipe]) -> None:
-    """Refuses a decay that no recipe uses, and a recipe that lacks one."""
+def given_weight_decay(weight_decay: float, recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """The recipes, those that need a weight decay and have none with this one.
+
+    **Raises:** `UsageError` for a decay that no recipe uses, and a recipe that lacks one.
+    """
     if not 0 <= weight_decay < 1:
         raise UsageError(f"--weight-decay is {weight_decay}; expected at least 0 and less than 1")
-    decays = any(recipe.optimizer == "adamw" for recipe in recipes)
-    if decays and weight_decay <= 0:
-        raise UsageError("a recipe uses adamw; give a positive --weight-decay, or use adam")
-    if weight_decay and not decays:
+    lacking = [one for one in recipes if one.entry.decays and one.weight_decay is None]
+    if lacking and weight_decay <= 0:
+        name = lacking[0].entry.name
+        raise UsageError(f"a recipe uses {name}; give a positive --weight-decay, or use adam")
+    if weight_decay and not lacking:
         raise UsageError(
-            f"--weight-decay is {weight_decay}, but no recipe decays; use adamw in one"
+            f"--weight-decay is {weight_decay}, but no recipe decays without one of its own; use "
+            "adamw in one"
         )
+    return tuple(
+        one.with_arguments(weight_decay=weight_decay) if one in lacking else one for one in recipes
+    )

@@ -74,7 +74,7 @@ def fit_drift(
     - `optima_by_seed`: for each seed, one optimum a width.
     - `level`: the interval's.
     """
-    reason = _too_little(widths, optima_by_seed) or _outside_reason(widths, optima_by_seed)
+    reason = _too_little(widths, optima_by_seed) or outside_reason(widths, optima_by_seed)
     if reason:
         return Drift(None, None, (), level, reason)
     logs = np.log2(np.array(widths, float))
@@ -98,7 +98,7 @@ def _too_little(widths: Sequence[int], optima: Mapping[int, Sequence[Optimum]]) 
     return "" if optima else "there are no runs"
 
 
-def _outside_reason(widths: Sequence[int], optima: Mapping[int, Sequence[Optimum]]) -> str:
+def outside_reason(widths: Sequence[int], optima: Mapping[int, Sequence[Optimum]]) -> str:
     outside = [
         (width, seed, optimum.note)
         for seed, members in optima.items()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .._files import sync_folder
-from ._errors import UsageError, shown
+from .._usage import UsageError, shown
 from ._layout import LAYOUT_VERSION, Warn
 from ._rows import Row, SweepRow, canonical, checksum, now, sweep_key
 

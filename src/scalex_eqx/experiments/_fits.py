@@ -59,6 +59,23 @@ class WidthSummary:
 
 
 @dataclasses.dataclass(frozen=True)
+class Searched:
+    """What a verdict cost that was searched for.
+
+    **Arguments:**
+
+    - `looks`, `most_looks`: at the interval, and what its level allows for.
+    - `runs`: that were made.
+    - `share`: of their work in that of the sweep's grid.
+    """
+
+    looks: int
+    most_looks: int
+    runs: int
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class RecipeAnalysis:
     """Everything that the report says about one recipe."""
 
@@ -71,6 +88,7 @@ class RecipeAnalysis:
     reuse: ReuseCost
     best_loss: float | None
     best_loss_spread: float | None
+    searched: Searched | None = None
 
 
 Curves = Mapping[tuple[int, int], Sequence[Run]]  # by width and seed
@@ -137,11 +155,14 @@ def analyse(
 
 def to_json(analysis: RecipeAnalysis) -> dict[str, object]:
     """The analysis as JSON's own types; a number that doesn't exist is `None`."""
-    return json.loads(json.dumps(dataclasses.asdict(analysis), allow_nan=False))
+    fields = json.loads(json.dumps(dataclasses.asdict(analysis), allow_nan=False))
+    if analysis.searched is None:
+        del fields["searched"]
+    return fields
 
 
 def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int) -> RecipeAnalysis:
-    curves = _group(runs)
+    curves = grouped(runs)
     optima = {
         key: fit_optimum(
             [run.learning_rate for run in members], [run.held_out_loss for run in members]
@@ -159,8 +180,9 @@ def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int) -> RecipeAna
     else:
         drift = fit_drift(widths, {s: [optima[w, s] for w in widths] for s in seeds})
         reuse = reuse_cost(widths, curves, optima)
-    summaries = tuple(_summarise(width, seeds, optima) for width in widths)
-    verdict, sentence = _conclude(recipe, drift, reuse)
+    summaries = tuple(summarise(width, seeds, optima) for width in widths)
+    verdict, reason = judge(drift)
+    sentence = conclude(recipe, verdict, reason, drift, reuse)
     best = summaries[-1]
     return RecipeAnalysis(
         recipe=recipe,
@@ -175,7 +197,7 @@ def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int) -> RecipeAna
     )
 
 
-def _group(runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
+def grouped(runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
     curves: dict[tuple[int, int], list[Run]] = {}
     for run in runs:
         curves.setdefault((run.width, run.seed), []).append(run)
@@ -190,7 +212,8 @@ def _missing(widths: Sequence[int], seeds: Sequence[int], curves: Curves) -> str
     return ""
 
 
-def _summarise(width: int, seeds: Sequence[int], optima: Optima) -> WidthSummary:
+def summarise(width: int, seeds: Sequence[int], optima: Optima) -> WidthSummary:
+    """The optima of one width, of those seeds that have one there."""
     members = {seed: optima[width, seed] for seed in seeds if (width, seed) in optima}
     rates = [o.log2_learning_rate for o in members.values() if o.log2_learning_rate is not None]
     losses = [o.loss for o in members.values() if o.loss is not None]
@@ -216,8 +239,10 @@ def _flags(optima: Sequence[Optimum]) -> tuple[str, ...]:
     )
 
 
-def _conclude(recipe: str, drift: Drift, reuse: ReuseCost) -> tuple[Verdict, str]:
-    verdict, reason = judge(drift)
+def conclude(
+    recipe: str, verdict: Verdict, reason: str, drift: Drift, reuse: ReuseCost, cost: str = ""
+) -> str:
+    """The verdict as a sentence, with its exponent or why there is none."""
     verb = f"{recipe}: cannot tell" if reason else f"{recipe} {verdict}"
     exponent = describe_exponent(drift)
     parts = [f"{verb}: {exponent}" if exponent else verb]
@@ -225,7 +250,7 @@ def _conclude(recipe: str, drift: Drift, reuse: ReuseCost) -> tuple[Verdict, str
         parts = [f"{verb}: {reason}", exponent]
     if not reuse.reason.startswith("unknown"):
         parts.append(describe_reuse(reuse))
-    return verdict, "; ".join(part for part in parts if part) + "."
+    return "; ".join(part for part in (*parts, cost) if part) + "."
 
 
 def describe_reuse(reuse: ReuseCost) -> str:

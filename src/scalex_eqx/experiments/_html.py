@@ -65,7 +65,10 @@ def write_html(
         'a line for each width and a panel for each recipe">',
         *map(_recipe, analyses),
         "<h2>How it was judged</h2>",
-        *(f"<p>{escape(rule)}</p>" for rule in rules()),
+        *(
+            f"<p>{escape(rule)}</p>"
+            for rule in rules(searched=any(one.searched for one in analyses))
+        ),
         *(["<h2>Facts</h2>", _pairs(list(facts.items()))] if facts else []),
         *(["<h2>Rebuild</h2>", f"<pre>{escape(command)}</pre>"] if command else []),
     ]

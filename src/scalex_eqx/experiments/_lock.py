@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from ._errors import UsageError, shown
+from .._usage import UsageError, shown
 
 try:
     import fcntl

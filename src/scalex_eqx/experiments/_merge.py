@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._errors import UsageError, shown
+from .._usage import UsageError, shown
 from ._files_store import Entry, files, read_entries
 from ._layout import Warn
 from ._rows import Row, SweepRow

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .._usage import shown
 from . import _version1
-from ._errors import shown
 from ._layout import TABLES, Values, Warn, curve_values, named, row_values, sweep_values
 from ._rows import JUDGED, Row, SweepRow, run_key, sweep_key
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 # 1e999999999 would be a number of a billion digits before it could be refused for its size.
 _EXPONENT = re.compile(
-    r"[+-]?((\d{1,20}(\.\d{0,40})?|\.\d{1,40})(e[+-]?\d{1,2})?|\d{1,20}/\d{1,20})",
+    r"[+-]?((\d{1,20}(\.\d{0,40})?|\.\d{1,40})(e[+-]?\d{1,2})?|\d{1,160}(/\d{1,160})?)",
     re.ASCII | re.IGNORECASE,
 )
 _LARGEST = 10
@@ -20,12 +20,27 @@ def parse_exponent(text: str) -> Fraction:
 
     **Raises:** `ValueError` for anything else, without a message.
     """
-    if not _EXPONENT.fullmatch(text.strip(" ")):
-        raise ValueError
-    try:
-        number = Fraction(text.strip(" "))
-    except ZeroDivisionError:
-        raise ValueError from None
+    number = _parsed(text)
     if abs(number) > _LARGEST:
         raise ValueError
     return number
+
+
+def parse_factor(text: str) -> Fraction:
+    """The positive number that `text` writes as a decimal or a quotient.
+
+    **Raises:** `ValueError` for anything else, without a message, and for what float32 can't hold.
+    """
+    number = _parsed(text)
+    if not Fraction(1, 10**30) < number < 10**30:
+        raise ValueError
+    return number
+
+
+def _parsed(text: str) -> Fraction:
+    if not _EXPONENT.fullmatch(text.strip(" ")):
+        raise ValueError
+    try:
+        return Fraction(text.strip(" "))
+    except ZeroDivisionError:
+        raise ValueError from None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from ._errors import UsageError, in_shell, shown
+from .._usage import UsageError, in_shell, shown
 from ._layout import APPLICATION_ID, LAYOUT_VERSION, TABLES, Warn
 from ._migrate import migrate, translated
 

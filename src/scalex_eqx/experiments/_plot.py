@@ -1,7 +1,7 @@
 """The picture of a transfer experiment: loss against learning rate, a line a width."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -46,9 +46,11 @@ def plot_transfer(
     widths = sorted({run.width for run in runs})
     colours = _colours(widths)
     curves = _curves(runs)
+    seeds = {run.seed for run in runs} if any(one.searched for one in analyses) else ()
+    by_seed = {seed: _curves([run for run in runs if run.seed == seed]) for seed in seeds}
     figure, panels = _figure(len(analyses), loss)
     for axes, analysis in zip(panels, analyses, strict=True):
-        _draw_panel(axes, curves, analysis, colours)
+        _draw_panel(axes, curves, by_seed, analysis, colours)
     _set_limits(panels[0], curves, analyses)
     _draw_legend(figure, colours)
     with written_whole(Path(path)) as unfinished:
@@ -85,12 +87,19 @@ def _figure(count: int, loss: str) -> tuple[Figure, list[Axes]]:
 def _draw_panel(
     axes: Axes,
     curves: Curves,
+    by_seed: Mapping[int, Curves],
     analysis: RecipeAnalysis,
     colours: dict[int, Colour],
 ) -> None:
     for rank, (width, colour) in enumerate(colours.items()):
         curve = curves.get((analysis.recipe, width), {})
-        _draw_curve(axes, curve, colour)
+        if analysis.searched is None:
+            _draw_curve(axes, curve, colour)
+        else:
+            # Each seed has learning rates of its own: there is no mean to be drawn.
+            for seed in analysis.seeds:
+                own = by_seed[seed].get((analysis.recipe, width), {})
+                _draw_curve(axes, own, colour, thin=True)
         _draw_diverged(axes, curve, colour, rank)
     _draw_optima(axes, analysis.widths, colours)
     if all(summary.loss is None for summary in analysis.widths):
@@ -124,12 +133,13 @@ def _curves(runs: Sequence[Run]) -> Curves:
     return {key: dict(sorted(curve.items())) for key, curve in curves.items()}
 
 
-def _draw_curve(axes: Axes, curve: Curve, colour: Colour) -> None:
+def _draw_curve(axes: Axes, curve: Curve, colour: Colour, *, thin: bool = False) -> None:
     # A mean over the seeds that survived would dip at the cliff, so the line ends there.
     kept = {x: [y for y in ys if y is not None] for x, ys in curve.items() if None not in ys}
     places = list(kept)
     means = [np.mean(ys) for ys in kept.values()]
-    axes.plot(places, means, color=colour, linewidth=1.6, marker=".", markersize=5)
+    line = 0.8 if thin else 1.6
+    axes.plot(places, means, color=colour, linewidth=line, marker=".", markersize=5)
     lows, highs = [min(ys) for ys in kept.values()], [max(ys) for ys in kept.values()]
     axes.fill_between(places, lows, highs, color=colour, alpha=0.18, linewidth=0)
 

@@ -1,108 +1,147 @@
 import dataclasses
-import functools
+import re
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
-import equinox as eqx
 import jax
 import optax
+from jaxtyping import PyTree
 
 from .. import optim, theory
-from .._weight import weights_with_paths
-from ..nn import Transformer
+from .._usage import UsageError
 from ..optim import Rates
+from ..optim._catalogue import Entry, catalogue
 from ..optim._numbers import ScalarOrSchedule
-from ..theory import Budget, Parameterization
-from ._errors import UsageError
-from ._numbers import SIZES, parse_exponent
+from ..optim._rates import GlobalRate
+from ..theory import Alignment, Budget, Parameterization
+from ..theory._role import TRAINED
+from ._call import call_text, parse_call, split_outside
+from ._foreign import EXAMPLES, Foreign, foreign, needs_family
+from ._numbers import SIZES, parse_exponent, parse_factor
 
 PARAMETERIZATIONS = {
     p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
 }
-OPTIMIZERS = (
-    "adam",
-    "adamw",
-    "adam_atan2",
-    "adam_parameter_scaling",
-    "adafactor",
-    "lion",
-    "muon",
-    "sgd",
-)
-RATES: dict[str, Rates] = {
+RATES: dict[str, Alignment | GlobalRate] = {
     "global": optim.global_rate,
     "full": theory.full_alignment,
     "none": theory.no_alignment,
 }
-# What their numbers would have to be at another batch size is not known.
-_NO_BUDGET = ("adafactor", "lion", "muon")
-# Those that the Transformer has.
-_ROLES = ("embedding", "hidden", "readout", "vector")
+_DEEP = re.compile(r"(?P<name>\w+)\.deep\((?P<alpha>[^()]*)\)")
+
+Pairs = tuple[tuple[str, Any], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a model is scaled: `parameterization:optimizer:rates`, e.g. `standard:adam:full`.
+    r"""How a model is scaled and trained, with a text form: `parse_recipe(str(recipe)) == recipe`.
 
-    `rates` may also be exponents by role, such as measured ones:
-    `embedding=0,hidden=9/10,readout=1,vector=0`.
+    The text is `parameterization:optimizer:rates`, e.g. `standard:adam:full`, or with arguments
+    and with constants $\gamma$, `mup:adam(eps=1e-08):full:embedding=2,hidden=1/2`. What is as it
+    would be if left out is left out, and so recipes that train alike are equal.
+
+    **Arguments:**
+
+    - `law`: the parameterization.
+    - `entry`: the update rule, out of the catalogue or the user's own.
+    - `rates`: `global_rate`, `full_alignment`, `no_alignment`, or exponents by role or path.
+    - `arguments`: of the update rule, by name.
+    - `multipliers`: the constants by role or path, as `role_multipliers` of
+        [`scalex_eqx.scale_by_width`][]; exact.
+
+    **Raises:** `UsageError` for what has no text form, and what the rule doesn't take.
     """
 
-    parameterization: str
-    optimizer: str
-    rates: str
+    law: Parameterization
+    entry: Entry | Foreign
+    rates: Any
+    arguments: Any = ()
+    multipliers: Any = ()
+
+    def __post_init__(self) -> None:
+        _law_text(self.law)
+        if not any(self.rates is one for one in RATES.values()):
+            object.__setattr__(self, "rates", _in_order(self.rates))
+        # What is multiplied by one is as if it weren't.
+        factors = {key: x for key, x in dict(self.multipliers).items() if x != 1}
+        object.__setattr__(self, "multipliers", _in_order(factors))
+        try:
+            arguments = self.entry.checked(dict(self.arguments))
+            if isinstance(self.entry, Entry):
+                self.entry.rule(**arguments)
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"optimizer {self.entry.name!r}: {error}") from None
+        object.__setattr__(self, "arguments", tuple(arguments.items()))
+        has_family = not isinstance(self.entry, Foreign) or self.entry.family_name is not None
+        if not has_family and self.rates is not optim.global_rate:
+            raise needs_family(self.optimizer)
 
     def __str__(self) -> str:
-        return f"{self.parameterization}:{self.optimizer}:{self.rates}"
+        names = {id(one): name for name, one in RATES.items()}
+        rates = names.get(id(self.rates)) or _pairs_text(self.rates)
+        parts = [_law_text(self.law), self.optimizer, rates]
+        return ":".join([*parts, _pairs_text(self.multipliers)] if self.multipliers else parts)
 
     @property
-    def law(self) -> Parameterization:
-        """The parameterization itself."""
-        return PARAMETERIZATIONS[self.parameterization]
+    def optimizer(self) -> str:
+        """The text of the update rule with its arguments."""
+        text = call_text(self.entry.name, dict(self.arguments))
+        family = self.entry.family_name if isinstance(self.entry, Foreign) else None
+        return text if family is None else f"{text}@{family}"
+
+    @property
+    def weight_decay(self) -> float | None:
+        """Of the update rule, if it has one that the catalogue knows."""
+        return dict(self.arguments).get("weight_decay") if self.entry.decay else None
+
+    def with_arguments(self, **arguments: Any) -> "Recipe":
+        """The same with these arguments of the update rule beside the others."""
+        return dataclasses.replace(self, arguments={**dict(self.arguments), **arguments})
 
     def transformation(
-        self,
-        learning_rate: ScalarOrSchedule,
-        *,
-        b1: float,
-        b2: float,
-        eps: float,
-        decay: float,
-        budget: Budget | None = None,
+        self, learning_rate: ScalarOrSchedule, *, budget: Budget | None = None
     ) -> optax.GradientTransformation:
-        """The update rule. `decay` is independent of the learning rate and constant in time."""
-        rates = RATES[self.rates] if self.rates in RATES else parse_exponents(self.rates)
-        if budget is not None and self.optimizer in _NO_BUDGET:
-            raise UsageError(f"recipe {self}: {self.optimizer} takes no budget; leave out --batch")
-        if self.optimizer == "adamw":
-            constant = optax.constant_schedule(1.0)
-            return optim.adamw(
+        """The optimizer; a weight decay is constant in time.
+
+        **Raises:** `UsageError` if it lacks a weight decay or takes no budget.
+        """
+        if budget is not None and not self.entry.budget:
+            raise UsageError(f"recipe {self}: {self.entry.name} takes no budget; leave out --batch")
+        rates: Rates = dict(self.rates) if isinstance(self.rates, tuple) else self.rates
+        multipliers = {key: float(x) for key, x in self.multipliers}
+        try:
+            return self.entry.optimizer(
                 learning_rate,
-                decay,
                 rates,
-                decay_mode="independent",
-                weight_decay_schedule=constant,
-                b1=b1,
-                b2=b2,
-                eps=eps,
+                role_multipliers=multipliers or None,
                 budget=budget,
+                **dict(self.arguments),
             )
-        if self.optimizer == "adam_atan2":
-            return optim.adam_atan2(learning_rate, rates, b1=b1, b2=b2, budget=budget)
-        if self.optimizer == "adam_parameter_scaling":
-            return optim.adam_parameter_scaling(
-                learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget
-            )
-        if self.optimizer == "adafactor":
-            # Without momentum, as it was published; widths from 32 on are factored.
-            return optim.adafactor(learning_rate, rates, min_factored_size=32)
-        if self.optimizer == "lion":
-            return optim.lion(learning_rate, rates)
-        if self.optimizer == "muon":
-            # With entries as large as Adam's, so that one learning rate is right for both.
-            return optim.muon(learning_rate, rates, scale="rms", b1=b1, b2=b2, eps=eps)
-        if self.optimizer == "sgd":
-            return optim.sgd(learning_rate, rates, momentum=b1, budget=budget)
-        return optim.adam(learning_rate, rates, b1=b1, b2=b2, eps=eps, budget=budget)
+        except ValueError as error:
+            raise UsageError(f"recipe {self}: {error}") from None
+
+
+def check_on(recipe: Recipe, model: PyTree) -> None:
+    """Refuses a recipe that names weights which the model lacks, or can't move those it has.
+
+    **Arguments:**
+
+    - `recipe`: to be checked.
+    - `model`: completed weights, or their shapes.
+
+    **Raises:** `UsageError`.
+    """
+    tx = recipe.transformation(1.0)
+    try:
+        state = jax.eval_shape(tx.init, model)
+        if isinstance(recipe.entry, Foreign):
+            jax.eval_shape(tx.update, model, state, model)
+    except Exception as error:
+        if not isinstance(recipe.entry, Foreign) and not isinstance(error, ValueError):
+            raise
+        said = " ".join(str(error).split())
+        raise UsageError(f"recipe {recipe}: {said}") from error
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -110,68 +149,117 @@ def parse_recipe(text: str) -> Recipe:
 
     **Raises:** `UsageError` that lists the choices for the part that is unknown.
     """
-    parts = text.split(":")
-    if len(parts) != 3:
+    parts = split_outside(text, ":")
+    if len(parts) > 3 and re.search(r"\.py(#\w+)?$", parts[1]):
+        # The colon between a file and a name in it.
+        parts[1:3] = [":".join(parts[1:3])]
+    if len(parts) not in (3, 4):
         raise UsageError(
-            f"recipe {text!r} is not parameterization:optimizer:rates; an example is "
-            "standard:adam:full"
+            f"recipe {text!r} is not parameterization:optimizer:rates; examples are "
+            "standard:adam:full and, with a rule in a file, standard:my_rule.py:make@adam:full"
         )
-    choices = {
-        "parameterization": tuple(PARAMETERIZATIONS),
-        "optimizer": OPTIMIZERS,
-        "rates": tuple(RATES),
-    }
-    if "=" in parts[2]:
-        parse_exponents(parts[2])
-        del choices["rates"]
-    for part, (name, known) in zip(parts, choices.items(), strict=False):
-        if part not in known:
-            raise UsageError(
-                f"recipe {text!r} has an unknown {name} {part!r}; choose from {', '.join(known)}"
-            )
-    return Recipe(*parts)
+    law = _parsed_law(text, parts[0])
+    entry, arguments = _parsed_optimizer(text, parts[1])
+    if "=" not in parts[2] and parts[2] not in RATES:
+        raise _unknown(text, "rates", parts[2], RATES)
+    rates = RATES.get(parts[2]) or parse_exponents(parts[2])
+    return Recipe(law, entry, rates, arguments, _multipliers(parts[3]) if parts[3:] else ())
+
+
+def _parsed_law(text: str, part: str) -> Parameterization:
+    deep = _DEEP.fullmatch(part)
+    name = deep["name"] if deep else part
+    if name not in PARAMETERIZATIONS:
+        raise _unknown(text, "parameterization", name, PARAMETERIZATIONS)
+    if not deep:
+        return PARAMETERIZATIONS[name]
+    try:
+        return PARAMETERIZATIONS[name].deep(parse_exponent(deep["alpha"]))
+    except ValueError:
+        raise UsageError(
+            f"recipe {text!r} has {part!r}; expected an exponent from 1/2 to 1, as {name}.deep(1)"
+        ) from None
+
+
+def _law_text(law: Parameterization) -> str:
+    for name, known in PARAMETERIZATIONS.items():
+        if law == known:
+            return name
+        if law.branch is not None and law == known.deep(law.branch):
+            return f"{name}.deep({law.branch})"
+    raise UsageError(
+        f"parameterization {law.name!r} has no text form; recipes take "
+        f"{', '.join(PARAMETERIZATIONS)}, with a law for the depth as mup.deep(1)"
+    )
+
+
+def _parsed_optimizer(text: str, part: str) -> tuple[Entry | Foreign, dict[str, Any]]:
+    called, *family = split_outside(part, "@")
+    call = parse_call(called)
+    if call.name in catalogue and not family:
+        if call.positional:
+            raise UsageError(f"{called!r} has an argument without a name; write it as name=value")
+        return catalogue[call.name], call.named
+    if call.name in catalogue:
+        raise UsageError(f"{part!r}: {call.name} has a family of its own; leave out @{family[0]}")
+    if "." not in call.name:
+        raise UsageError(
+            f"recipe {text!r} has an unknown optimizer {call.name!r}; choose from "
+            f"{', '.join(catalogue)}, or one of your own as {EXAMPLES}"
+        )
+    if call.positional:
+        raise UsageError(
+            f"{called!r} has an argument without a name; the sweep gives it the learning rate, "
+            "and others are written as name=value"
+        )
+    return foreign(call.name, "@".join(family) if family else None), call.named
+
+
+def _unknown(text: str, kind: str, part: str, known: Mapping[str, Any]) -> UsageError:
+    return UsageError(
+        f"recipe {text!r} has an unknown {kind} {part!r}; choose from {', '.join(known)}"
+    )
 
 
 def parse_exponents(text: str) -> dict[str, Fraction]:
     """Learning rate exponents, from `embedding=0,hidden=9/10,readout=1,vector=0`.
 
-    Paths of the Transformer's weights may stand beside the roles, and go before them.
+    Paths of weights, which may hold wildcards, may stand beside the roles, and go before them.
 
-    **Raises:** `UsageError` for what is no exponent, no role and no path, and a missing role.
+    **Raises:** `UsageError` for what is no exponent.
     """
+    return _parsed_pairs("rates", text, parse_exponent, f"its exponent, {SIZES}, as hidden=9/10")
+
+
+def _multipliers(text: str) -> dict[str, Fraction]:
+    expected = "its factor, a positive number such as 2 or 1/2, as hidden=1/2"
+    return _parsed_pairs("multipliers", text, parse_factor, expected)
+
+
+def _parsed_pairs(what: str, text: str, parse: Any, expected: str) -> dict[str, Fraction]:
     found: dict[str, Fraction] = {}
-    for entry in text.split(","):
-        key, _, exponent = entry.partition("=")
+    for entry in split_outside(text, ","):
+        key, _, value = entry.partition("=")
         if key in found:
-            raise UsageError(f"rates {text!r} has {key!r} twice; give it one exponent")
+            raise UsageError(f"{what} {text!r} has {key!r} twice; give it once")
         try:
-            found[key] = parse_exponent(exponent)
+            found[key] = parse(value)
         except ValueError:
+            key = ""
+        if not key.strip():
             raise UsageError(
-                f"rates {text!r} has {entry!r}; expected a role and its exponent, {SIZES}, "
-                "as hidden=9/10"
-            ) from None
-    missing = [role for role in _ROLES if role not in found]
-    if missing:
-        raise UsageError(f"rates {text!r} has no exponent for {missing[0]}; name it")
-    paths = _paths() if len(found) > len(_ROLES) else ()
-    for key in found:
-        if key not in (*_ROLES, *paths):
-            known = ", ".join((*_ROLES, *_paths()))
-            raise UsageError(f"rates {text!r} has an exponent for {key!r}; there are {known}")
+                f"{what} {text!r} has {entry!r}; expected a role or path and {expected}"
+            )
     return found
 
 
-@functools.cache
-def _paths() -> tuple[str, ...]:
-    """Those of the Transformer's weights, which are the same at every size."""
-    model = eqx.filter_eval_shape(
-        Transformer,
-        vocabulary_size=1,
-        sequence_length=1,
-        width=1,
-        depth=1,
-        head_dimension=1,
-        key=jax.random.key(0),
-    )
-    return tuple(weights_with_paths(model))
+def _in_order(pairs: Any) -> Pairs:
+    """Roles in their order, then paths by name."""
+    roles = list(map(str, TRAINED))
+    named = {str(key): Fraction(x) for key, x in dict(pairs).items()}
+    order = sorted(named, key=lambda key: (roles.index(key) if key in roles else len(roles), key))
+    return tuple((key, named[key]) for key in order)
+
+
+def _pairs_text(pairs: Pairs) -> str:
+    return ",".join(f"{key}={x}" for key, x in pairs)

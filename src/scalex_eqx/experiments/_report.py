@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._errors import UsageError, shown
+from .._usage import UsageError, shown
 from ._fits import RecipeAnalysis, Run, to_json
 from ._html import write_html as write_html
 from ._plot import plot_transfer as plot_transfer

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import UsageError
+from .._usage import UsageError
 
 # Raise it when the meaning of a result changes: it enters every key, so that older rows stay in
 # the file but are no longer found.

@@ -5,32 +5,35 @@ from collections.abc import Sequence
 
 from .._parts import blank_state, parts
 from .._plan._optimizer import settings
-from ._config import Setting
+from ..theory import full_alignment
+from ._foreign import Foreign
 from ._recipe import Recipe
 
-_SAID_ELSEWHERE = ("scale_by_width", "scale_by_learning_rate")
+_SAID_ELSEWHERE = ("scale_by_width", "scale_by_learning_rate", "add_weight_decay")
 
 
-def update_rules(recipes: Sequence[Recipe], setting: Setting) -> dict[str, str]:
+def update_rules(recipes: Sequence[Recipe]) -> dict[str, str]:
     """A fact for each update rule of a sweep: its transformations, each with its numbers."""
+    named = {recipe.optimizer: recipe for recipe in recipes}
+    return {f"update rule {name}": _said(recipe) for name, recipe in named.items()}
+
+
+def _said(recipe: Recipe) -> str:
+    entry = recipe.entry
+    if isinstance(entry, Foreign):
+        # A report runs no code of others.
+        return f"{entry.name}, not this library's, with its own defaults beside what is given"
     # The rates are in the recipe's name, and those by path would ask for the weights.
-    named = {recipe.optimizer: dataclasses.replace(recipe, rates="full") for recipe in recipes}
-    return {f"update rule {name}": _said(recipe, setting) for name, recipe in named.items()}
-
-
-def _said(recipe: Recipe, setting: Setting) -> str:
-    tx = recipe.transformation(
-        1.0, b1=setting.b1, b2=setting.b2, eps=setting.eps, decay=setting.weight_decay
-    )
+    plain = dataclasses.replace(recipe, rates=full_alignment, multipliers=())
     said = []
-    for part in parts(blank_state(tx, {})):
+    for part in parts(blank_state(plain.transformation(1.0), {})):
         rule = part.rule
         if rule is None or rule.name in _SAID_ELSEWHERE:
             continue
-        if rule.name == "add_weight_decay":
-            if setting.weight_decay:
-                said.append(f"independent weight decay {setting.weight_decay:g} a step")
-            continue
         numbers = settings(rule)
         said.append(rule.name + (f" with {numbers}" if numbers else ""))
+    decay = entry.decay_options(**dict(recipe.arguments))
+    if decay:
+        of = " a step" if decay["decay_mode"] == "independent" else ", times the learning rate"
+        said.append(f"{decay['decay_mode']} weight decay {decay['weight_decay']:g}{of}")
     return "; ".join(said)

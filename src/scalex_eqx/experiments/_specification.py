@@ -6,18 +6,7 @@ run. For the same reason a default here never changes: it is part of what old ro
 
 from collections.abc import Mapping
 
-_OF_TEXT = {
-    "sequence_length": 64,
-    "batch_size": 4,
-    "head_dimension": 16,
-    "held_out_windows": 256,
-}
 _WARMUP = 0.1
-
-
-def text_problem(data: str, **settings: int) -> dict[str, object]:
-    """The built-in Transformer on a text or tokens, by their digest."""
-    return {"kind": "text", "data": data, **_without(_OF_TEXT, settings)}
 
 
 def specification(
@@ -35,7 +24,7 @@ def specification(
 
     **Arguments:**
 
-    - `problem`: what is trained on, from `text_problem`.
+    - `problem`: the facts of the problem.
     - `sizes`, `base`: the model's sizes, and those at which all recipes are the same model.
     - `recipe`: its canonical text.
     - `steps`, `warmup`, `learning_rate`, `seed`: of the training.

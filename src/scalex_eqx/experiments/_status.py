@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .._usage import UsageError, in_shell, shown
 from ._config import Sweep
-from ._errors import UsageError, in_shell, shown
 from ._layout import Warn
 from ._store import Claim, Store
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .._usage import UsageError, shown
 from . import _claims
 from ._claims import Claim as Claim
-from ._errors import UsageError, shown
 from ._layout import (
     APPLICATION_ID as APPLICATION_ID,
     LAYOUT_VERSION as LAYOUT_VERSION,

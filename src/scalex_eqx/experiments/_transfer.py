@@ -1,10 +1,10 @@
 """The LR-transfer experiment: trains what is missing, keeps every run, and reports."""
 
 import collections
+import dataclasses
 import functools
 import os
 import platform
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,15 +16,17 @@ import optax
 from rich.console import Console
 
 from .. import _process
-from ._config import Member, Setting, Sweep
-from ._data import Corpus, check_parts, held_out_windows
-from ._errors import UsageError, in_shell, shown
+from .._usage import UsageError, in_shell, shown
+from ..problems import Problem
+from ._config import Member, Sweep
 from ._fits import RecipeAnalysis, Run, analyse
 from ._lock import locked
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
+from ._rows import JUDGED
 from ._rules import update_rules
+from ._slots import Trained
 from ._store import Row, Store, fold_in
-from ._train import Trained, check_memory, train_group
+from ._train import check_packs, packs, train_pack
 
 STORE = "runs.sqlite"
 
@@ -58,7 +60,7 @@ class _Silent:
 
 def transfer(
     sweep: Sweep,
-    corpus: Corpus,
+    problem: Problem,
     folder: Path,
     reporter: Reporter | None = None,
     *,
@@ -68,56 +70,65 @@ def transfer(
 
     **Arguments:**
 
-    - `sweep`, `corpus`: what to train, on what.
+    - `sweep`, `problem`: what to train, on what.
     - `folder`: where `runs.sqlite` is, or will be.
     - `reporter`: is told of progress, if given.
-    - `at_once`: how many runs train together at most; all of a recipe and width by default.
+    - `at_once`: how many runs train together at most; one on each core by default, and on
+        accelerators all that differ in numbers alone.
 
     **Returns:** the store's path, for [`report`][scalex_eqx.experiments.report].
 
-    **Raises:** `UsageError` if the data is too short, the store can't be used, another process
-    trains in the folder, or a run needs more memory than there is.
+    **Raises:** `UsageError` if the store can't be used, another process trains in the folder, a
+    recipe doesn't fit the model, or a run needs more memory than there is.
     """
-    check_parts(corpus, length=sweep.setting.sequence_length)
     with locked(folder):
-        return train_missing(sweep, corpus, folder, reporter or _Silent(), at_once=at_once)
+        return train_missing(sweep, problem, folder, reporter or _Silent(), at_once=at_once)
 
 
 def train_missing(
-    sweep: Sweep, corpus: Corpus, folder: Path, reporter: Reporter, *, at_once: int | None
+    sweep: Sweep, problem: Problem, folder: Path, reporter: Reporter, *, at_once: int | None
 ) -> Path:
     """`transfer` in a folder that is locked already."""
-    setting = sweep.setting
-    windows = held_out_windows(
-        corpus, count=setting.held_out_windows, length=setting.sequence_length
-    )
-    keys = sweep.keys(corpus.digest)
+    sweep = dataclasses.replace(sweep, setting=sweep.setting.of(problem))
     with Store.open(folder / STORE, create=True) as store:
-        store.add_sweep({**sweep.to_json(), "data": _describe(corpus, len(windows))}, environment())
-        missing = set(store.missing(keys.values()))
-        work = {member: _work(member, setting, corpus.vocabulary_size) for member in keys}
-        stored = [member for member, key in keys.items() if key not in missing]
-        done = sum((work[member] for member in stored), start=0.0)
-        reporter.begin(len(keys), len(stored), sum(work.values()), done)
-        parts = [
-            part
-            for _, _, members in sweep.groups()
-            for part in _parts([one for one in members if keys[one] in missing], at_once)
-        ]
-        _check_memory(sweep, corpus, parts)
-        kept = f"finished runs are kept in {shown(folder)}; the same command goes on from there"
-        with _process.keeping(kept), _process.if_stopped(lambda: fold_in(folder / STORE)):
-            for part in parts:
-                reporter.group(f"{part[0].recipe} width {part[0].width}", len(part))
-                store.add(_train(sweep, corpus, part, work, reporter))
+        facts = {"problem": problem.facts, "said": dict(problem.said)}
+        store.add_sweep({**sweep.to_json(), **facts}, environment())
+        train_members(sweep, problem, sweep.members(), store, reporter, at_once=at_once)
     return folder / STORE
 
 
-def _check_memory(sweep: Sweep, corpus: Corpus, parts: Sequence[Sequence[Member]]) -> None:
-    """Refuses before all training what could not be held at its end."""
-    largest = {part[0].recipe: part for part in sorted(parts, key=lambda part: part[0].width)}
-    for recipe, part in largest.items():
-        check_memory(sweep.setting, recipe, part[0].width, part, corpus)
+def train_members(
+    sweep: Sweep,
+    problem: Problem,
+    members: Sequence[Member],
+    store: Store,
+    reporter: Reporter,
+    *,
+    at_once: int | None,
+) -> None:
+    """Trains those of the runs that the store lacks; each is kept as soon as it has ended."""
+    keys = sweep.keys(problem.facts, members)
+    missing = set(store.missing(keys.values()))
+    everything = packs(problem, sweep.setting, members)
+    work = {one: pack.work for pack in everything for one in pack.members}
+    stored = [one for one in members if keys[one] not in missing]
+    done = sum((work[one] for one in stored), start=0.0)
+    reporter.begin(len(members), len(stored), sum(work.values()), done)
+    waiting = [pack.of(lambda one: keys[one] in missing) for pack in everything]
+    waiting = [pack for pack in waiting if pack.members]
+    check_packs(waiting, at_once)
+    folder = store.path.parent
+    kept = f"finished runs are kept in {shown(folder)}; the same command goes on from there"
+    with _process.keeping(kept), _process.if_stopped(lambda: fold_in(store.path)):
+        for pack in waiting:
+            reporter.group(pack.name, len(pack.members))
+            step = pack.work / sweep.setting.steps
+
+            def progress(steps: int, loss: float, step: float = step) -> None:
+                reporter.advance(steps * step, loss)
+
+            for member, trained in train_pack(pack, at_once=at_once, progress=progress):
+                store.add([_row(sweep.specification(member, problem.facts), trained)])
 
 
 def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, ...]:
@@ -143,8 +154,7 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
                 f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
             )
         sweep = Sweep.from_json(dict(saved.configuration))
-        data = saved.configuration["data"]
-        keys = sweep.keys(data["digest"])
+        keys = sweep.keys(saved.configuration["problem"])
         noted = _Noted()
         # Of a row no more than that is kept: there may be many.
         losses = {
@@ -171,7 +181,7 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
         )
     planned = collections.Counter(names[member.recipe] for member in keys)
     analyses = analyse(runs, planned)
-    facts = _facts(sweep, data, noted)
+    facts = _facts(sweep, saved.configuration["said"], noted)
     if os.access(path.parent, os.W_OK):
         _write_report(path, facts, runs, analyses)
     else:
@@ -210,67 +220,20 @@ def environment() -> dict[str, object]:
     }
 
 
-def _parts(members: Sequence[Member], at_once: int | None) -> list[Sequence[Member]]:
-    size = at_once or max(len(members), 1)
-    return [members[i : i + size] for i in range(0, len(members), size)]
-
-
-def _describe(corpus: Corpus, windows: int) -> dict[str, object]:
-    return {
-        "name": corpus.name,
-        "digest": corpus.digest,
-        "tokens": len(corpus.tokens),
-        "vocabulary_size": corpus.vocabulary_size,
-        "held_out_windows": windows,
-    }
-
-
-def _train(
-    sweep: Sweep,
-    corpus: Corpus,
-    members: Sequence[Member],
-    work: Mapping[Member, float],
-    reporter: Reporter,
-) -> list[Row]:
-    recipe, width = members[0].recipe, members[0].width
-    group_work = sum(work[member] for member in members)
-    done = 0
-
-    def progress(steps: int, loss: float) -> None:
-        nonlocal done
-        reporter.advance(group_work * (steps - done) / sweep.setting.steps, loss)
-        done = steps
-
-    start = time.perf_counter()
-    trained = train_group(sweep.setting, recipe, width, members, corpus, progress)
-    seconds = (time.perf_counter() - start) / len(members)
-    return [
-        _row(sweep.specification(member, corpus.digest), result, seconds)
-        for member, result in zip(members, trained, strict=True)
-    ]
-
-
-def _row(specification: Mapping[str, object], trained: Trained, seconds: float) -> Row:
+def _row(specification: Mapping[str, object], trained: Trained) -> Row:
     bad = ~np.isfinite(trained.training_losses)
-    diverged = bool(bad.any()) or not np.isfinite(trained.held_out_loss)
+    diverged = not trained.metrics
     return Row.of(
         specification,
         status="diverged" if diverged else "ok",
-        metrics={"held_out_loss": None if diverged else trained.held_out_loss},
+        metrics=trained.metrics or {JUDGED: None},
         result={
             "diverged_at_step": int(bad.argmax()) if bad.any() else None,
-            "seconds": seconds,
+            "seconds": trained.seconds,
             "environment": environment(),
         },
         curves={"training_losses": trained.training_losses},
     )
-
-
-def _work(member: Member, setting: Setting, vocabulary_size: int) -> float:
-    """Floating-point operations of a run, roughly: six for each weight and token."""
-    width = member.width
-    weights = 12 * width**2 * setting.depth + width * vocabulary_size
-    return 6.0 * weights * setting.batch_size * setting.sequence_length * setting.steps
 
 
 class _Noted:
@@ -298,21 +261,21 @@ class _Noted:
         return [found for _, found in sorted(self._first.values(), key=lambda entry: entry[0])]
 
 
-def _facts(sweep: Sweep, data: Mapping[str, Any], noted: _Noted) -> dict[str, str]:
+def _facts(sweep: Sweep, said: Mapping[str, str], noted: _Noted) -> dict[str, str]:
     setting = sweep.setting
+    batch = f" of {said['batch']}" if "batch" in said else ""
+    name, *rest = said["model"].split(", ")
+    depth = [] if setting.depth is None else [f"depth {setting.depth}"]
+    own = {key: text for key, text in said.items() if key not in ("model", "batch")}
     return {
         "recipes": ", ".join(map(str, sweep.recipes)),
         "widths": f"{', '.join(map(str, sorted(sweep.widths)))} (base {setting.base_width})",
         "learning rates": ", ".join(f"2^{np.log2(r):.4g}" for r in sorted(sweep.learning_rates)),
         "seeds": ", ".join(map(str, sweep.seeds)),
-        "model": f"Transformer, depth {setting.depth}, heads of {setting.head_dimension}",
-        "training": (
-            f"{setting.steps} steps of {setting.batch_size} x {setting.sequence_length} tokens, "
-            f"{setting.warmup:.0%} warm-up, cosine to 0"
-        ),
-        **update_rules(sweep.recipes, setting),
-        "held out": f"{data['held_out_windows']} windows of {setting.sequence_length} tokens",
-        "data": f"{data['name']}, {data['tokens']:,} tokens, sha256 {data['digest'][:16]}",
+        "model": ", ".join([name, *depth, *rest]),
+        "training": f"{setting.steps} steps{batch}, {setting.warmup:.0%} warm-up, cosine to 0",
+        **update_rules(sweep.recipes),
+        **own,
         "machine": _each_once(
             f"{e['device']}, {e['processor']}, {e['cores']} cores" for e in noted.environments
         ),

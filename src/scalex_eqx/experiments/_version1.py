@@ -8,8 +8,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..problems._text import identity, said
 from ._rows import canonical
-from ._specification import specification, text_problem
+from ._specification import specification
 
 # What each rule took of the four numbers, by the name that it has in the rule, and what stays
 # unsaid in the text of a recipe.
@@ -58,7 +59,7 @@ def specification_of(fields: Mapping[str, Any]) -> dict[str, object]:
     """
     name = f"{fields['parameterization']}:{fields['optimizer']}:{fields['rates']}"
     return specification(
-        problem=text_problem(fields["data"], **{one: fields[one] for one in _OF_PROBLEM}),
+        problem=identity(fields["data"], {one: fields[one] for one in _OF_PROBLEM}),
         sizes={"width": fields["width"], "depth": fields["depth"]},
         base={"width": fields["base_width"]},
         recipe=recipe_of(name, fields),
@@ -74,4 +75,13 @@ def configuration_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     setting = dict(fields["setting"])
     numbers = {name: setting.pop(name) for name in _UNSAID if name in setting}
     recipes = [recipe_of(name, numbers) for name in fields["recipes"]]
-    return {**fields, "recipes": recipes, "setting": setting}
+    text = {name: setting.pop(name) for name in _OF_PROBLEM}
+    data = fields["data"]
+    kept = {name: value for name, value in fields.items() if name != "data"}
+    return {
+        **kept,
+        "recipes": recipes,
+        "setting": setting,
+        "problem": identity(data["digest"], text),
+        "said": said(data["name"], data["digest"], data["tokens"], data["held_out_windows"], text),
+    }

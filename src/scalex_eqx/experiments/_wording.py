@@ -1,7 +1,16 @@
 """How numbers are put into words, the same on the terminal and on the page."""
 
 from ._drift import LEVEL, MARGIN, SEEDS_FOR_A_VERDICT
-from ._fits import RecipeAnalysis, WidthSummary
+from ._fits import RecipeAnalysis, Searched, WidthSummary
+
+_RULES_OF_SEARCH = (
+    "The verdicts were searched for: runs were added until each was clear, or its budget was "
+    f"spent. The exponent is that between the smallest and the largest width, and its interval "
+    "allows for all the looks that the search may take: it is wider than that of a grid, whose "
+    f"level is given above. At a drift of {MARGIN} each of the verdicts transfers and drifts has "
+    "a chance of at most 5 %, for normal scatter. Widths between the two were trained with one "
+    "seed, to say where to look.",
+)
 
 WIDTH_COLUMNS = ("width", "best learning rate", "best loss (nats)", "note")
 
@@ -25,11 +34,23 @@ def conclusions(analysis: RecipeAnalysis) -> tuple[tuple[str, str], ...]:
         ("drift exponent p", _exponent_value(analysis)),
         ("cost of reuse", cost),
         (f"best loss at {largest.width}", best),
+        *([] if analysis.searched is None else [("search", _search_value(analysis))]),
     )
 
 
-def rules() -> tuple[str, ...]:
-    """How it was judged, a paragraph each."""
+def describe_search(searched: Searched) -> str:
+    """What a search cost, as a clause."""
+    looks = f"{searched.looks} look{'' if searched.looks == 1 else 's'}"
+    return f"{searched.runs} runs, {searched.share:.2f} of the grid's work, {looks}"
+
+
+def rules(*, searched: bool = False) -> tuple[str, ...]:
+    """How it was judged, a paragraph each.
+
+    **Arguments:**
+
+    - `searched`: whether the verdicts were searched for, and not read off a grid.
+    """
     percent = f"{LEVEL:.0%}".replace("%", " %")
     return (
         "Every run is judged by its held-out loss in nats, on windows that are the same for "
@@ -53,6 +74,7 @@ def rules() -> tuple[str, ...]:
         "interpolated by a monotone cubic (PCHIP) through the finite losses and the optimum, so "
         "it is never negative.",
         "± is the standard deviation over seeds.",
+        *(_RULES_OF_SEARCH if searched else ()),
     )
 
 
@@ -68,6 +90,13 @@ def _exponent_value(analysis: RecipeAnalysis) -> str:
         return "–"
     interval = "" if drift.interval is None else " [{:+.3f}, {:+.3f}]".format(*drift.interval)
     return f"{drift.exponent:+.3f}{interval}"
+
+
+def _search_value(analysis: RecipeAnalysis) -> str:
+    assert analysis.searched is not None
+    level = f"{analysis.drift.level:.1%}".replace("%", " %")
+    allowed = f"interval at {level} for {analysis.searched.most_looks} looks at most"
+    return f"{describe_search(analysis.searched)}; {allowed}"
 
 
 def _reuse_value(analysis: RecipeAnalysis) -> str:

@@ -15,7 +15,7 @@ from ..theory import no_alignment
 from ._adam import EpsScaling, check_eps_scaling
 from ._checked import checked
 from ._decay import DecayMode
-from ._descent import descend
+from ._descent import descend, together
 from ._moments import wide_zeros
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._parameter_scaling import FloorScaling, scale_by_parameter_rms
@@ -241,6 +241,27 @@ def _check_size(min_factored_size: Any) -> None:
         )
 
 
+def bare_adafactor(
+    *,
+    decay_exponent: Scalar = 0.8,
+    eps: Scalar = 1e-30,
+    eps_scaling: EpsScaling = "gradient",
+    min_factored_size: int = 128,
+    clipping_threshold: Scalar | None = 1.0,
+    floor: Scalar = 1e-3,
+    floor_scaling: FloorScaling = "initial",
+) -> optax.GradientTransformation:
+    """Adafactor's update without a learning rate."""
+    normalise = scale_by_factored_rms(
+        decay_exponent=decay_exponent,
+        eps=eps,
+        eps_scaling=eps_scaling,
+        min_factored_size=min_factored_size,
+        clipping_threshold=clipping_threshold,
+    )
+    return together(normalise, scale_by_parameter_rms(floor, floor_scaling=floor_scaling))
+
+
 def adafactor(
     learning_rate: ScalarOrSchedule,
     rates: Rates = no_alignment,
@@ -276,16 +297,16 @@ def adafactor(
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
-    normalise = scale_by_factored_rms(
-        decay_exponent=decay_exponent,
-        eps=eps,
-        eps_scaling=eps_scaling,
-        min_factored_size=min_factored_size,
-        clipping_threshold=clipping_threshold,
-    )
     return descend(
-        normalise,
-        scale_by_parameter_rms(floor, floor_scaling=floor_scaling),
+        bare_adafactor(
+            decay_exponent=decay_exponent,
+            eps=eps,
+            eps_scaling=eps_scaling,
+            min_factored_size=min_factored_size,
+            clipping_threshold=clipping_threshold,
+            floor=floor,
+            floor_scaling=floor_scaling,
+        ),
         family="adafactor",
         learning_rate=learning_rate,
         rates=rates,

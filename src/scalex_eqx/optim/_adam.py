@@ -219,7 +219,8 @@ def adam(
     - `b1`, `b2`: the decay rates of the moments.
     - `eps`, `eps_scaling`, `moment_dtype`: epsilon, how it scales, and what the moments are kept
         in; see [`scalex_eqx.scale_by_adam`][].
-    - `role_multipliers`: the constants $\gamma$ by role.
+    - `role_multipliers`: the constants $\gamma$ by role or path; see
+        [`scalex_eqx.scale_by_width`][].
     - `budget`: a [`scalex_eqx.Budget`][]; learning rate, betas, epsilon and weight decay are then
         those at its base.
     - `unannotated`: what to do with arrays that no scaling law is known for. `"error"` refuses

@@ -17,6 +17,19 @@ from ._rates import Rates, scale_by_width
 from ._unannotated import Unannotated, with_unannotated
 
 
+class Together(optax.GradientTransformation):
+    """Rules one behind the other as one; see `together`."""
+
+    parts: tuple[optax.GradientTransformation, ...]
+
+
+def together(*parts: optax.GradientTransformation) -> Together:
+    """`optax.chain` of a rule's parts, each of which has its own place in what `descend` makes."""
+    one = Together(*optax.chain(*parts))
+    one.parts = parts
+    return one
+
+
 def descend(
     *update: optax.GradientTransformation,
     family: Families,
@@ -36,6 +49,7 @@ def descend(
     numbers of `update` know already; learning rate and decay are those at the base.
     """
     _check_decay(learning_rate, weight_decay, decay_mode, weight_decay_schedule)
+    update = tuple(part for one in update for part in getattr(one, "parts", (one,)))
     check_budget(budget, family)
     step = (
         scale_by_width(family, rates, role_multipliers=role_multipliers),

@@ -20,7 +20,7 @@ from ._adam import EpsScaling, scale_by_adam
 from ._budget import Eps
 from ._checked import checked
 from ._decay import DecayMode
-from ._descent import descend
+from ._descent import descend, together
 from ._for_roles import for_roles
 from ._moments import MomentDtype, ema, moved, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
@@ -245,7 +245,39 @@ def _check_matrices(scale: str, params: PyTree) -> None:
 
 # Of the trunk.
 _MATRICES = (Role.hidden,)
-_FAMILIES = dict.fromkeys(TRAINED, "adam") | dict.fromkeys(_MATRICES, "muon")
+FAMILIES = dict.fromkeys(TRAINED, "adam") | dict.fromkeys(_MATRICES, "muon")
+"""Those of `muon`, by role."""
+
+
+def bare_muon(
+    *,
+    momentum: Scalar = 0.95,
+    nesterov: bool = True,
+    scale: MuonScale = "spectral",
+    method: OrthogonalMethod = "newton_schulz",
+    steps: int = 5,
+    compute_dtype: ComputeDtype | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Eps = 1e-12,
+    eps_scaling: EpsScaling = "gradient",
+    moment_dtype: Literal["float32", "bfloat16"] | None = None,
+) -> optax.GradientTransformation:
+    """Muon's update on the matrices of the trunk, Adam's elsewhere, without a learning rate."""
+    matrices = scale_by_muon(
+        momentum,
+        nesterov=nesterov,
+        scale=scale,
+        method=method,
+        steps=steps,
+        compute_dtype=compute_dtype,
+        moment_dtype=moment_dtype,
+    )
+    others = scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype)
+    return together(
+        for_roles(matrices, _MATRICES),
+        for_roles(others, [role for role in TRAINED if role not in _MATRICES]),
+    )
 
 
 def muon(
@@ -303,20 +335,21 @@ def muon(
         The rate: Yang, Simon and Bernstein, *A Spectral Condition for Feature Learning* (2023),
         [arXiv:2310.17813](https://arxiv.org/abs/2310.17813).
     """
-    matrices = scale_by_muon(
-        momentum,
-        nesterov=nesterov,
-        scale=scale,
-        method=method,
-        steps=steps,
-        compute_dtype=compute_dtype,
-        moment_dtype=moment_dtype,
-    )
-    others = scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype)
     return descend(
-        for_roles(matrices, _MATRICES),
-        for_roles(others, [role for role in TRAINED if role not in _MATRICES]),
-        family=_FAMILIES,
+        bare_muon(
+            momentum=momentum,
+            nesterov=nesterov,
+            scale=scale,
+            method=method,
+            steps=steps,
+            compute_dtype=compute_dtype,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_scaling=eps_scaling,
+            moment_dtype=moment_dtype,
+        ),
+        family=FAMILIES,
         learning_rate=learning_rate,
         rates=rates,
         role_multipliers=role_multipliers,

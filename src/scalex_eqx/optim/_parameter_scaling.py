@@ -10,7 +10,7 @@ from ..theory import Budget, no_alignment
 from ._adam import Eps, EpsScaling, scale_by_adam
 from ._budget import budget_betas, budget_eps
 from ._decay import DecayMode
-from ._descent import descend
+from ._descent import descend, together
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
@@ -73,6 +73,23 @@ def scale_by_parameter_rms(
     return stateless(rule, relative, takes_complex=True)
 
 
+def bare_adam_parameter_scaling(
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Eps = 1e-12,
+    *,
+    eps_scaling: EpsScaling = "gradient",
+    moment_dtype: Literal["float32", "bfloat16"] | None = None,
+    floor: Scalar = 1e-3,
+    floor_scaling: FloorScaling = "initial",
+) -> optax.GradientTransformation:
+    """Adam's update relative to the size of the weight, without a learning rate."""
+    return together(
+        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
+        scale_by_parameter_rms(floor, floor_scaling=floor_scaling),
+    )
+
+
 def adam_parameter_scaling(
     learning_rate: ScalarOrSchedule,
     rates: Rates = no_alignment,
@@ -112,8 +129,15 @@ def adam_parameter_scaling(
     b1, b2 = budget_betas(budget, b1, b2)
     eps = budget_eps(budget, eps)
     return descend(
-        scale_by_adam(b1, b2, eps, eps_scaling=eps_scaling, moment_dtype=moment_dtype),
-        scale_by_parameter_rms(floor, floor_scaling=floor_scaling),
+        bare_adam_parameter_scaling(
+            b1,
+            b2,
+            eps,
+            eps_scaling=eps_scaling,
+            moment_dtype=moment_dtype,
+            floor=floor,
+            floor_scaling=floor_scaling,
+        ),
         family="adafactor",
         learning_rate=learning_rate,
         rates=rates,

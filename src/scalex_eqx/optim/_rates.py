@@ -1,7 +1,7 @@
 import difflib
 import fnmatch
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -60,7 +60,7 @@ def scale_by_width(
 ) -> optax.GradientTransformation:
     r"""Multiplies each weight's update by its per-layer learning rate's factor.
 
-    $$u \leftarrow \gamma_\text{role}\, r^{-c}\, u$$
+    $$u \leftarrow \gamma\, r^{-c}\, u$$
 
     Put it behind any update rule of the family, and in front of the learning rate:
 
@@ -82,21 +82,23 @@ def scale_by_width(
         `global_rate`: all zero. A mapping from role or path to exponent: your own. A path is
         slash-separated, may hold the wildcards `*`, `?` and `[...]`, and goes before the role;
         every weight of the model must be covered, and every path match a weight.
-    - `role_multipliers`: the constants $\gamma$ by role, 1 where left out; floats or traced
-        scalars.
+    - `role_multipliers`: the constants $\gamma$ by role or by path, as in `rates`; 1 where left
+        out; floats or traced scalars.
     - `unannotated`: `"constant"` to take arrays without a scaling law as weights that don't grow;
         `"error"` refuses them.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights. The update of a weight
     that is not trained is zero, whatever comes in.
 
-    **Raises:** `ValueError` for an unknown family, role or kind of rates, and, from `init` and
-    `update`, if the tree has arrays that no scaling law is known for.
+    **Raises:** `ValueError` for an unknown family or kind of rates, and, from `init` and `update`,
+    if the tree has arrays that no scaling law is known for, or a key of `rates` or
+    `role_multipliers` is no role and matches no weight.
     """
     family = as_family(family)
     rates = _checked_rates(rates)
     multipliers = _checked_multipliers(role_multipliers or {})
-    known = {role: known_number(gamma) for role, gamma in multipliers.items()}
+    known = {key: known_number(gamma) for key, gamma in multipliers.items()}
+    by_path = any(not isinstance(key, Role) for key in multipliers)
     rule = Rule(
         "scale_by_width",
         family=family,
@@ -109,22 +111,27 @@ def scale_by_width(
             width_factor = spec.scale(power)
         except ValueError as error:
             raise ValueError(f"the learning rate of {path()}: {error}") from None
-        gamma = None if spec.role is None else multipliers.get(spec.role)
-        return width_factor if gamma is None else gamma * width_factor
+        gamma = multiplier(path() if by_path else "", spec.role, multipliers)
+        return gamma * width_factor
+
+    def each(tree: PyTree) -> Iterator[tuple[Callable[[], str], Weight, Scalar]]:
+        return _factors(factor, family, rates, tree, by_path=by_path)
 
     def check(params: optax.Params) -> None:
-        _check_paths(rates, params)
-        for path, weight, value in _factors(factor, family, rates, params):
+        if isinstance(rates, tuple):
+            _check_paths("rates", dict(rates), params)
+        _check_paths("role_multipliers", multipliers, params)
+        for path, weight, value in each(params):
             _check_factor(path, value, weight)
 
     def scale(updates, _):
-        return _times_factors([x for _, _, x in _factors(factor, family, rates, updates)], updates)
+        return _times_factors([x for _, _, x in each(updates)], updates)
 
     return with_unannotated(stateless(rule, scale, check, takes_complex=True), unannotated)
 
 
 def _factors(
-    factor: Callable[..., Scalar], family: Family, rates: Any, tree: PyTree
+    factor: Callable[..., Scalar], family: Family, rates: Any, tree: PyTree, *, by_path: bool
 ) -> Iterator[tuple[Callable[[], str], Weight, Scalar]]:
     """Each trained weight with a function that gives its path, and its factor."""
     known: dict[Any, Scalar] = {}
@@ -143,7 +150,7 @@ def _factors(
             return paths()[i]
 
         # Weights of one law have one factor, unless the path decides.
-        key = (leaf.spec, path() if isinstance(rates, tuple) else None)
+        key = (leaf.spec, path() if by_path or isinstance(rates, tuple) else None)
         if key not in known:
             power = rate_power(key[1] or "", leaf.spec, family, rates)
             known[key] = factor(path, leaf.spec, power)
@@ -225,21 +232,47 @@ def rate_exponent(path: str, spec: WeightSpec, family: Family, rates: Any) -> Fr
     return next(iter(exponents.values()))
 
 
+def multiplier(path: str, role: Role | None, multipliers: Mapping[Any, Any]) -> Any:
+    r"""The constant $\gamma$ of the weight at `path`; 1 if none is given for it.
+
+    **Raises:** `ValueError` if several paths match it, and don't say the same.
+    """
+    matching = {
+        key: gamma
+        for key, gamma in multipliers.items()
+        if not isinstance(key, Role) and _matches(path, key)
+    }
+    if not matching:
+        return multipliers.get(role, 1.0)
+    first, *others = matching.values()
+    # Of traced ones it isn't known whether they are equal.
+    if any(not _is_same(first, other) for other in others):
+        said = ", ".join(map(repr, matching))
+        raise ValueError(f"role_multipliers has several for {path}: {said}; let one of them match")
+    return first
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    numbers = known_number(one), known_number(other)
+    return one is other or (None not in numbers and numbers[0] == numbers[1])
+
+
 def _matches(path: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(path, pattern)
 
 
-def _check_paths(rates: Any, params: PyTree) -> None:
-    """Refuses exponents for paths that the model doesn't have."""
-    if not isinstance(rates, tuple):
+def _check_paths(name: str, keys: Iterable[Role | str], params: PyTree) -> None:
+    """Refuses keys for paths that the model doesn't have."""
+    patterns = [key for key in keys if not isinstance(key, Role)]
+    if not patterns:
         return
     paths = list(weights_with_paths(params))
-    for key, _ in rates:
-        if isinstance(key, Role) or any(_matches(path, key) for path in paths):
+    for key in patterns:
+        if any(_matches(path, key) for path in paths):
             continue
         near = difflib.get_close_matches(key, [*paths, *Role], n=3, cutoff=0.4) or paths[:3]
         raise ValueError(
-            f"rates[{key!r}] is no role and matches no weight; there are {', '.join(near)}"
+            f"{name}[{key!r}] is no role and matches no weight; there are {', '.join(near)}"
             f"{see(Section.no_match)}"
         )
 
@@ -257,26 +290,24 @@ def _checked_rates(rates: Any) -> Any:
     if isinstance(rates, Alignment | GlobalRate):
         return rates
     if isinstance(rates, Mapping):
-        return tuple((_role_or_path(key), exact(c, f"rates[{key!r}]")) for key, c in rates.items())
+        return tuple(
+            (_role_or_path(key, "rates"), exact(c, f"rates[{key!r}]")) for key, c in rates.items()
+        )
     raise ValueError(
         f"rates is {rates!r}; expected an Alignment (full_alignment, no_alignment), global_rate, "
         f"or a mapping from role or path to exponent{meant(rates, _OBJECTS)}"
     )
 
 
-def _role_or_path(key: Any) -> Role | str:
+def _role_or_path(key: Any, name: str) -> Role | str:
     if not isinstance(key, str):
-        raise ValueError(f"rates has the key {key!r}; expected a role or a path, which are strings")
+        raise ValueError(
+            f"{name} has the key {key!r}; expected a role or a path, which are strings"
+        )
     return Role(key) if key in list(Role) else key
 
 
-def _checked_multipliers(multipliers: Mapping[str, Scalar]) -> dict[Role, Scalar]:
+def _checked_multipliers(multipliers: Mapping[str, Scalar]) -> dict[Role | str, Scalar]:
     for key, gamma in multipliers.items():
         check_number(f"role_multipliers[{key!r}]", gamma)
-    return {_role(key, "role_multipliers"): gamma for key, gamma in multipliers.items()}
-
-
-def _role(key: str, name: str) -> Role:
-    if key not in list(Role):
-        raise ValueError(f"{name} names the role {key!r}; expected one of {', '.join(Role)}")
-    return Role(key)
+    return {_role_or_path(key, "role_multipliers"): gamma for key, gamma in multipliers.items()}

@@ -88,6 +88,24 @@ def scale_by_gradient() -> optax.GradientTransformation:
     return stateless(rule, finite, takes_complex=True)
 
 
+def bare_sgd(
+    momentum: Scalar | None = None,
+    *,
+    nesterov: bool = False,
+    moment_dtype: MomentDtype | None = None,
+) -> optax.GradientTransformation:
+    """SGD's update without a learning rate: the gradient, or its momentum."""
+    if momentum is None and moment_dtype is not None:
+        raise ValueError(
+            f"moment_dtype={moment_dtype!r} is that of the momentum; pass momentum, such as 0.9"
+        )
+    if nesterov and momentum is None:
+        raise ValueError("nesterov=True looks ahead along the momentum; pass momentum, such as 0.9")
+    if momentum is None:
+        return scale_by_gradient()
+    return scale_by_momentum(momentum, nesterov=nesterov, moment_dtype=moment_dtype)
+
+
 def sgd(
     learning_rate: ScalarOrSchedule,
     rates: Rates = full_alignment,
@@ -119,18 +137,8 @@ def sgd(
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
     """
-    if momentum is None and moment_dtype is not None:
-        raise ValueError(
-            f"moment_dtype={moment_dtype!r} is that of the momentum; pass momentum, such as 0.9"
-        )
-    if nesterov and momentum is None:
-        raise ValueError("nesterov=True looks ahead along the momentum; pass momentum, such as 0.9")
-    if momentum is None:
-        gradient = scale_by_gradient()
-    else:
-        gradient = scale_by_momentum(momentum, nesterov=nesterov, moment_dtype=moment_dtype)
     return descend(
-        gradient,
+        bare_sgd(momentum, nesterov=nesterov, moment_dtype=moment_dtype),
         family="sgd",
         learning_rate=learning_rate,
         rates=rates,

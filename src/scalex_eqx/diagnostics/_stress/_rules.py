@@ -1,12 +1,14 @@
 """The update rules that have names, with what limits each."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import optax
 
-from ... import optim
+from ...optim._catalogue import catalogue
 from ._limits import (
     Formats,
     Limit,
@@ -63,19 +65,22 @@ class StressRule:
 
 
 _NARROWEST = ("float16", "bfloat16", "float32")
+_FOLLOWING = added_epsilon(1e-12, follows_width=True)
 _SQUARES: tuple[LimitName, ...] = ("gradient", "first moment", "second moment")
 
 
-def _adam(epsilon: Limit, *, moments: str | None = None, **options) -> StressRule:
-    if moments is not None:
-        options["moment_dtype"] = moments
-    return StressRule(
-        lambda: optim.adam(1.0, **options),
-        epsilon,
-        lower=("gradient", "first moment"),
-        upper=("second moment",),
-        moments=moments,
-    )
+def _rule(
+    name: str, epsilon: Limit | None = None, *, options: Mapping[str, Any] | None = None, **limits
+) -> StressRule:
+    """The catalogue's rule of that name with its own defaults, or with `options`."""
+    make = functools.partial(catalogue[name].maker, 1.0, **(options or {}))
+    moments = (options or {}).get("moment_dtype")
+    return StressRule(make, epsilon, moments=moments, **limits)
+
+
+def _adam(epsilon: Limit, name: str = "adam", **options: Any) -> StressRule:
+    lower: tuple[LimitName, ...] = ("gradient", "first moment")
+    return _rule(name, epsilon, options=options, lower=lower, upper=("second moment",))
 
 
 def _constant_epsilon(eps: float) -> StressRule:
@@ -93,31 +98,20 @@ def _optax_adam(eps: float, *, explodes: bool = False) -> StressRule:
     )
 
 
-def _atan2(moments: optim.MomentDtype | None = None) -> StressRule:
-    return StressRule(lambda: optim.adam_atan2(1.0, moment_dtype=moments), moments=moments)
-
-
 stress_rules: Mapping[str, StressRule] = MappingProxyType(
     {
-        "adam": _adam(added_epsilon(1e-12, follows_width=True)),
+        "adam": _adam(_FOLLOWING),
         "adam-1e-8": _constant_epsilon(1e-8),
         "adam-1e-15": _constant_epsilon(1e-15),
         "adam-1e-30": _adam(clamped_epsilon(), eps=1e-30, eps_scaling="constant"),
-        "adam-bfloat16": _adam(added_epsilon(1e-12, follows_width=True), moments="bfloat16"),
-        "adam_atan2": _atan2(),
-        "adam_atan2-bfloat16": _atan2("bfloat16"),
-        "adam_parameter_scaling": StressRule(
-            lambda: optim.adam_parameter_scaling(1.0),
-            added_epsilon(1e-12, follows_width=True),
-            lower=("gradient", "first moment"),
-            upper=("second moment",),
-        ),
-        "adafactor": StressRule(
-            lambda: optim.adafactor(1.0), squared_epsilon(1e-30, follows_width=True)
-        ),
-        "lion": StressRule(lambda: optim.lion(1.0), lower=("gradient", "first moment")),
-        "sign_sgd": StressRule(lambda: optim.sign_sgd(1.0)),
-        "sgd": StressRule(lambda: optim.sgd(1.0, momentum=0.9), upper=("sum",)),
+        "adam-bfloat16": _adam(_FOLLOWING, moment_dtype="bfloat16"),
+        "adam_atan2": _rule("adam_atan2"),
+        "adam_atan2-bfloat16": _rule("adam_atan2", options={"moment_dtype": "bfloat16"}),
+        "adam_parameter_scaling": _adam(_FOLLOWING, "adam_parameter_scaling"),
+        "adafactor": _rule("adafactor", squared_epsilon(1e-30, follows_width=True)),
+        "lion": _rule("lion", lower=("gradient", "first moment")),
+        "sign_sgd": _rule("sign_sgd"),
+        "sgd": _rule("sgd", options={"momentum": 0.9}, upper=("sum",)),
         "optax.adam": _optax_adam(1e-8),
         "optax.adam-1e-30": _optax_adam(1e-30, explodes=True),
         "optax.adafactor": StressRule(
@@ -137,3 +131,9 @@ stress_rules: Mapping[str, StressRule] = MappingProxyType(
     }
 )
 """What `scalex stress` knows by name; those of Optax are there for comparison."""
+
+NOT_STRESSED = {
+    "adamw": "its update is that of adam, and a decay does not look at the gradient",
+    "muon": "what ends the strength of an update that is made of a whole matrix is not derived",
+}
+"""The rules of the catalogue without limits here, and why."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ._errors import UsageError
+from ._usage import UsageError
 
 _MEMINFO = Path("/proc/meminfo")
 # What a container may use; its second version first.

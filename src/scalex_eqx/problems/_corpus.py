@@ -17,8 +17,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from ._errors import UsageError, shown
-from ._memory import available, in_words
+from .._memory import available, in_words
+from .._usage import UsageError, shown
 
 BYTES = 256
 _LARGEST_VOCABULARY = 2**31 - 1

@@ -1,0 +1,244 @@
+"""The functions of a single run, for programs that train many."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._parameterize import parameterize
+from .._parts import blank_state, parts
+from .._weight import is_trainable, resolve
+from ..optim import Rule, global_rate, scale_by_learning_rate
+from ..optim._catalogue import Entry
+from ..optim._decay import add_weight_decay
+from ..optim._numbers import ScalarOrSchedule
+from ..problems import Problem
+from ..theory import Parameterization, standard
+from ._call import call_text
+from ._law_numbers import (
+    NO_UNITS,
+    LawNumbers,
+    Units,
+    at_law_one,
+    at_rates,
+    in_units,
+    is_traceable,
+    law_numbers,
+    multiplied,
+    units,
+    with_spreads,
+)
+from ._recipe import Recipe, check_on
+
+
+class State(NamedTuple):
+    """What training changes."""
+
+    model: PyTree
+    optimizer: PyTree
+
+
+class RunNumbers(NamedTuple):
+    """The traced numbers in which the runs of a program differ."""
+
+    learning_rate: Any
+    seed: Any
+    law: LawNumbers
+
+
+def run_numbers(learning_rate: float, seed: int, law: LawNumbers) -> RunNumbers:
+    """The numbers of a run, as they are in the program."""
+    return RunNumbers(np.float32(learning_rate), np.int32(seed), law)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long a run trains, and how its learning rate rises and falls."""
+
+    steps: int
+    warmup: float = 0.1
+
+    def __call__(self, count: Int[Array, ""]) -> Float[Array, ""]:
+        r"""A linear rise to 1 over `warmup * steps`, then a cosine to 0.
+
+        The last step is at 0 itself.
+        """
+        time = (count + 1).astype(jnp.result_type(float))
+        rise = max(1.0, self.warmup * self.steps)
+        fall = (time - rise) / max(1.0, self.steps - rise)
+        return jnp.where(time < rise, time / rise, 0.5 * (1 + jnp.cos(jnp.pi * fall)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """One run, static but for its numbers.
+
+    Where the law can be traced, the model is built under one law for all recipes and trained at
+    the ratio 1; the numbers put in what a recipe's own law makes of each weight. Otherwise the
+    recipe's law is compiled in.
+
+    **Arguments:**
+
+    - `problem`, `sizes`, `base`: what is built, and at which base sizes.
+    - `schedule`: of the learning rate.
+    - `recipe`: one of the runs'; all runs have its rule.
+    - `units`: of the bare rule; `None` if the law is compiled in.
+    - `shapes`: of a model as it is trained, with what it holds beside arrays.
+    """
+
+    problem: Problem
+    sizes: Mapping[str, int]
+    base: Mapping[str, int]
+    schedule: Schedule
+    recipe: Recipe
+    units: Units | None = None
+    shapes: PyTree = None
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether runs of any recipe with the same rule may be trained by it."""
+        return self.units is not None
+
+    @property
+    def rule(self) -> str:
+        """The rule, but for how its constants scale where the law is traced."""
+        # How constants scale is among the numbers.
+        own = {k: x for k, x in self.recipe.arguments if not k.endswith("_scaling")}
+        return call_text(self.recipe.entry.name, own)
+
+    @functools.cached_property
+    def _static(self) -> PyTree:
+        return eqx.filter(self.shapes, lambda x: isinstance(x, jax.ShapeDtypeStruct), inverse=True)
+
+    def start(self, run: RunNumbers) -> State:
+        """The initial state."""
+        key = jax.random.fold_in(jax.random.key(run.seed), 0)
+        law = self.recipe.law if self.units is None else standard
+        model = self._model(law, key)
+        if self.units is not None:
+            model = with_spreads(at_law_one(model), run.law.spread)
+        arrays = eqx.filter(model, eqx.is_array)
+        return State(arrays, self._optimizer(run).init(_trainable(arrays)))
+
+    def _model(self, law: Parameterization, key: Any) -> PyTree:
+        rest = {name: size for name, size in self.sizes.items() if name != "width"}
+        return parameterize(
+            lambda width: self.problem.build({"width": width, **rest}, key),
+            width=self.sizes["width"],
+            base_width=self.base["width"],
+            parameterization=law,
+        )
+
+    def _optimizer(self, run: RunNumbers) -> optax.GradientTransformation:
+        def rate(count: Any) -> Any:
+            return run.learning_rate * self.schedule(jnp.asarray(count))
+
+        if self.units is None:
+            return self.recipe.transformation(rate)
+        return traced(self.recipe, rate, self.units, run.law)
+
+    def advance(
+        self, state: State, run: RunNumbers, data: PyTree, steps: PyTree
+    ) -> tuple[State, Float[Array, " chunk"]]:
+        """Trains for some steps; returns the loss before each.
+
+        **Arguments:**
+
+        - `data`: the problem's.
+        - `steps`: their numbers, and where the problem reads its batches, those too.
+        """
+        key = jax.random.fold_in(jax.random.key(run.seed), 1)
+        optimizer = self._optimizer(run)
+
+        def loss(model: PyTree, batch: Any) -> Float[Array, ""]:
+            return self.problem.loss(self._plain(model, run), batch)
+
+        def step(state: State, source: Any) -> tuple[State, Float[Array, ""]]:
+            index, batch = source
+            if batch is None:
+                batch = self.problem.drawn(data, jax.random.fold_in(key, index))
+            value, gradient = eqx.filter_value_and_grad(loss)(state.model, batch)
+            updates, optimizer_state = optimizer.update(
+                gradient, state.optimizer, _trainable(state.model)
+            )
+            return State(eqx.apply_updates(state.model, updates), optimizer_state), value
+
+        return jax.lax.scan(step, state, steps)
+
+    def evaluate(
+        self, state: State, run: RunNumbers, held_out: PyTree
+    ) -> dict[str, Float[Array, ""]]:
+        """The metrics of the trained model."""
+        return self.problem.judged(self._plain(state.model, run), held_out)
+
+    def _plain(self, model: PyTree, run: RunNumbers) -> PyTree:
+        if self.units is not None:
+            model = multiplied(model, run.law.multiplier)
+        return resolve(eqx.combine(model, self._static))
+
+
+def _trainable(model: PyTree) -> PyTree:
+    """What the update rule sees: integers and keys, which have no gradient, are left out."""
+    return eqx.filter(model, is_trainable)
+
+
+def build(
+    problem: Problem,
+    sizes: Mapping[str, int],
+    base: Mapping[str, int],
+    schedule: Schedule,
+    recipe: Recipe,
+) -> tuple[Program, LawNumbers]:
+    """The program that trains a recipe's runs at some sizes, and the law's numbers in it.
+
+    **Raises:** `UsageError` if the recipe doesn't fit the model.
+    """
+    own = Program(problem, sizes, base, schedule, recipe)
+    key = jax.random.key(0)
+    model = eqx.filter_eval_shape(own._model, recipe.law, key)
+    check_on(recipe, _trainable(model))
+    known = _units(recipe)
+    if known is None or not is_traceable(model):
+        return dataclasses.replace(own, shapes=model), LawNumbers.of([])
+    built = eqx.filter_eval_shape(own._model, standard, key)
+    numbers = law_numbers(model, built, _scaling_rule(recipe, _trainable(model)), known)
+    return dataclasses.replace(own, units=known, shapes=at_law_one(built)), numbers
+
+
+def _units(recipe: Recipe) -> Units | None:
+    if not isinstance(recipe.entry, Entry):
+        return NO_UNITS
+    return units(recipe.entry.rule(**dict(recipe.arguments)))
+
+
+def _scaling_rule(recipe: Recipe, model: PyTree) -> Rule:
+    """The rule of the optimizer that holds how its learning rates follow the law."""
+    state = blank_state(recipe.transformation(1.0), model)
+    (scaling,) = [part.rule for part in parts(state) if part.rule and part.rule.family]
+    return scaling
+
+
+def traced(
+    recipe: Recipe, learning_rate: ScalarOrSchedule, units: Units, law: LawNumbers
+) -> optax.GradientTransformation:
+    """The recipe's optimizer for weights at the ratio 1, with the law's numbers in its places."""
+    entry, arguments = recipe.entry, dict(recipe.arguments)
+    if not isinstance(entry, Entry):
+        plain = dataclasses.replace(recipe, rates=global_rate, multipliers=())
+        return optax.chain(plain.transformation(learning_rate), at_rates(law.rate))
+    chain = [in_units(entry.rule(**arguments), units, law)]
+    decay = entry.decay_options(**arguments)
+    coefficient = decay.get("weight_decay")
+    if coefficient is not None and decay["decay_mode"] == "coupled":
+        chain.append(add_weight_decay(coefficient))
+    chain += [at_rates(law.rate), scale_by_learning_rate(learning_rate)]
+    if coefficient is not None and decay["decay_mode"] == "independent":
+        chain.append(add_weight_decay(-coefficient, decay["weight_decay_schedule"]))
+    return optax.chain(*chain)

@@ -1,0 +1,306 @@
+"""Training many runs of one program: each device has slots, and each slot one run at a time."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from .._memory import bytes_of, check_runs
+from ._program import Program, RunNumbers
+
+_AXIS = "runs"
+_LONGEST_CHUNK = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What came of one run.
+
+    **Arguments:**
+
+    - `index`: which of the runs that were handed in.
+    - `metrics`: of the trained model; empty if the run diverged.
+    - `training_losses`: of each step, up to where it diverged.
+    - `seconds`: the machine's time that it took, compilation included.
+    """
+
+    index: int
+    metrics: dict[str, float]
+    training_losses: np.ndarray
+    seconds: float
+
+
+# Called as the runs train: steps done by all together since the last call, and their mean loss.
+Progress = Callable[[int, float], None]
+
+
+def train(
+    program: Program,
+    runs: Sequence[RunNumbers],
+    *,
+    at_once: int | None,
+    progress: Progress,
+) -> Iterator[Trained]:
+    """Trains runs, and yields each when it has ended.
+
+    A slot is free again when its run has ended, or at the next boundary after it diverged, and
+    takes the next run then. What one slot trains is no concern of the others.
+
+    **Arguments:**
+
+    - `program`: what all runs have in common.
+    - `runs`: their numbers.
+    - `at_once`: how many train together at most. By default one on each core of a CPU, whose
+        caches then hold it, and all of them on accelerators.
+    - `progress`: called as the training goes on.
+
+    **Raises:** `UsageError` if they need more memory together than there is.
+    """
+    slots = Slots(program, runs, at_once)
+    waiting = list(range(len(runs)))
+    while waiting or slots.busy:
+        started = time.perf_counter()
+        slots.fill(waiting, runs)
+        steps, loss = slots.advance()
+        progress(steps, loss)
+        ended = slots.ended()
+        slots.charge(time.perf_counter() - started)
+        for slot in ended:
+            yield slots.take(slot)
+
+
+@dataclasses.dataclass
+class _Slot:
+    """A run under way."""
+
+    index: int
+    done: int
+    losses: list[np.ndarray]
+    seconds: float
+    metrics: dict[str, float] | None = None
+
+
+class Slots:
+    """The slots of all devices, and the three compiled functions that move them."""
+
+    def __init__(self, program: Program, runs: Sequence[RunNumbers], at_once: int | None):
+        self.program = program
+        self.mesh, self.each = _layout(len(runs), at_once)
+        self.slots: list[_Slot | None] = [None] * (self.mesh.size * self.each)
+        self.chunk = _chunk(program.schedule.steps)
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        self.data = jax.device_put(program.problem.data, everywhere)
+        self.held_out = jax.device_put(program.problem.held_out, everywhere)
+        self.numbers = self._placed([runs[0]] * len(self.slots))
+        self.state = self._blank(runs[0])
+        self._start = self._compiled_start()
+        self._advance = None
+        self._evaluate = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether any slot has a run."""
+        return any(slot is not None for slot in self.slots)
+
+    def fill(self, waiting: list[int], runs: Sequence[RunNumbers]) -> None:
+        """Gives each free slot the next run."""
+        fresh = np.zeros(len(self.slots), bool)
+        for place, slot in enumerate(self.slots):
+            if slot is None and waiting:
+                self.slots[place] = _Slot(waiting.pop(0), 0, [], 0.0)
+                fresh[place] = True
+        if not fresh.any():
+            return
+        self.current = [runs[0 if slot is None else slot.index] for slot in self.slots]
+        self.numbers = self._placed(self.current)
+        self.state = self._start(self.state, self.numbers, self._shared_out(fresh))
+
+    def advance(self) -> tuple[int, float]:
+        """Trains all runs for a chunk of steps; returns how many steps that are, and the loss."""
+        sources = self._sources()
+        if self._advance is None:
+            self._advance = self._compiled_advance(sources)
+        self.state, found = self._advance(self.state, self.numbers, self.data, sources)
+        losses = np.asarray(found)
+        steps, last = 0, []
+        for slot, own in zip(self.slots, losses, strict=True):
+            if slot is None:
+                continue
+            slot.losses.append(own)
+            slot.done += len(own)
+            steps += len(own)
+            last.append(own[-1])
+            if not np.isfinite(own).all():
+                # The rest of its steps is not to be made.
+                steps += self.program.schedule.steps - slot.done
+                slot.metrics = {}
+        return steps, _mean_of_finite(np.array(last))
+
+    def _sources(self) -> PyTree:
+        """The steps that each slot makes next, with their batches if those come from the host."""
+        firsts = [0 if slot is None else slot.done for slot in self.slots]
+        steps = np.array(firsts)[:, None] + np.arange(self.chunk)
+        read = self.program.problem.read
+        if read is None:
+            return self._shared_out(steps), None
+        seeds = [int(run.seed) for run in self.current]
+        batches = [
+            jax.tree.map(lambda *x: np.stack(x), *[read(seed, int(step)) for step in own])
+            for seed, own in zip(seeds, steps, strict=True)
+        ]
+        batches = jax.tree.map(lambda *x: np.stack(x), *batches)
+        return self._shared_out(steps), self._shared_out(batches)
+
+    def ended(self) -> list[int]:
+        """The slots whose runs have ended; those that did not diverge are evaluated."""
+        finished = [
+            slot is not None and slot.metrics is None and slot.done == self.program.schedule.steps
+            for slot in self.slots
+        ]
+        if any(finished):
+            if self._evaluate is None:
+                self._evaluate = self._compiled_evaluate()
+            arguments = self.state, self.numbers, self._shared_out(np.array(finished))
+            found = jax.tree.map(np.asarray, self._evaluate(*arguments, self.held_out))
+            for place, slot in enumerate(self.slots):
+                if finished[place] and slot is not None:
+                    slot.metrics = {name: float(x[place]) for name, x in found.items()}
+        return [i for i, x in enumerate(self.slots) if x is not None and x.metrics is not None]
+
+    def charge(self, seconds: float) -> None:
+        """Divides the time of a chunk among the runs."""
+        running = [slot for slot in self.slots if slot is not None]
+        for slot in running:
+            slot.seconds += seconds / len(running)
+
+    def take(self, place: int) -> Trained:
+        """The result of a run that has ended; its slot is free then."""
+        slot = self.slots[place]
+        assert slot is not None and slot.metrics is not None
+        self.slots[place] = None
+        finite = all(np.isfinite(x) for x in slot.metrics.values())
+        metrics = slot.metrics if finite else {}
+        return Trained(slot.index, metrics, np.concatenate(slot.losses), slot.seconds)
+
+    def _blank(self, run: RunNumbers) -> PyTree:
+        """States of zeros: only where a run starts is one ever looked at."""
+        state = eqx.filter_eval_shape(self.program.start, run)
+        sharding = NamedSharding(self.mesh, PartitionSpec(_AXIS))
+        zeros = jax.jit(
+            lambda: jax.tree.map(lambda x: _zeros(x, len(self.slots)), state),
+            out_shardings=sharding,
+        )
+        return zeros()
+
+    def _compiled_start(self) -> Any:
+        def start(state, run, fresh):
+            return jax.lax.cond(fresh, lambda: self.program.start(run), lambda: state)
+
+        mapped = jax.jit(self._mapped(start), donate_argnums=0)
+        fresh = self._shared_out(np.zeros(len(self.slots), bool))
+        lowered = mapped.lower(self.state, self.numbers, fresh)
+        return lowered.compile(compiler_options=self._quick())
+
+    def _quick(self) -> dict[str, Any]:
+        """Compiler options for what is run once: its draws are the same, bit by bit."""
+        is_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        return {"xla_backend_optimization_level": 1} if is_cpu else {}
+
+    def _compiled_advance(self, sources: PyTree) -> Any:
+        mapped = jax.jit(self._mapped(self.program.advance, shared=(2,)), donate_argnums=0)
+        compiled = mapped.lower(self.state, self.numbers, self.data, sources).compile()
+        found = compiled.memory_analysis()
+        if found is not None:
+            new = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+            devices, width = list(self.mesh.devices.flat), self.program.sizes["width"]
+            check_runs(len(devices) * new, len(self.slots), devices, width=width)
+        return compiled
+
+    def _compiled_evaluate(self) -> Any:
+        def evaluate(state, run, finished, held_out):
+            def judge():
+                return self.program.evaluate(state, run, held_out)
+
+            blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(judge))
+            return jax.lax.cond(finished, judge, lambda: blank)
+
+        return jax.jit(self._mapped(evaluate, shared=(3,)))
+
+    def _mapped(self, function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
+        """`function` mapped over all slots; `shared` arguments are the same for all."""
+
+        def on_device(*arguments):
+            if self.each > 1:
+                axes = tuple(None if i in shared else 0 for i in range(len(arguments)))
+                return jax.vmap(function, axes)(*arguments)
+            # Not mapped: products of one run are what the CPU is fastest at.
+            own = [
+                x if i in shared else jax.tree.map(lambda x: x[0], x)
+                for i, x in enumerate(arguments)
+            ]
+            return jax.tree.map(lambda x: x[None], function(*own))
+
+        def placed(*arguments):
+            specs = tuple(
+                PartitionSpec() if i in shared else PartitionSpec(_AXIS)
+                for i in range(len(arguments))
+            )
+            return jax.shard_map(
+                on_device,
+                mesh=self.mesh,
+                in_specs=specs,
+                out_specs=PartitionSpec(_AXIS),
+                check_vma=False,
+            )(*arguments)
+
+        return placed
+
+    def _placed(self, runs: Sequence[RunNumbers]) -> RunNumbers:
+        return self._shared_out(jax.tree.map(lambda *x: np.stack(x), *runs))
+
+    def _shared_out(self, tree: PyTree) -> PyTree:
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(_AXIS)))
+
+
+def check_memory(program: Program, run: RunNumbers, runs: int, at_once: int | None) -> None:
+    """Refuses runs whose weights, gradients and optimizer state alone don't fit, from shapes.
+
+    **Raises:** `UsageError` that names what was asked for and the remedy.
+    """
+    mesh, each = _layout(runs, at_once)
+    state, problem = eqx.filter_eval_shape(program.start, run), program.problem
+    # A gradient is as large as the model.
+    slots = each * mesh.size
+    needed = slots * (bytes_of(state) + bytes_of(state.model))
+    needed += mesh.size * (bytes_of(problem.data) + bytes_of(problem.held_out))
+    check_runs(needed, slots, list(mesh.devices.flat), width=program.sizes["width"])
+
+
+def _layout(runs: int, at_once: int | None) -> tuple[Mesh, int]:
+    """The devices that are used, and how many runs each has at a time."""
+    devices = jax.devices()
+    is_cpu = devices[0].platform == "cpu"
+    most = min(runs, at_once or (len(devices) if is_cpu else runs))
+    used = devices[: min(len(devices), most)]
+    return Mesh(np.array(used), (_AXIS,)), -(-most // len(used))
+
+
+def _chunk(steps: int) -> int:
+    """How many steps are made between two looks: a divisor, so that one program does for all."""
+    return max(n for n in range(1, _LONGEST_CHUNK + 1) if steps % n == 0)
+
+
+def _zeros(shape: Any, slots: int) -> Any:
+    return jnp.zeros((slots, *shape.shape), shape.dtype)
+
+
+def _mean_of_finite(losses: np.ndarray) -> float:
+    finite = losses[np.isfinite(losses)]
+    return float(finite.mean()) if finite.size else float("nan")

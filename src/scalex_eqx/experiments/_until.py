@@ -1,0 +1,156 @@
+"""Sweeps that end when their verdicts are clear: what they train, and what is said of them."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+from .._usage import UsageError
+from ._config import Member, Sweep
+from ._decide import ERRORS_AT_LOOKS, MOST_SEEDS, Decision, Search, decide
+from ._fits import (
+    RecipeAnalysis,
+    ReuseCost,
+    Run,
+    Searched,
+    conclude,
+    grouped,
+    reuse_cost,
+    summarise,
+)
+from ._recipe import Recipe
+from ._wording import describe_search
+
+Losses = Mapping[Member, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Until:
+    """What a sweep is given to decide with, beside its own numbers.
+
+    **Arguments:**
+
+    - `budget`: the most work for each recipe, as a multiple of the work of the sweep's grid.
+    - `work`: of one run, by width.
+
+    **Raises:** `UsageError` for a budget that isn't positive.
+    """
+
+    budget: float
+    work: Mapping[int, float]
+
+    def __post_init__(self) -> None:
+        if not self.budget > 0:
+            raise UsageError(f"--budget is {self.budget}; expected a positive multiple of the grid")
+
+    def search(self, sweep: Sweep) -> Search:
+        """The search that is made for each recipe of a sweep.
+
+        Its seeds are the sweep's, and then those that follow the largest, eight in all.
+        """
+        if len(sweep.seeds) > MOST_SEEDS:
+            raise UsageError(
+                f"--seeds has {len(sweep.seeds)} values; give at most {MOST_SEEDS} with "
+                "--until-decided, which adds those that it needs"
+            )
+        more = itertools.count(max(sweep.seeds) + 1)
+        seeds = (*sweep.seeds, *itertools.islice(more, MOST_SEEDS - len(sweep.seeds)))
+        budget = self.budget * self.grid(sweep)
+        return Search(sweep.widths, sweep.learning_rates, seeds, dict(self.work), budget)
+
+    def grid(self, sweep: Sweep) -> float:
+        """The work of the sweep's grid, for one recipe."""
+        each = sum(self.work[width] for width in sweep.widths)
+        return len(sweep.learning_rates) * len(sweep.seeds) * each
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON's own types; `from_json` reads it."""
+        return {"budget": self.budget, "work": {str(w): x for w, x in self.work.items()}}
+
+    @staticmethod
+    def from_json(fields: dict) -> "Until":
+        """What `to_json` has written down."""
+        return Until(fields["budget"], {int(w): x for w, x in fields["work"].items()})
+
+
+def gone_through(
+    recipes: Sequence[Recipe], search: Search, known: Callable[[list[Member]], Losses]
+) -> tuple[dict[Recipe, Decision], dict[Member, float | None]]:
+    """How far the search for each recipe's verdict is, and the losses that it used.
+
+    **Arguments:**
+
+    - `known`: the losses of those of the runs that are finished.
+    """
+    losses: dict[Member, float | None] = {}
+    while True:
+        decisions = {recipe: decide(search, runs_of(recipe, losses)) for recipe in recipes}
+        new = known(wanted(decisions))
+        if not new:
+            return decisions, losses
+        losses.update(new)
+
+
+def wanted(decisions: Mapping[Recipe, Decision]) -> list[Member]:
+    """The runs that the searches need next, all recipes side by side."""
+    return [
+        Member(recipe, point.width, point.learning_rate, point.seed)
+        for recipe, decision in decisions.items()
+        for point in decision.wanted
+    ]
+
+
+def runs_of(recipe: Recipe, losses: Losses) -> list[Run]:
+    """The finished runs of one recipe."""
+    return [
+        Run(str(recipe), member.width, member.learning_rate, member.seed, loss)
+        for member, loss in losses.items()
+        if member.recipe == recipe
+    ]
+
+
+def analysis(
+    recipe: Recipe, decision: Decision, losses: Losses, sweep: Sweep, until: Until
+) -> RecipeAnalysis:
+    """What the report says of a recipe."""
+    widths = sorted(sweep.widths)
+    seeds = sorted({seed for _, seed in decision.optima})
+    summaries = tuple(summarise(width, seeds, decision.optima) for width in widths)
+    found = Searched(
+        decision.looks,
+        len(ERRORS_AT_LOOKS),
+        len(decision.points) - len(decision.wanted),
+        decision.work / until.grid(sweep),
+    )
+    reuse = _reuse(decision, runs_of(recipe, losses), widths)
+    return RecipeAnalysis(
+        recipe=str(recipe),
+        verdict=str(decision.verdict),
+        sentence=conclude(
+            str(recipe),
+            decision.verdict,
+            decision.reason,
+            decision.drift,
+            reuse,
+            describe_search(found),
+        ),
+        seeds=tuple(seeds),
+        widths=summaries,
+        drift=decision.drift,
+        reuse=reuse,
+        best_loss=summaries[-1].loss,
+        best_loss_spread=summaries[-1].loss_spread,
+        searched=found,
+    )
+
+
+def _reuse(decision: Decision, runs: Sequence[Run], widths: Sequence[int]) -> ReuseCost:
+    ends, drift = (widths[0], widths[-1]), decision.drift
+    if drift.exponent is None:
+        return ReuseCost(*ends, None, None, (), f"unknown: {drift.reason}")
+    seeds = {seed for seed, _ in drift.by_seed}
+    curves = {
+        (width, seed): own
+        for (width, seed), own in grouped(runs).items()
+        if width in ends and seed in seeds
+    }
+    return reuse_cost(ends, curves, decision.optima, drift.level)

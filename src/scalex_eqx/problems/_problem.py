@@ -1,0 +1,164 @@
+"""What a sweep trains: somebody's model on somebody's data."""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
+
+from .._usage import UsageError
+
+JUDGED = "held_out_loss"
+"""The metric that runs are judged by."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    r"""A model that can be built at any size, its data, its loss, and how a run is judged.
+
+    ```python
+    def make(width, key):
+        return eqx.nn.MLP(64, 10, width, depth=2, key=key)
+
+    def loss(model, batch):
+        x, y = batch
+        logits = jax.vmap(model)(x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    problem = Problem(make, loss, data=(x, y), held_out=(x_test, y_test), batch_size=32)
+    ```
+
+    A seed fixes a run's initial draw and the order of its data, whatever its recipe and learning
+    rate: step $t$ of seed $s$ sees the batch of one key, made of $s$ and $t$.
+
+    **Arguments:**
+
+    - `make`: builds the model, called with sizes by name: `make(width=..., key=...)`, and with
+        `depth=...` too if it has such a parameter. It may return any pytree that
+        [`scalex_eqx.parameterize`][] takes.
+    - `loss`: `loss(model, batch)`, the mean over a batch, to be minimised. It gets plain arrays in
+        place of weights, as [`scalex_eqx.resolve`][] makes them.
+    - `data`: arrays to train on, a pytree. Every device gets a copy.
+    - `held_out`: arrays to judge on.
+    - `batch_size`: how many examples a batch has. Examples are numbered along the first axis of
+        each array of `data`, and drawn evenly with replacement.
+    - `batch`: `batch(data, key)`, the batch of one step, in place of `batch_size`; traced.
+    - `read`: `read(seed, step)`, the same on the host, in NumPy, for data that no device holds, in
+        place of `data`.
+    - `evaluate`: `evaluate(model, held_out)`: a number, or a mapping of names to numbers, one of
+        which is `held_out_loss`; traced. The mean of `loss` over all of `held_out` by default.
+    - `identity`: what else decides a result and no array shows, as JSON: a version to be raised
+        when `make` or `loss` changes. Stored runs of another identity are not found again.
+    - `said`: facts for the reports, by name.
+    - `name`: for people to read.
+
+    **Raises:** `UsageError` if the arguments don't fit together.
+    """
+
+    make: Callable[..., PyTree]
+    loss: Callable[[PyTree, Any], Float[Array, ""]]
+    data: PyTree = ()
+    held_out: PyTree = ()
+    batch_size: int | None = None
+    batch: Callable[[PyTree, PRNGKeyArray], Any] | None = None
+    read: Callable[[int, int], Any] | None = None
+    evaluate: Callable[[PyTree, PyTree], Any] | None = None
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    said: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    name: str = "problem"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", {"model": self.name, **self.said})
+        for name in ("make", "loss"):
+            if not callable(getattr(self, name)):
+                kind = type(getattr(self, name)).__name__
+                raise UsageError(f"the problem's {name} is a {kind}; expected a function")
+        self._check_source()
+        if self.evaluate is None and not jax.tree.leaves(self.held_out):
+            raise UsageError(
+                "the problem has neither held_out nor evaluate; give arrays to judge the runs on"
+            )
+
+    def _check_source(self) -> None:
+        given = [name for name in ("batch_size", "batch", "read") if getattr(self, name)]
+        if len(given) != 1:
+            said = " and ".join(given) or "none of them"
+            raise UsageError(
+                f"the problem has {said}; expected one of batch_size (examples along the first "
+                "axis of data), batch (a function of data and key) and read (a function of seed "
+                "and step)"
+            )
+        if self.read is None and not jax.tree.leaves(self.data):
+            raise UsageError("the problem has no data; give arrays, or read=")
+        if self.batch_size is not None:
+            counts = {jnp.shape(x)[:1] for x in jax.tree.leaves(self.data)}
+            if self.batch_size < 1 or len(counts) > 1 or counts == {()} or counts == {(0,)}:
+                raise UsageError(
+                    f"batch_size is {self.batch_size} and the arrays of data have the first axes "
+                    f"{sorted(counts)}; expected at least 1 and one number of examples in all"
+                )
+
+    @property
+    def takes_depth(self) -> bool:
+        """Whether `make` has a parameter `depth`."""
+        return "depth" in inspect.signature(self.make).parameters
+
+    def build(self, sizes: Mapping[str, int], key: PRNGKeyArray) -> PyTree:
+        """The model at some sizes, as `make` draws it."""
+        return self.make(**sizes, key=key)
+
+    def drawn(self, data: PyTree, key: PRNGKeyArray) -> Any:
+        """The batch that belongs to a key."""
+        if self.batch is not None:
+            return self.batch(data, key)
+        assert self.batch_size is not None
+        count = jax.tree.leaves(data)[0].shape[0]
+        chosen = jax.random.randint(key, (self.batch_size,), 0, count)
+        return jax.tree.map(lambda x: x[chosen], data)
+
+    def judged(self, model: PyTree, held_out: PyTree) -> dict[str, Float[Array, ""]]:
+        """The metrics of a model whose weights are plain arrays."""
+        if self.evaluate is None:
+            batches = jax.tree.map(self._in_batches, held_out)
+            losses = jax.lax.map(lambda batch: self.loss(model, batch), batches)
+            return {JUDGED: jnp.mean(losses)}
+        found = self.evaluate(model, held_out)
+        metrics = dict(found) if isinstance(found, Mapping) else {JUDGED: found}
+        if JUDGED not in metrics:
+            raise UsageError(
+                f"the problem's evaluate returned {', '.join(map(str, metrics)) or 'nothing'}; "
+                f"expected a number, or a mapping with {JUDGED!r}, by which runs are judged"
+            )
+        return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+    def _in_batches(self, x: Any) -> Shaped[Array, "batches batch *rest"]:
+        """All examples, in equal batches of at most `batch_size`."""
+        most = min(self.batch_size or 64, x.shape[0])
+        size = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
+        return x.reshape(-1, size, *x.shape[1:])
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """What decides a run's result beside recipe and sizes, as JSON: a part of its key."""
+        facts: dict[str, Any] = {"kind": self.name, **self.identity}
+        if "data" not in facts:
+            facts["data"] = _digest((self.data, self.held_out))
+        if self.batch_size is not None:
+            facts.setdefault("batch_size", self.batch_size)
+        return facts
+
+
+def _digest(arrays: PyTree) -> str:
+    """SHA-256 of arrays, with their types and shapes."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        x = np.asarray(leaf)
+        digest.update(f"{x.dtype.name} {x.shape} ".encode())
+        digest.update(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
