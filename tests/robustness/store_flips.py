@@ -66,7 +66,9 @@ def make(path: Path) -> None:
     """A store of this layout, out of the one of layout 1 that the tests have."""
     shutil.copy(STORE, path)
     Store.open(path, create=True).close()
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        # Its other sweep would be reported, with one line, where the last one is damaged.
+        connection.execute("DELETE FROM sweeps WHERE rowid < (SELECT max(rowid) FROM sweeps)")
         connection.execute("VACUUM")  # Of what stood there before.
 
 
@@ -90,9 +92,6 @@ def outcome_of_report(path: Path, truth: Truth) -> str:
     lines = [line for line in said.splitlines() if str(path) in line and "damaged" in line]
     if (facts, runs) == truth.report:
         return "right numbers and a line" if lines else "right numbers"
-    # Without the sweep that was started last, the one before it is reported.
-    if any("sweep" in line for line in lines):
-        return "one line"
     if not all(run in truth.report[1] for run in runs):
         return "other numbers"
     if len(runs) < len(truth.report[1]) and "runs are missing" in said:

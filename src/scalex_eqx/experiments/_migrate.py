@@ -42,8 +42,9 @@ def translated(
     """`target`, an empty database, with what `source` holds."""
     for statement in TABLES:
         target.execute(statement)
+    target.execute("BEGIN")
     _warn_of(_copy(source, "", target), path, warn)
-    target.commit()
+    target.execute("COMMIT")
     return target
 
 

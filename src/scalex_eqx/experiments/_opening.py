@@ -48,12 +48,8 @@ def to_write(path: Path, warn: Warn) -> sqlite3.Connection:
     layout."""
     with reported(path):
         _check_file(path, create=True)
-        connection = _connect(path, "rwc")
-        try:
+        with _closed_on_failure(_connect(path, "rwc")) as connection:
             _prepare(connection, path, warn)
-        except BaseException:
-            connection.close()
-            raise
     return connection
 
 
@@ -61,18 +57,22 @@ def to_read(path: Path, warn: Warn) -> sqlite3.Connection:
     """Opens a store without changing it; one of an older layout is translated in a copy."""
     with reported(path):
         _check_file(path, create=False)
-        connection = _readable(path)
-        try:
-            if _value(connection, "SELECT count(*) FROM sqlite_master") == 0:
+        with _closed_on_failure(_readable(path)) as connection:
+            if _is_blank(connection):
                 raise UsageError(f"results file {shown(path)} is empty; {_NO_RUN}")
-            if _value(connection, "PRAGMA user_version") < LAYOUT_VERSION:
-                with closing(connection):
-                    # A database without a name is one on the disk that ends with its connection.
-                    return translated(connection, _configured(sqlite3.connect("")), path, warn)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
+            if _value(connection, "PRAGMA user_version") == LAYOUT_VERSION:
+                return connection
+        with closing(connection), _closed_on_failure(_nameless()) as copy:
+            return translated(connection, copy, path, warn)
+
+
+@contextmanager
+def _closed_on_failure(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def fold_in(path: Path) -> None:
@@ -109,12 +109,11 @@ def _readable(path: Path) -> sqlite3.Connection:
     Readers of a WAL need a file of locks beside it. Where none can be made nobody can write, so
     the file is read without; with a WAL that a dead process has left there, as a copy.
     """
-    connection = _connect(path, "rw")
     try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with _closed_on_failure(_connect(path, "rw")) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
-        connection.close()
         if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
             raise
         return _unlocked(path)
@@ -129,10 +128,14 @@ def _unlocked(path: Path) -> sqlite3.Connection:
         copy = Path(folder) / "copy.sqlite"
         shutil.copyfile(path, copy)
         shutil.copyfile(wal, f"{copy}-wal")
-        memory = _configured(sqlite3.connect("", isolation_level=None))
-        with closing(_connect(copy, "rw")) as source:
-            source.backup(memory)
-    return memory
+        with closing(_connect(copy, "rw")) as source, _closed_on_failure(_nameless()) as nameless:
+            source.backup(nameless)
+    return nameless
+
+
+def _nameless() -> sqlite3.Connection:
+    """A database on the disk that ends with its connection."""
+    return _configured(sqlite3.connect("", isolation_level=None))
 
 
 def _check_file(path: Path, *, create: bool) -> None:

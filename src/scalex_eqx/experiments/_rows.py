@@ -175,7 +175,12 @@ class SweepRow:
 
 def _check_json(value: object, name: str) -> None:
     """Refuses what JSON would refuse or quietly change, and names the field."""
-    if isinstance(value, dict):
+    if value is None or isinstance(value, str | int):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UsageError(f"{name} is {value}; expected a finite number, or None")
+    elif isinstance(value, dict):
         for key, entry in value.items():
             if not isinstance(key, str):
                 raise UsageError(f"{name} has a field named {key!r}; expected text as its name")
@@ -183,10 +188,7 @@ def _check_json(value: object, name: str) -> None:
     elif isinstance(value, list | tuple):
         for position, entry in enumerate(value):
             _check_json(entry, f"{name}[{position}]")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise UsageError(f"{name} is {value}; expected a finite number, or None")
-    elif value is not None and not isinstance(value, str | int):
+    else:
         kind = type(value).__name__
         raise UsageError(f"{name} is of type {kind}; expected what JSON holds; convert it")
 

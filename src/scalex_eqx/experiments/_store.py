@@ -284,7 +284,7 @@ class Store:
         if damaged:
             self._warn(
                 f"results file {shown(self.path)}: {named(damaged, 'run')} damaged, since the "
-                "checksum doesn't match: counted as missing, so that the same command trains again"
+                "checksum doesn't match, and missing therefore: the same command trains it again"
             )
 
     def _readable(self) -> Iterator[Values]:
