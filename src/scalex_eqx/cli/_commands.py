@@ -90,7 +90,7 @@ class Transfer(ProblemOptions):
         problem = self.load(widths=self.widths, base_width=(base_width,))
         _use_all_cores()
         if "data" in problem.said:
-            console.print(f"data: {problem.said['data']}")
+            console.print(f"data: {problem.said['data']}", soft_wrap=True)
         # Until the report is written: another sweep that starts would be the one reported on.
         with locked(self.out):
             self._train_and_report(sweep, problem, console)
