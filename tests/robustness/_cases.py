@@ -56,7 +56,28 @@ NO_RECIPES = (
         f"mup:adam:{EXPONENTS.format(x)}"
         for x in (
             "", "x", "1e999999", "1e99", "1/0", "inf", "nan", "\u0663", "11", "-11", "1e-99999999",
-            "1=2", "1,hidden=2", "1,wieght=2", "1,", "0x1", "1/3/3", "9" * 5000,
+            "1=2", "1,hidden=2", "1,wieght=2", "1,", "0x1", "1/3/3", "9" * 5000, "1,a\nb=2",
+        )
+    ),
+    *(
+        f"mup:{x}:full"
+        for x in (
+            "adam(", "adam)", "adam()()", "adam(eps)", "adam(eps=)", "adam(eps=1e999)",
+            "adam(b1=2)", "adam(eps='x')", "adam(eps=x)", "adam(eps=-1)", "adam(eps=1,eps=1)",
+            "adam(b9=1)", "adam(eps=__import__('os'))", "adam(*[1])", "adam(**{})",
+            "adam(eps=" + "(" * 5000, "adam(eps=" + "9" * 5000 + ")", "adam(moment_dtype='\n')",
+            "adam@adam", "adam\x00(b1=1)", "lion(eps=1)", "sgd(momentum=True)", "optax", "optax.",
+            ".adam", "optax.adann@adam", "optax.adam", "optax.adam@x", "optax.adam@",
+            "optax.adam(1e-3)@adam", "os.getcwd@adam", "optax.adam(learning_rate=1)@adam",
+            "nosuch.x@adam", "x.py:y@adam", "x.py", ".py:y@adam", "a\nb.py:y@adam",
+            "optax.polyak_sgd@sgd", "optax.__name__@adam", "math.inf@adam",
+        )
+    ),
+    *(
+        f"mup:adam:full:{x}"
+        for x in (
+            "", "x", "hidden", "hidden=0", "hidden=-1", "hidden=1e99", "hidden=2,hidden=3", "=2",
+            "nope=2", "hidden=2:hidden=2",
         )
     ),
 )  # fmt: skip

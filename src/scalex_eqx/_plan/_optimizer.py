@@ -1,5 +1,6 @@
 """The parts of an optimizer in words."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from .._parts import Part
@@ -50,4 +51,6 @@ def _setting(value: Any) -> str:
         return "?"
     if callable(value):
         return "by weight"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_setting(one)}" for key, one in value.items())
     return short(value) if isinstance(value, float) else str(value)

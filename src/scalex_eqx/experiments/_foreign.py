@@ -158,7 +158,7 @@ def foreign(text: str, family: str | None) -> Foreign:
     if _DOTTED.fullmatch(text) and not text.endswith(".py"):
         return Foreign(text, family)
     named = _FILE.fullmatch(text)
-    if named is None:
+    if named is None or not text.isprintable():
         raise UsageError(f"{text!r} names no update rule; examples are {EXAMPLES}")
     if named["digest"]:
         return Foreign(text, family)

@@ -10,7 +10,6 @@ from jaxtyping import PyTree
 
 from .. import optim, theory
 from .._usage import UsageError
-from ..optim import Rates
 from ..optim._catalogue import Entry, catalogue
 from ..optim._numbers import ScalarOrSchedule
 from ..optim._rates import GlobalRate
@@ -61,11 +60,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _law_text(self.law)
-        if not any(self.rates is one for one in RATES.values()):
-            object.__setattr__(self, "rates", _in_order(self.rates))
+        if self.rates not in RATES.values():
+            object.__setattr__(self, "rates", _in_order("rates", self.rates))
         # What is multiplied by one is as if it weren't.
         factors = {key: x for key, x in dict(self.multipliers).items() if x != 1}
-        object.__setattr__(self, "multipliers", _in_order(factors))
+        object.__setattr__(self, "multipliers", _in_order("multipliers", factors))
         try:
             arguments = self.entry.checked(dict(self.arguments))
             if isinstance(self.entry, Entry):
@@ -78,8 +77,8 @@ class Recipe:
             raise needs_family(self.optimizer)
 
     def __str__(self) -> str:
-        names = {id(one): name for name, one in RATES.items()}
-        rates = names.get(id(self.rates)) or _pairs_text(self.rates)
+        named = [name for name, one in RATES.items() if one == self.rates]
+        rates = named[0] if named else _pairs_text(self.rates)
         parts = [_law_text(self.law), self.optimizer, rates]
         return ":".join([*parts, _pairs_text(self.multipliers)] if self.multipliers else parts)
 
@@ -95,6 +94,15 @@ class Recipe:
         """Of the update rule, if it has one that the catalogue knows."""
         return dict(self.arguments).get("weight_decay") if self.entry.decay else None
 
+    @property
+    def width_options(self) -> dict[str, Any]:
+        """What [`scalex_eqx.scale_by_width`][] is given beside the entry's family."""
+        multipliers = {key: float(x) for key, x in self.multipliers}
+        return {
+            "rates": dict(self.rates) if isinstance(self.rates, tuple) else self.rates,
+            "role_multipliers": multipliers or None,
+        }
+
     def with_arguments(self, **arguments: Any) -> "Recipe":
         """The same with these arguments of the update rule beside the others."""
         return dataclasses.replace(self, arguments={**dict(self.arguments), **arguments})
@@ -108,16 +116,9 @@ class Recipe:
         """
         if budget is not None and not self.entry.budget:
             raise UsageError(f"recipe {self}: {self.entry.name} takes no budget; leave out --batch")
-        rates: Rates = dict(self.rates) if isinstance(self.rates, tuple) else self.rates
-        multipliers = {key: float(x) for key, x in self.multipliers}
+        options = {**self.width_options, **dict(self.arguments)}
         try:
-            return self.entry.optimizer(
-                learning_rate,
-                rates,
-                role_multipliers=multipliers or None,
-                budget=budget,
-                **dict(self.arguments),
-            )
+            return self.entry.optimizer(learning_rate, budget=budget, **options)
         except ValueError as error:
             raise UsageError(f"recipe {self}: {error}") from None
 
@@ -253,10 +254,20 @@ def _parsed_pairs(what: str, text: str, parse: Any, expected: str) -> dict[str, 
     return found
 
 
-def _in_order(pairs: Any) -> Pairs:
-    """Roles in their order, then paths by name."""
+def _in_order(what: str, pairs: Any) -> Pairs:
+    """Roles in their order, then paths by name.
+
+    **Raises:** `UsageError` for what has no text.
+    """
+    if not isinstance(pairs, Mapping | tuple):
+        raise UsageError(
+            f"{what} {pairs!r} have no text form; expected {', '.join(RATES)} or numbers by role"
+        )
     roles = list(map(str, TRAINED))
     named = {str(key): Fraction(x) for key, x in dict(pairs).items()}
+    for key in named:
+        if not key.isprintable() or any(len(split_outside(key, x)) > 1 for x in ":,="):
+            raise UsageError(f"{what} has the path {key!r}, which can't be written in a recipe")
     order = sorted(named, key=lambda key: (roles.index(key) if key in roles else len(roles), key))
     return tuple((key, named[key]) for key in order)
 
