@@ -67,7 +67,7 @@ def status(path: Path, warn: Warn) -> Status:
                 f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
             )
         sweep = Sweep.from_json(dict(saved.configuration))
-        keys = sweep.keys(saved.configuration["data"]["digest"])
+        keys = sweep.keys(saved.configuration["problem"])
         names = {recipe: str(recipe) for recipe in sweep.recipes}
         places = {key: (names[one.recipe], one.width) for one, key in keys.items()}
         groups = {place: GroupStatus() for place in places.values()}
