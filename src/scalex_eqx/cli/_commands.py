@@ -22,7 +22,7 @@ from ..experiments import (
 from ..experiments._config import check_positive, given_weight_decay
 from ..experiments._lock import locked
 from ..experiments._report import check_report_files
-from ..experiments._transfer import train_missing
+from ..experiments._transfer import check_recipes, train_missing
 from ..problems import Problem
 from ._align import Align
 from ._arguments import check_words
@@ -89,6 +89,7 @@ class Transfer(ProblemOptions):
             check_positive(self, "at_once")
         problem = self.load(widths=self.widths, base_width=(base_width,))
         _use_all_cores()
+        check_recipes(sweep, problem)
         if "data" in problem.said:
             console.print(f"data: {problem.said['data']}", soft_wrap=True)
         # Until the report is written: another sweep that starts would be the one reported on.

@@ -20,6 +20,7 @@ from .._usage import UsageError, in_shell, shown
 from ..problems import Problem
 from ._config import Member, Sweep
 from ._fits import RecipeAnalysis, Run, analyse
+from ._foreign import Foreign
 from ._lock import locked
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
 from ._rows import JUDGED
@@ -83,6 +84,20 @@ def transfer(
     """
     with locked(folder):
         return train_missing(sweep, problem, folder, reporter or _Silent(), at_once=at_once)
+
+
+def check_recipes(sweep: Sweep, problem: Problem) -> None:
+    """Refuses from shapes, before there is a folder, recipes that don't fit the model.
+
+    Asked are those that name weights, and rules of the user's own.
+    """
+    asked = [
+        one
+        for one in sweep.recipes
+        if isinstance(one.rates, tuple) or one.multipliers or isinstance(one.entry, Foreign)
+    ]
+    widest = [Member(one, max(sweep.widths), sweep.learning_rates[0], 0) for one in asked]
+    packs(problem, sweep.setting.of(problem), widest)
 
 
 def train_missing(
