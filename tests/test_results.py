@@ -13,6 +13,7 @@ import pytest
 import scalex_eqx as sx
 from scalex_eqx.cli._commands import Transfer
 from scalex_eqx.experiments import Run, analyse
+from scalex_eqx.experiments._decide import MOST_SEEDS, Search, decide
 from scalex_eqx.experiments._fits import to_json
 
 ROOT = Path(__file__).parents[1]
@@ -306,3 +307,86 @@ def test_the_page_on_theory_prints_the_exponents_of_sizes():
     assert all(row["seen"] == row["exponents"] for row in faults)
     count = sum(row["exponents"] for row in faults)
     assert f"{count} of the {count} exponents" in page.replace("\n", " ")
+
+
+POWER = json.loads((ROOT / "docs/results/decide_power.json").read_text(encoding="utf-8"))["rows"]
+SMOOTH = ("quadratic", "kinked", "exponential")
+
+
+def counted(way: str, noise: float, drift: float, shapes: tuple[str, ...]) -> list[Any]:
+    """The rows of a case of the search's error rates, of either sign."""
+    return [
+        row
+        for row in POWER
+        if (row["way"], row["noise"], abs(row["drift"])) == (way, noise, abs(drift))
+        and row["shape"] in shapes
+        and row["place"] == -7.5
+    ]
+
+
+def shares(rows: list[Any]) -> list[str]:
+    """Per cent of all their sweeps that end in each verdict."""
+    sweeps = sum(row["sweeps"] for row in rows)
+    found = [sum(row["transfers"] for row in rows)]
+    found += [sum(row["drifts up"] + row["drifts down"] for row in rows)]
+    found += [sum(row["cannot tell"] for row in rows)]
+    return [f"{100 * count / sweeps:.1f}" for count in found]
+
+
+def test_the_page_prints_the_error_rates_of_the_search():
+    for noise in (1.0, 2.0):
+        for drift in (0.0, 0.1, 0.25, -0.4, -0.7, -1.0):
+            rows = counted("search", noise, drift, SMOOTH)
+            name = "±0.25" if drift == 0.25 else f"{drift:g}"
+            sweeps = sum(row["sweeps"] for row in rows)
+            runs, work = (np.mean([row[x] for row in rows]) for x in ("runs", "work"))
+            cells = " % | ".join(shares(rows))
+            line = f"| {name} | {noise:g} x | {sweeps} | {cells} % | {runs:.0f} | {work:.2f} |"
+            assert line in PAGE
+    for shape in (*SMOOTH, "cliff"):
+        ways = ("search", "uncorrected", "grid")
+        cells = [" / ".join(shares(counted(way, 1.0, 0.25, (shape,)))[:2]) for way in ways]
+        assert "| " + " | ".join(f"{cell} %" for cell in cells) + " |" in PAGE
+
+
+def test_the_search_holds_its_error_rates_and_the_uncorrected_one_does_not():
+    """In every case of 1,000 sweeps."""
+    at_margin = [row for row in POWER if abs(row["drift"]) == 0.25]
+    for row in at_margin:
+        worst = max(row["transfers"], row["drifts up"], row["drifts down"]) / row["sweeps"]
+        if row["way"] == "search":
+            assert row["sweeps"] >= 1000 and worst <= 0.05
+        elif row["way"] == "uncorrected":
+            assert worst > 0.08
+    clear = [row for row in POWER if row["way"] == "search" and row["drift"] in (0.0, -0.7, -1.0)]
+    for row in clear:
+        wrong = row["drifts up"] + (row["transfers"] if row["drift"] else row["drifts down"])
+        assert wrong == 0
+    edges = [row for row in POWER if row["shape"] in ("falling", "rising") or row["place"] != -7.5]
+    assert [row["cannot tell"] for row in edges] == [row["sweeps"] for row in edges] == [1000] * 3
+
+
+def test_the_page_prints_the_searched_run():
+    """Its verdicts are those of the grid, and follow from its runs."""
+    text = (ROOT / "docs/results/transfer_decided.json").read_text(encoding="utf-8")
+    results = json.loads(text)
+    assert len(results["runs"]) == sum(one["searched"]["runs"] for one in results["analyses"])
+    for analysis in results["analyses"]:
+        drift, found = analysis["drift"], analysis["searched"]
+        assert analysis["verdict"] == ANALYSES[analysis["recipe"]]["verdict"]
+        runs = [Run(**run) for run in results["runs"] if run["recipe"] == analysis["recipe"]]
+        search = Search(
+            (64, 128, 256),
+            tuple(2.0**exponent for exponent in range(-10, -4)),
+            tuple(range(MOST_SEEDS)),
+            dict.fromkeys((64, 128, 256), 1.0),
+        )
+        decision = decide(search, runs)
+        assert not decision.wanted and str(decision.verdict) == analysis["verdict"]
+        assert decision.drift.exponent == pytest.approx(drift["exponent"], abs=ROUNDING)
+        low, high = drift["interval"]
+        assert (
+            f"| `{analysis['recipe']}` | {drift['exponent']:.2f} [{low:+.2f}, {high:+.2f}] | "
+            f"{len(drift['by_seed'])} | {found['runs']} of 72 | {found['share']:.2f} | "
+            f"{analysis['verdict']} |"
+        ) in PAGE
