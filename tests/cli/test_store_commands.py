@@ -39,17 +39,15 @@ def test_the_status_of_a_sweep(tmp_path, scalex):
         saved = store.sweeps()[0].configuration
         # Two more seeds: 24 runs, of which two are stopped and five are claimed.
         sweep = Sweep.from_json({**saved, "seeds": [0, 1, 2]})
-        data = saved["data"]
-        store.add_sweep({**sweep.to_json(), "data": data}, {})
+        problem, said = saved["problem"], saved["said"]
+        store.add_sweep({**sweep.to_json(), "problem": problem, "said": said}, {})
         members = [one for one in sweep.members() if one.seed > 0]
         stopped = [
-            Row.of(
-                sweep.specification(one, data["digest"]), status="stopped", metrics={}, result={}
-            )
+            Row.of(sweep.specification(one, problem), status="stopped", metrics={}, result={})
             for one in members[:2]
         ]
         store.add(stopped)
-        keys = sweep.keys(data["digest"])
+        keys = sweep.keys(problem)
         claimed = [keys[one] for one in members[-5:]]
         store.claim(claimed[:3], "process 1 on here", 60.0)
         store.claim(claimed[3:], "process 2 on there", 60.0)

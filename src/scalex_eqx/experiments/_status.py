@@ -10,6 +10,7 @@ import numpy as np
 from .._usage import UsageError, in_shell, shown
 from ._config import Sweep
 from ._layout import Warn
+from ._sharing import of_the_living
 from ._store import Claim, Store
 
 Group = tuple[str, int]  # A recipe and a width.
@@ -67,13 +68,14 @@ def status(path: Path, warn: Warn) -> Status:
                 f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
             )
         sweep = Sweep.from_json(dict(saved.configuration))
-        keys = sweep.keys(saved.configuration["data"]["digest"])
+        keys = sweep.keys(saved.configuration["problem"])
         names = {recipe: str(recipe) for recipe in sweep.recipes}
         places = {key: (names[one.recipe], one.width) for one, key in keys.items()}
         groups = {place: GroupStatus() for place in places.values()}
         for place in places.values():
             groups[place].planned += 1
-        claims = [claim for claim in store.claims() if claim.key in places]
+        living = of_the_living(path, store.claims())
+        claims = [claim for claim in living if claim.key in places]
         for claim in claims:
             groups[places[claim.key]].claimed += 1
         for row in store.read(places):
