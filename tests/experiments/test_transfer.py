@@ -22,10 +22,12 @@ from scalex_eqx.experiments import (
     report,
     transfer,
 )
+from scalex_eqx.experiments._engines import Done
+from scalex_eqx.experiments._members import row
 from scalex_eqx.experiments._rows import Row
 from scalex_eqx.experiments._slots import Trained
 from scalex_eqx.experiments._store import Store
-from scalex_eqx.experiments._transfer import STORE, _row, environment
+from scalex_eqx.experiments._transfer import STORE, environment
 
 SMALL = "--widths 8 16 --head-dimension 8 --depth 1 --steps 2 --sequence-length 8 --batch-size 2"
 RATES = "--learning-rates 2^-9 2^-6 1e30 --recipes standard:adam:full mup:adam:none --seeds 0"
@@ -127,6 +129,12 @@ class Silent:
     def advance(self, work, loss):
         pass
 
+    def ended(self, runs, work):
+        pass
+
+    def say(self, line):
+        pass
+
 
 SWEEP = Sweep(
     recipes=(parse_recipe("standard:adam:full"),),
@@ -211,9 +219,10 @@ def test_a_store_without_a_sweep_is_refused(tmp_path):
     ],
 )
 def test_a_run_without_metrics_has_diverged(losses, metrics, status, step):
-    row = _row({"seed": 0}, Trained(0, metrics, np.array(losses, np.float32), 1.0))
-    assert (row.status, row.result["diverged_at_step"]) == (status, step)
-    assert row.held_out_loss == metrics.get("held_out_loss")
+    trained = Trained(0, metrics, np.array(losses, np.float32), 1.0)
+    found = row({"seed": 0}, Done(SWEEP.members()[0], trained, {}))
+    assert (found.status, found.result["diverged_at_step"]) == (status, step)
+    assert found.held_out_loss == metrics.get("held_out_loss")
 
 
 def test_the_folder_may_be_given_in_place_of_the_store(finished, tmp_path):

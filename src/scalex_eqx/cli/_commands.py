@@ -21,10 +21,9 @@ from ..experiments import (
     report,
 )
 from ..experiments._config import check_positive, given_weight_decay
-from ..experiments._lock import locked
+from ..experiments._engines import Local
 from ..experiments._report import check_report_files
 from ..experiments._transfer import check_recipes, train_missing
-from ..problems import Problem
 from ._align import Align
 from ._arguments import check_words
 from ._check import Check
@@ -103,25 +102,20 @@ class Transfer(ProblemOptions):
         check_recipes(sweep, problem)
         if "data" in problem.said:
             console.print(f"data: {problem.said['data']}", soft_wrap=True)
-        # Until the report is written: another sweep that starts would be the one reported on.
-        with locked(self.out):
-            self._train_and_report(sweep, problem, console)
-
-    def _train_and_report(self, sweep: Sweep, problem: Problem, console: Console) -> None:
         check_report_files(self.out)
         budget = 1.0 if self.budget is None else self.budget
         with ProgressBar(console, at_most=self.until_decided) as bar:
-            store = train_missing(
+            store, key = train_missing(
                 sweep,
                 problem,
                 self.out,
                 bar,
-                at_once=self.at_once,
+                engine=Local(self.at_once),
                 budget=budget if self.until_decided else None,
             )
         kept = f"all runs are kept; scalex report {in_shell(self.out)} writes the report"
         with _process.keeping(kept):
-            _print_report(store, console)
+            _print_report(store, console, key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +195,8 @@ def _parsed(arguments: Sequence[str]) -> Any:
     )
 
 
-def _print_report(store: Path, console: Console) -> None:
-    report(store, console)
+def _print_report(store: Path, console: Console, sweep_key: str | None = None) -> None:
+    report(store, console, sweep_key=sweep_key)
     folder = store if store.is_dir() else store.parent
     if os.access(folder, os.W_OK):
         console.print(f"wrote {shown(folder)}/report.html, transfer.png and results.json")

@@ -18,10 +18,12 @@ class ProgressBar:
         self._console = console
         self._at_most = at_most
         self._begun = False
+        self._runs = self._ended = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[runs]}"),
             TextColumn("loss {task.fields[loss]}"),
             TimeElapsedColumn(table_column=Column(min_width=7)),
             TextColumn("left at most" if at_most else "left"),
@@ -30,7 +32,7 @@ class ProgressBar:
             # The first report of a width comes after its compilation.
             speed_estimate_period=300,
         )
-        self._task = self._progress.add_task("", total=None, loss="-")
+        self._task = self._progress.add_task("", total=None, loss="-", runs="")
 
     def __enter__(self) -> "ProgressBar":
         self._progress.start()
@@ -42,6 +44,8 @@ class ProgressBar:
     def begin(self, runs: int, stored: int, work: float, done: float) -> None:
         """Sets the bar's length; at first, says how much of it was in the store already."""
         self._progress.update(self._task, total=work, completed=done)
+        self._runs, self._ended = runs, stored
+        self._count(0)
         first, self._begun = not self._begun, True
         if first and stored == runs:
             self._console.print("all runs are in the store")
@@ -63,3 +67,16 @@ class ProgressBar:
         """Moves the bar; a loss of NaN means that every run has diverged."""
         shown = "diverged" if math.isnan(loss) else f"{loss:.3f}"
         self._progress.update(self._task, advance=work, loss=shown)
+
+    def ended(self, runs: int, work: float) -> None:
+        """Counts runs that are stored, and moves the bar by what others have done of them."""
+        self._progress.update(self._task, advance=work)
+        self._count(runs)
+
+    def say(self, line: str) -> None:
+        """Says a line above the bar."""
+        self._console.print(line, style="yellow", soft_wrap=True)
+
+    def _count(self, runs: int) -> None:
+        self._ended += runs
+        self._progress.update(self._task, runs=f"{self._ended}/{self._runs} runs")

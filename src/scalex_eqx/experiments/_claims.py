@@ -51,6 +51,12 @@ def release(connection: sqlite3.Connection, owner: str) -> None:
     connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
 
 
+def give_back(connection: sqlite3.Connection, keys: Iterable[str], owner: str) -> None:
+    """Drops those of the owner's claims that are on the keys."""
+    values = [(key, owner) for key in keys]
+    connection.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", values)
+
+
 def drop(connection: sqlite3.Connection, keys: Iterable[str]) -> None:
     """Drops the claims on the keys, whoever holds them."""
     connection.executemany("DELETE FROM claims WHERE key = ?", [(key,) for key in keys])

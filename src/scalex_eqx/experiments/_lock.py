@@ -1,6 +1,7 @@
-"""One sweep at a time in a folder."""
+"""One process at a time in a folder."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -14,25 +15,37 @@ except ImportError:  # There is none on Windows, where folders are not locked.
     fcntl = None
 
 _NAME = ".lock"
+_REPORT = ".report"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, name: str = _NAME, seconds: float = 0.0) -> Iterator[None]:
     """Holds the folder for this process; the system gives it back however the process ends.
 
-    Two sweeps at once would train the same runs twice, and the first to end would report on the
-    other. A file system that knows no locks is used without.
+    A file system that knows no locks is used without.
+
+    **Arguments:**
+
+    - `name`: of the lock's file.
+    - `seconds`: how long another process is waited for.
 
     **Raises:** `UsageError` that names the process which holds the folder.
     """
-    descriptor = _open(folder / _NAME)
+    descriptor = _open(folder / name)
     try:
         if descriptor is not None and fcntl is not None:
-            _take(fcntl, descriptor, folder)
+            _take(fcntl, descriptor, folder, seconds)
         yield
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+@contextmanager
+def reporting(folder: Path) -> Iterator[None]:
+    """Holds the report's files, which belong together, while they are written."""
+    with locked(folder, name=_REPORT, seconds=60.0):
+        yield
 
 
 def _open(path: Path) -> int | None:
@@ -43,17 +56,23 @@ def _open(path: Path) -> int | None:
         return None  # The store, which is opened next, says why.
 
 
-def _take(fcntl, descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _take(fcntl, descriptor: int, folder: Path, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(0.1)
+                continue
+        except OSError:
+            return
         holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
         raise UsageError(
             f"{shown(folder)} is in use by {holder or 'another process'}; wait until it has "
             "ended, stop it, or name another folder with --out"
-        ) from None
-    except OSError:
-        return
+        )
     started = datetime.now().astimezone().isoformat(" ", "seconds")
     said = f"process {os.getpid()} on {os.uname().nodename}, since {started}\n"
     with suppress(OSError):  # The disk is full: the lock holds all the same.

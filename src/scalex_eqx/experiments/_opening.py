@@ -4,7 +4,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -80,16 +80,29 @@ def fold_in(path: Path) -> None:
 
     For a process that is about to end without closing its store.
     """
-    with closing(
-        sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=1)
-    ) as file:
+    with closing(_connect(path, "rw", seconds=1)) as file:
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def aside(path: Path, act: Callable[[sqlite3.Connection], object], *, seconds: float) -> None:
+    """Does something in a transaction of a connection of its own, as other threads must.
+
+    **Arguments:**
+
+    - `seconds`: how long it waits for others' transactions.
+
+    **Raises:** `sqlite3.Error`.
+    """
+    with closing(_connect(path, "rw", seconds=seconds)) as connection, connection:
+        connection.execute("BEGIN IMMEDIATE")
+        act(connection)
+
+
+def _connect(path: Path, mode: str, *, seconds: float | None = None) -> sqlite3.Connection:
     uri = f"{path.resolve().as_uri()}?mode={mode}"
+    timeout = BUSY_SECONDS if seconds is None else seconds
     # Transactions are begun explicitly.
-    return _configured(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None))
+    return _configured(sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None))
 
 
 def _configured(connection: sqlite3.Connection) -> sqlite3.Connection:

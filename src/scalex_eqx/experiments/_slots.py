@@ -1,6 +1,7 @@
 """Training many runs of one program: each device has slots, and each slot one run at a time."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -40,6 +41,9 @@ class Trained:
 # Called as the runs train: steps done by all together since the last call, and their mean loss.
 Progress = Callable[[int, float], None]
 
+# Called for the next runs, at most so many; fewer mean that there will be no others.
+Take = Callable[[int], list[int]]
+
 
 def train(
     program: Program,
@@ -48,6 +52,7 @@ def train(
     at_once: int | None,
     progress: Progress,
     slots: "Slots | None" = None,
+    take: Take | None = None,
 ) -> Iterator[Trained]:
     """Trains runs, and yields each when it has ended.
 
@@ -62,20 +67,32 @@ def train(
         caches then hold it, and all of them on accelerators.
     - `progress`: called as the training goes on.
     - `slots`: of a program of the same signature, to go on with what it has compiled.
+    - `take`: says which of the runs to train next when slots are free; all in order by default.
 
     **Raises:** `UsageError` if they need more memory together than there is.
     """
     slots = slots or Slots(program, runs, at_once)
-    waiting = list(range(len(runs)))
-    while waiting or slots.busy:
+    take = take or _in_order(len(runs))
+    more = True
+    while True:
         started = time.perf_counter()
-        slots.fill(waiting, runs)
+        free = slots.free
+        taken = take(free) if more and free else []
+        more = more and len(taken) == free
+        if not (taken or slots.busy):
+            return
+        slots.fill(taken, runs)
         steps, loss = slots.advance()
         progress(steps, loss)
         ended = slots.ended()
         slots.charge(time.perf_counter() - started)
         for slot in ended:
             yield slots.take(slot)
+
+
+def _in_order(count: int) -> Take:
+    waiting = iter(range(count))
+    return lambda at_most: list(itertools.islice(waiting, at_most))
 
 
 @dataclasses.dataclass
@@ -122,6 +139,11 @@ class Slots:
     def busy(self) -> bool:
         """Whether any slot has a run."""
         return any(slot is not None for slot in self.slots)
+
+    @property
+    def free(self) -> int:
+        """How many slots have no run."""
+        return self.slots.count(None)
 
     def fill(self, waiting: list[int], runs: Sequence[RunNumbers]) -> None:
         """Gives each free slot the next run."""

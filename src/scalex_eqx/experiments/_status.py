@@ -10,6 +10,7 @@ import numpy as np
 from .._usage import UsageError, in_shell, shown
 from ._config import Sweep
 from ._layout import Warn
+from ._sharing import of_the_living
 from ._store import Claim, Store
 
 Group = tuple[str, int]  # A recipe and a width.
@@ -73,7 +74,8 @@ def status(path: Path, warn: Warn) -> Status:
         groups = {place: GroupStatus() for place in places.values()}
         for place in places.values():
             groups[place].planned += 1
-        claims = [claim for claim in store.claims() if claim.key in places]
+        living = of_the_living(path, store.claims())
+        claims = [claim for claim in living if claim.key in places]
         for claim in claims:
             groups[places[claim.key]].claimed += 1
         for row in store.read(places):

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -52,6 +52,11 @@ class Pack(NamedTuple):
             numbers = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(run))
             found.setdefault(numbers, []).append(index)
         return list(found.values())
+
+    @property
+    def work_of_step(self) -> float:
+        """Of a step of one run, which stands for all that have equal numbers."""
+        return self.work / self.program.schedule.steps * len(self.runs) / len(self.same)
 
     def of(self, is_wanted: Callable[[Member], bool]) -> "Pack":
         """The same with some of its runs alone."""
@@ -112,21 +117,48 @@ def check_packs(packs: Sequence[Pack], at_once: int | None) -> None:
         check_memory(pack.program, pack.runs[0], len(pack.runs), at_once)
 
 
+# Which of some runs this process may train; it is asked for the next ones as slots are free.
+Claim = Callable[[Sequence[Member]], Collection[Member]]
+
+
+def all_of_them(members: Sequence[Member]) -> Collection[Member]:
+    """The claim of a process that is alone."""
+    return members
+
+
 def train_pack(
-    pack: Pack, *, at_once: int | None, progress: Progress, kept: Kept | None = None
+    pack: Pack,
+    *,
+    at_once: int | None,
+    progress: Progress,
+    kept: Kept | None = None,
+    claim: Claim = all_of_them,
 ) -> Iterator[tuple[Member, Trained]]:
-    """Trains the runs of a pack, and yields each when it has ended.
+    """Trains the runs of a pack that are claimed, and yields each when it has ended.
 
     Runs with equal numbers are trained once.
     """
     same = pack.same
     runs = [pack.runs[first] for first, *_ in same]
+    waiting = iter(range(len(runs)))
+
+    def take(at_most: int) -> list[int]:
+        taken: list[int] = []
+        while asked := list(itertools.islice(waiting, at_most - len(taken))):
+            given = set(claim([pack.members[i] for index in asked for i in same[index]]))
+            for index in asked:
+                same[index] = [i for i in same[index] if pack.members[i] in given]
+            taken += [index for index in asked if same[index]]
+        return taken
+
     slots = None
     if kept is not None:
         if pack.signature not in kept.slots:
             kept.slots[pack.signature] = Slots(pack.program, runs, at_once, kept.expected)
         slots = kept.slots[pack.signature]
-    for trained in train(pack.program, runs, at_once=at_once, progress=progress, slots=slots):
+    for trained in train(
+        pack.program, runs, at_once=at_once, progress=progress, slots=slots, take=take
+    ):
         equal = same[trained.index]
         each = dataclasses.replace(trained, seconds=trained.seconds / len(equal))
         for index in equal:

@@ -4,54 +4,28 @@ import collections
 import dataclasses
 import functools
 import os
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
-import optax
 from rich.console import Console
 
-from .. import _process
 from .._usage import UsageError, in_shell, shown
 from ..problems import Problem
 from ._config import Member, Sweep
+from ._engines import Engine, Local, Reporter as Reporter, environment as environment
 from ._fits import RecipeAnalysis, Run, analyse
 from ._foreign import Foreign
-from ._lock import locked
+from ._lock import reporting
+from ._members import train_members as train_members
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
-from ._rows import JUDGED
 from ._rules import update_rules
-from ._slots import Trained
-from ._store import Row, Store, fold_in
-from ._train import Kept, check_packs, packs, train_pack
+from ._store import Row, Store
+from ._train import Kept, packs
 from ._until import Until, analysis, gone_through, rounds, wanted
 
 STORE = "runs.sqlite"
-
-
-@runtime_checkable
-class Reporter(Protocol):
-    """Who is told how far the training is; the command line draws a bar of it."""
-
-    def begin(self, runs: int, stored: int, work: float, done: float) -> None:
-        """The sweep's runs and how many were stored; the same in floating-point operations.
-
-        A search for verdicts begins anew with every round: `runs` are then those that are known to
-        be needed, and `work` is the most that may come.
-        """
-        ...
-
-    def group(self, name: str, runs: int) -> None:
-        """A group of runs begins."""
-        ...
-
-    def advance(self, work: float, loss: float) -> None:
-        """Some work is done; the mean training loss of the group's runs is `loss`."""
-        ...
 
 
 class _Silent:
@@ -63,6 +37,10 @@ class _Silent:
 
     def advance(self, work: float, loss: float) -> None: ...
 
+    def ended(self, runs: int, work: float) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
 
 def transfer(
     sweep: Sweep,
@@ -73,8 +51,12 @@ def transfer(
     at_once: int | None = None,
     until_decided: bool = False,
     budget: float = 1.0,
+    engine: Engine | None = None,
 ) -> Path:
     """Trains the runs of `sweep` that the store in `folder` lacks.
+
+    Several processes may do so in one folder, and share the work: each run is trained by one of
+    them. All end when the sweep is complete.
 
     **Arguments:**
 
@@ -87,21 +69,22 @@ def transfer(
         verdict: learning rates near the optima and seeds are added until it is clear. The sweep's
         learning rates are where the search begins, its seeds the first that are used.
     - `budget`: the most work for a verdict, as a multiple of that of the recipe's grid.
+    - `engine`: who trains, if not this process's devices.
 
     **Returns:** the store's path, for [`report`][scalex_eqx.experiments.report].
 
-    **Raises:** `UsageError` if the store can't be used, another process trains in the folder, a
-    recipe doesn't fit the model, or a run needs more memory than there is.
+    **Raises:** `UsageError` if the store can't be used, a recipe doesn't fit the model, or a run
+    needs more memory than there is.
     """
-    with locked(folder):
-        return train_missing(
-            sweep,
-            problem,
-            folder,
-            reporter or _Silent(),
-            at_once=at_once,
-            budget=budget if until_decided else None,
-        )
+    path, _ = train_missing(
+        sweep,
+        problem,
+        folder,
+        reporter or _Silent(),
+        engine=engine or Local(at_once),
+        budget=budget if until_decided else None,
+    )
+    return path
 
 
 def check_recipes(sweep: Sweep, problem: Problem) -> None:
@@ -124,26 +107,26 @@ def train_missing(
     folder: Path,
     reporter: Reporter,
     *,
-    at_once: int | None,
+    engine: Engine,
     budget: float | None = None,
-) -> Path:
-    """`transfer` in a folder that is locked already; with a budget, until decided."""
+) -> tuple[Path, str]:
+    """`transfer`, with a budget until decided; returns the sweep's key in the store too."""
     sweep = dataclasses.replace(sweep, setting=sweep.setting.of(problem))
     kept = Kept(expected=_ROUND * len(sweep.recipes))
-    work = {} if budget is None else _work_by_width(sweep, problem, kept, at_once)
+    work = {} if budget is None else _work_by_width(sweep, problem, kept, engine)
     until = None if budget is None else Until(budget, work)
     with Store.open(folder / STORE, create=True) as store:
         facts = {"problem": problem.facts, "said": dict(problem.said)}
         searched = {} if until is None else {"until_decided": until.to_json()}
-        store.add_sweep({**sweep.to_json(), **facts, **searched}, environment())
-        train = functools.partial(train_members, sweep, problem, store=store, at_once=at_once)
+        key = store.add_sweep({**sweep.to_json(), **facts, **searched}, environment())
+        train = functools.partial(train_members, sweep, problem, store=store, engine=engine)
         if until is None:
             train(sweep.members(), reporter=reporter)
-            return folder / STORE
+            return folder / STORE, key
         known = functools.partial(_known, sweep, problem.facts, store, _loss)
         for members in rounds(sweep, until, known, reporter.begin):
             train(members, reporter=_Round(reporter), kept=kept)
-    return folder / STORE
+    return folder / STORE, key
 
 
 # A round of a search has three rates and two seeds at a width.
@@ -162,13 +145,17 @@ class _Round(_Silent):
     def advance(self, work: float, loss: float) -> None:
         self._reporter.advance(work, loss)
 
+    def ended(self, runs: int, work: float) -> None:
+        self._reporter.ended(runs, work)
 
-def _work_by_width(
-    sweep: Sweep, problem: Problem, kept: Kept, at_once: int | None
-) -> dict[int, float]:
+    def say(self, line: str) -> None:
+        self._reporter.say(line)
+
+
+def _work_by_width(sweep: Sweep, problem: Problem, kept: Kept, engine: Engine) -> dict[int, float]:
     first = dataclasses.replace(sweep, seeds=sweep.seeds[:1])
     found = packs(problem, sweep.setting, first.members(), kept)
-    check_packs(found, at_once)
+    engine.check(found)
     # A model without matrices has no work to be counted, but runs all the same.
     return {pack.members[0].width: max(pack.work, 1.0) for pack in found}
 
@@ -188,42 +175,9 @@ def _known(
     return {member: losses[key] for member, key in keys.items() if key in losses}
 
 
-def train_members(
-    sweep: Sweep,
-    problem: Problem,
-    members: Sequence[Member],
-    store: Store,
-    reporter: Reporter,
-    *,
-    at_once: int | None,
-    kept: Kept | None = None,
-) -> None:
-    """Trains those of the runs that the store lacks; each is kept as soon as it has ended."""
-    keys = sweep.keys(problem.facts, members)
-    missing = set(store.missing(keys.values()))
-    everything = packs(problem, sweep.setting, members, kept)
-    work = {one: pack.work for pack in everything for one in pack.members}
-    stored = [one for one in members if keys[one] not in missing]
-    done = sum((work[one] for one in stored), start=0.0)
-    reporter.begin(len(members), len(stored), sum(work.values()), done)
-    waiting = [pack.of(lambda one: keys[one] in missing) for pack in everything]
-    waiting = [pack for pack in waiting if pack.members]
-    check_packs(waiting, at_once)
-    folder = store.path.parent
-    stays = f"finished runs are kept in {shown(folder)}; the same command goes on from there"
-    with _process.keeping(stays), _process.if_stopped(lambda: fold_in(store.path)):
-        for pack in waiting:
-            reporter.group(pack.name, len(pack.members))
-            step = pack.work / sweep.setting.steps * len(pack.members) / len(pack.same)
-
-            def progress(steps: int, loss: float, step: float = step) -> None:
-                reporter.advance(steps * step, loss)
-
-            for member, trained in train_pack(pack, at_once=at_once, progress=progress, kept=kept):
-                store.add([_row(sweep.specification(member, problem.facts), trained)])
-
-
-def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, ...]:
+def report(
+    path: Path, console: Console | None = None, *, sweep_key: str | None = None
+) -> tuple[RecipeAnalysis, ...]:
     """Rebuilds table, picture, page and JSON from a store, without training.
 
     **Arguments:**
@@ -231,6 +185,7 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
     - `path`: a store, or the folder it is in. The sweep that was run last is reported. Where the
         folder can't be written, the table is printed alone.
     - `console`: where the table is printed; the terminal unless given.
+    - `sweep_key`: which sweep of the store, if not the last.
 
     **Returns:** the analyses.
 
@@ -240,7 +195,8 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
     path = path / STORE if path.is_dir() else path
     warn = functools.partial(console.print, style="yellow")
     with Store.open(path, create=False, warn=warn) as store:
-        saved = next(iter(store.sweeps()), None)
+        sweeps = store.sweeps()
+        saved = next((one for one in sweeps if sweep_key in (None, one.key)), None)
         if saved is None:
             raise UsageError(
                 f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
@@ -313,46 +269,18 @@ def _write_report(
     path: Path, facts: Mapping[str, str], runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]
 ) -> None:
     folder = path.parent
-    check_report_files(folder)
-    plot_transfer(runs, analyses, folder / "transfer.png")
-    write_json(facts, runs, analyses, folder / "results.json")
-    write_html(
-        "Does the learning rate transfer across width?",
-        facts,
-        analyses,
-        folder / "transfer.png",
-        folder / "report.html",
-        command=f"scalex report {in_shell(path)}",
-    )
-
-
-def environment() -> dict[str, object]:
-    """The hardware and the versions that results were made with."""
-    return {
-        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "equinox": eqx.__version__,
-        "optax": optax.__version__,
-    }
-
-
-def _row(specification: Mapping[str, object], trained: Trained) -> Row:
-    bad = ~np.isfinite(trained.training_losses)
-    diverged = not trained.metrics
-    return Row.of(
-        specification,
-        status="diverged" if diverged else "ok",
-        metrics=trained.metrics or {JUDGED: None},
-        result={
-            "diverged_at_step": int(bad.argmax()) if bad.any() else None,
-            "seconds": trained.seconds,
-            "environment": environment(),
-        },
-        curves={"training_losses": trained.training_losses},
-    )
+    with reporting(folder):
+        check_report_files(folder)
+        plot_transfer(runs, analyses, folder / "transfer.png")
+        write_json(facts, runs, analyses, folder / "results.json")
+        write_html(
+            "Does the learning rate transfer across width?",
+            facts,
+            analyses,
+            folder / "transfer.png",
+            folder / "report.html",
+            command=f"scalex report {in_shell(path)}",
+        )
 
 
 def _loss(row: Row) -> float | None:
@@ -413,14 +341,3 @@ def _facts(sweep: Sweep, said: Mapping[str, str], noted: _Noted) -> dict[str, st
 
 def _each_once(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
-
-
-@functools.cache
-def _processor() -> str:
-    """The processor's name; the kernel knows it better than Python's `platform` does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
