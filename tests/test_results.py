@@ -306,3 +306,60 @@ def test_the_page_on_theory_prints_the_exponents_of_sizes():
     assert all(row["seen"] == row["exponents"] for row in faults)
     count = sum(row["exponents"] for row in faults)
     assert f"{count} of the {count} exponents" in page.replace("\n", " ")
+
+
+POWER = json.loads((ROOT / "docs/results/decide_power.json").read_text(encoding="utf-8"))["rows"]
+SMOOTH = ("quadratic", "kinked", "exponential")
+
+
+def counted(way: str, noise: float, drift: float, shapes: tuple[str, ...]) -> list[Any]:
+    """The rows of a case of the search's error rates, of either sign."""
+    return [
+        row
+        for row in POWER
+        if (row["way"], row["noise"], abs(row["drift"])) == (way, noise, abs(drift))
+        and row["shape"] in shapes
+        and row["place"] == -7.5
+    ]
+
+
+def shares(rows: list[Any]) -> list[str]:
+    """Per cent of all their sweeps that end in each verdict."""
+    sweeps = sum(row["sweeps"] for row in rows)
+    found = [sum(row["transfers"] for row in rows)]
+    found += [sum(row["drifts up"] + row["drifts down"] for row in rows)]
+    found += [sum(row["cannot tell"] for row in rows)]
+    return [f"{100 * count / sweeps:.1f}" for count in found]
+
+
+def test_the_page_prints_the_error_rates_of_the_search():
+    for noise in (1.0, 2.0):
+        for drift in (0.0, 0.1, 0.25, -0.4, -0.7, -1.0):
+            rows = counted("search", noise, drift, SMOOTH)
+            name = "±0.25" if drift == 0.25 else f"{drift:g}"
+            sweeps = sum(row["sweeps"] for row in rows)
+            runs, work = (np.mean([row[x] for row in rows]) for x in ("runs", "work"))
+            cells = " % | ".join(shares(rows))
+            line = f"| {name} | {noise:g} x | {sweeps} | {cells} % | {runs:.0f} | {work:.2f} |"
+            assert line in PAGE
+    for shape in (*SMOOTH, "cliff"):
+        ways = ("search", "uncorrected", "grid")
+        cells = [" / ".join(shares(counted(way, 1.0, 0.25, (shape,)))[:2]) for way in ways]
+        assert "| " + " | ".join(f"{cell} %" for cell in cells) + " |" in PAGE
+
+
+def test_the_search_holds_its_error_rates_and_the_uncorrected_one_does_not():
+    """In every case of 1,000 sweeps."""
+    at_margin = [row for row in POWER if abs(row["drift"]) == 0.25]
+    for row in at_margin:
+        worst = max(row["transfers"], row["drifts up"], row["drifts down"]) / row["sweeps"]
+        if row["way"] == "search":
+            assert row["sweeps"] >= 1000 and worst <= 0.05
+        elif row["way"] == "uncorrected":
+            assert worst > 0.08
+    clear = [row for row in POWER if row["way"] == "search" and row["drift"] in (0.0, -0.7, -1.0)]
+    for row in clear:
+        wrong = row["drifts up"] + (row["transfers"] if row["drift"] else row["drifts down"])
+        assert wrong == 0
+    edges = [row for row in POWER if row["shape"] in ("falling", "rising") or row["place"] != -7.5]
+    assert [row["cannot tell"] for row in edges] == [row["sweeps"] for row in edges] == [1000] * 3

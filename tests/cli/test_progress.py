@@ -22,3 +22,13 @@ def test_what_was_stored_already(runs: int, stored: int, work: float, done: floa
     ProgressBar(console).begin(runs, stored, work, done)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == said
+
+
+def test_a_search_says_what_was_stored_once_and_what_may_come_at_most():
+    console = Console(file=io.StringIO(), width=80)
+    bar = ProgressBar(console, at_most=True)
+    for stored, work in ((12, 500.0), (20, 300.0)):
+        bar.begin(30, stored, work, 60.0)
+    assert isinstance(console.file, io.StringIO)
+    said = "12 runs are in the store, 12 % of the most work that may come\n"
+    assert console.file.getvalue() == said

@@ -8,7 +8,7 @@ import pytest
 from scalex_eqx.experiments import Setting, Sweep, UsageError, analyse, parse_recipe
 from scalex_eqx.experiments._drift import Verdict
 from scalex_eqx.experiments._fits import to_json
-from scalex_eqx.experiments._until import Until, analysis, gone_through, runs_of, wanted
+from scalex_eqx.experiments._until import Until, analysis, gone_through, rounds, runs_of, wanted
 from scalex_eqx.experiments._wording import conclusions, rules
 
 GLOBAL, FULL = map(parse_recipe, ("standard:adam:global", "standard:adam:full"))
@@ -33,23 +33,24 @@ def known_in(store):
     return lambda asked: {member: store[member] for member in asked if member in store}
 
 
-def followed():
+def followed(until=UNTIL):
     """The search as the command makes it: round by round, from what the store holds."""
-    store, rounds = {}, []
-    search = UNTIL.search(SWEEP)
-    while True:
-        decisions, losses = gone_through(SWEEP.recipes, search, known_in(store))
-        if not wanted(decisions):
-            return decisions, losses, rounds
-        rounds.append(wanted(decisions))
-        store |= {member: loss(member) for member in rounds[-1]}
+    store, asked, begun = {}, [], []
+    for members in rounds(SWEEP, until, known_in(store), lambda *told: begun.append(told)):
+        asked.append(members)
+        store |= {member: loss(member) for member in members}
+    # How much may come never grows, and at the end it is what was done.
+    most = [work for _, _, work, _ in begun]
+    assert most == sorted(most, reverse=True) and begun[-1][2] == begun[-1][3]
+    decisions, losses = gone_through(SWEEP.recipes, until.search(SWEEP), known_in(store))
+    return decisions, losses, asked
 
 
 def test_recipes_are_searched_side_by_side_and_nothing_is_asked_for_twice():
-    decisions, losses, rounds = followed()
-    assert {member.recipe for member in rounds[0]} == {GLOBAL, FULL}
+    decisions, losses, batches = followed()
+    assert {member.recipe for member in batches[0]} == {GLOBAL, FULL}
     assert [d.verdict for d in decisions.values()] == [Verdict.DRIFTS, Verdict.TRANSFERS]
-    asked = [member for members in rounds for member in members]
+    asked = [member for members in batches for member in members]
     assert len(asked) == len(set(asked)) == len(losses)
     # The same store again wants nothing more; one that lacks a run, that run alone.
     search = UNTIL.search(SWEEP)
@@ -86,6 +87,14 @@ def test_an_unfinished_search_cannot_tell():
     found = analysis(FULL, decisions[FULL], losses, SWEEP, UNTIL)
     assert found.verdict == "cannot tell" and "the same command goes on" in found.sentence
     assert found.searched is not None and found.searched.runs == 0
+
+
+def test_a_spent_budget_is_said():
+    until = dataclasses.replace(UNTIL, budget=0.2)
+    decisions, losses, _ = followed(until)
+    found = analysis(FULL, decisions[FULL], losses, SWEEP, until)
+    assert found.verdict == "cannot tell" and "a larger --budget goes on" in found.sentence
+    assert found.searched is not None and found.searched.share <= 0.2
 
 
 def test_seeds_follow_the_given_ones():

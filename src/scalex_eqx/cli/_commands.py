@@ -15,6 +15,7 @@ from .._usage import in_shell, shown
 from ..experiments import (
     Setting,
     Sweep,
+    UsageError,
     parse_learning_rate,
     parse_recipe,
     report,
@@ -50,6 +51,8 @@ class Transfer(ProblemOptions):
     Example: scalex transfer --recipes standard:adam:full mup:adam:full
 
     Example: scalex transfer --problem my_model.py:problem --widths 32 64 128 --out runs/mine
+
+    Example: scalex transfer --until-decided --out runs/decided
     """
 
     recipes: Annotated[tuple[str, ...], tyro.conf.arg(help=RECIPES)] = (
@@ -64,6 +67,12 @@ class Transfer(ProblemOptions):
     """Peak learning rates at the base width, as 2^-8 or 0.004."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Each fixes initial draws and data order; the verdict needs three or more."""
+    until_decided: bool = False
+    """Train no more than the verdicts need: learning rates near the optima and seeds, beginning
+    with those given, are added until each verdict is clear. Its intervals are wider for it."""
+    budget: float | None = None
+    """With --until-decided: the most work for a verdict, as a multiple of the work of all widths,
+    learning rates and seeds given; 1 if not given."""
     steps: int = 250
     """Training steps of a run."""
     depth: int | None = None
@@ -87,6 +96,8 @@ class Transfer(ProblemOptions):
         )
         if self.at_once is not None:
             check_positive(self, "at_once")
+        if self.budget is not None and not self.until_decided:
+            raise UsageError(f"--budget is {self.budget} without --until-decided; give both")
         problem = self.load(widths=self.widths, base_width=(base_width,))
         _use_all_cores()
         check_recipes(sweep, problem)
@@ -98,8 +109,16 @@ class Transfer(ProblemOptions):
 
     def _train_and_report(self, sweep: Sweep, problem: Problem, console: Console) -> None:
         check_report_files(self.out)
-        with ProgressBar(console) as bar:
-            store = train_missing(sweep, problem, self.out, bar, at_once=self.at_once)
+        budget = 1.0 if self.budget is None else self.budget
+        with ProgressBar(console, at_most=self.until_decided) as bar:
+            store = train_missing(
+                sweep,
+                problem,
+                self.out,
+                bar,
+                at_once=self.at_once,
+                budget=budget if self.until_decided else None,
+            )
         kept = f"all runs are kept; scalex report {in_shell(self.out)} writes the report"
         with _process.keeping(kept):
             _print_report(store, console)

@@ -272,7 +272,9 @@ def rounded(point: Point) -> Rounded:
 
 
 def _arms(place: float) -> list[float]:
-    centre = 2.0 ** (round(place * _LATTICE) / _LATTICE)
+    octave, part = divmod(round(place * _LATTICE), _LATTICE)
+    # Powers differ in their last digit from machine to machine, and a run's key would with them.
+    centre = math.ldexp(round(2.0 ** (part / _LATTICE), 12), octave)
     return [centre / 2, centre, centre * 2]
 
 

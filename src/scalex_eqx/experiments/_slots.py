@@ -47,6 +47,7 @@ def train(
     *,
     at_once: int | None,
     progress: Progress,
+    slots: "Slots | None" = None,
 ) -> Iterator[Trained]:
     """Trains runs, and yields each when it has ended.
 
@@ -60,10 +61,11 @@ def train(
     - `at_once`: how many train together at most. By default one on each core of a CPU, whose
         caches then hold it, and all of them on accelerators.
     - `progress`: called as the training goes on.
+    - `slots`: of a program of the same signature, to go on with what it has compiled.
 
     **Raises:** `UsageError` if they need more memory together than there is.
     """
-    slots = Slots(program, runs, at_once)
+    slots = slots or Slots(program, runs, at_once)
     waiting = list(range(len(runs)))
     while waiting or slots.busy:
         started = time.perf_counter()
@@ -88,11 +90,23 @@ class _Slot:
 
 
 class Slots:
-    """The slots of all devices, and the three compiled functions that move them."""
+    """The slots of all devices, and the three compiled functions that move them.
 
-    def __init__(self, program: Program, runs: Sequence[RunNumbers], at_once: int | None):
+    **Arguments:**
+
+    - `program`, `runs`, `at_once`: as of `train`.
+    - `expected`: how many runs may come to wait together; as many as `runs` unless more.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        runs: Sequence[RunNumbers],
+        at_once: int | None,
+        expected: int = 0,
+    ):
         self.program = program
-        self.mesh, self.each = _layout(len(runs), at_once)
+        self.mesh, self.each = _layout(max(len(runs), expected), at_once)
         self.slots: list[_Slot | None] = [None] * (self.mesh.size * self.each)
         self.chunk = _chunk(program.schedule.steps)
         everywhere = NamedSharding(self.mesh, PartitionSpec())

@@ -1,16 +1,22 @@
 """Training the runs of a sweep: those that one program can train form a pack."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
 from .._weight import weights_with_paths
 from ..problems import Problem
 from ..theory import Role
 from ._config import Member, Setting
+from ._law_numbers import LawNumbers
 from ._program import Program, RunNumbers, Schedule, build, run_numbers
-from ._slots import Progress, Trained, check_memory, train
+from ._recipe import Recipe
+from ._slots import Progress, Slots, Trained, check_memory, train
 
 
 class Pack(NamedTuple):
@@ -20,6 +26,7 @@ class Pack(NamedTuple):
 
     - `program`: their static part.
     - `members`, `runs`: which they are, and their numbers.
+    - `signature`: equal for packs whose programs are the same.
     - `work`: of one run, in floating-point operations: six for each weight of a matrix, for each
         example. Batches are the same in all packs, and so left out.
     """
@@ -28,6 +35,7 @@ class Pack(NamedTuple):
     members: list[Member]
     runs: list[RunNumbers]
     work: float
+    signature: tuple[object, ...]
 
     @property
     def name(self) -> str:
@@ -36,6 +44,15 @@ class Pack(NamedTuple):
         what = ", ".join(recipes) if len(recipes) < 3 else f"{len(recipes)} recipes"
         return f"{what} width {self.members[0].width}"
 
+    @property
+    def same(self) -> list[list[int]]:
+        """Which runs have equal numbers: at the base width, all recipes with the same rule."""
+        found: dict[bytes, list[int]] = {}
+        for index, run in enumerate(self.runs):
+            numbers = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(run))
+            found.setdefault(numbers, []).append(index)
+        return list(found.values())
+
     def of(self, is_wanted: Callable[[Member], bool]) -> "Pack":
         """The same with some of its runs alone."""
         kept = [i for i, one in enumerate(self.members) if is_wanted(one)]
@@ -43,7 +60,27 @@ class Pack(NamedTuple):
         return self._replace(members=members, runs=runs)
 
 
-def packs(problem: Problem, setting: Setting, members: Sequence[Member]) -> list[Pack]:
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What training in rounds keeps from one to the next, so that nothing is compiled twice.
+
+    **Arguments:**
+
+    - `expected`: how many runs a round may have.
+    - `built`: programs, and the numbers of their laws.
+    - `slots`: with what they have compiled.
+    """
+
+    expected: int
+    built: dict[tuple[int, Recipe], tuple[Program, LawNumbers]] = dataclasses.field(
+        default_factory=dict
+    )
+    slots: dict[object, Slots] = dataclasses.field(default_factory=dict)
+
+
+def packs(
+    problem: Problem, setting: Setting, members: Sequence[Member], kept: Kept | None = None
+) -> list[Pack]:
     """Puts runs together that differ in numbers alone, small sizes first.
 
     **Raises:** `ValueError` if a recipe doesn't fit the model, before anything is trained.
@@ -53,11 +90,16 @@ def packs(problem: Problem, setting: Setting, members: Sequence[Member]) -> list
     by_recipe = itertools.groupby(
         sorted(members, key=lambda x: (x.width, str(x.recipe))), key=lambda x: (x.width, x.recipe)
     )
+    built = {} if kept is None else kept.built
     for (width, recipe), own in by_recipe:
         sizes, base = setting.sizes(width), setting.sizes(setting.base_width)
-        program, law = build(problem, sizes, base, schedule, recipe)
+        if (width, recipe) not in built:
+            built[width, recipe] = build(problem, sizes, base, schedule, recipe)
+        program, law = built[width, recipe]
         signature = width, program.rule, None if program.is_traced else recipe
-        pack = found.setdefault(signature, Pack(program, [], [], _work(program, schedule)))
+        pack = found.setdefault(
+            signature, Pack(program, [], [], _work(program, schedule), signature)
+        )
         for member in own:
             pack.members.append(member)
             pack.runs.append(run_numbers(member.learning_rate, member.seed, law))
@@ -71,11 +113,24 @@ def check_packs(packs: Sequence[Pack], at_once: int | None) -> None:
 
 
 def train_pack(
-    pack: Pack, *, at_once: int | None, progress: Progress
+    pack: Pack, *, at_once: int | None, progress: Progress, kept: Kept | None = None
 ) -> Iterator[tuple[Member, Trained]]:
-    """Trains the runs of a pack, and yields each when it has ended."""
-    for trained in train(pack.program, pack.runs, at_once=at_once, progress=progress):
-        yield pack.members[trained.index], trained
+    """Trains the runs of a pack, and yields each when it has ended.
+
+    Runs with equal numbers are trained once.
+    """
+    same = pack.same
+    runs = [pack.runs[first] for first, *_ in same]
+    slots = None
+    if kept is not None:
+        if pack.signature not in kept.slots:
+            kept.slots[pack.signature] = Slots(pack.program, runs, at_once, kept.expected)
+        slots = kept.slots[pack.signature]
+    for trained in train(pack.program, runs, at_once=at_once, progress=progress, slots=slots):
+        equal = same[trained.index]
+        each = dataclasses.replace(trained, seconds=trained.seconds / len(equal))
+        for index in equal:
+            yield pack.members[index], each
 
 
 def _work(program: Program, schedule: Schedule) -> float:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,7 +27,8 @@ from ._rows import JUDGED
 from ._rules import update_rules
 from ._slots import Trained
 from ._store import Row, Store, fold_in
-from ._train import check_packs, packs, train_pack
+from ._train import Kept, check_packs, packs, train_pack
+from ._until import Until, analysis, gone_through, rounds, wanted
 
 STORE = "runs.sqlite"
 
@@ -37,7 +38,11 @@ class Reporter(Protocol):
     """Who is told how far the training is; the command line draws a bar of it."""
 
     def begin(self, runs: int, stored: int, work: float, done: float) -> None:
-        """The sweep's runs and how many were stored; the same in floating-point operations."""
+        """The sweep's runs and how many were stored; the same in floating-point operations.
+
+        A search for verdicts begins anew with every round: `runs` are then those that are known to
+        be needed, and `work` is the most that may come.
+        """
         ...
 
     def group(self, name: str, runs: int) -> None:
@@ -66,6 +71,8 @@ def transfer(
     reporter: Reporter | None = None,
     *,
     at_once: int | None = None,
+    until_decided: bool = False,
+    budget: float = 1.0,
 ) -> Path:
     """Trains the runs of `sweep` that the store in `folder` lacks.
 
@@ -76,6 +83,10 @@ def transfer(
     - `reporter`: is told of progress, if given.
     - `at_once`: how many runs train together at most; one on each core by default, and on
         accelerators all that differ in numbers alone.
+    - `until_decided`: instead of the sweep's whole grid, train what is needed for each recipe's
+        verdict: learning rates near the optima and seeds are added until it is clear. The sweep's
+        learning rates are where the search begins, its seeds the first that are used.
+    - `budget`: the most work for a verdict, as a multiple of that of the recipe's grid.
 
     **Returns:** the store's path, for [`report`][scalex_eqx.experiments.report].
 
@@ -83,7 +94,14 @@ def transfer(
     recipe doesn't fit the model, or a run needs more memory than there is.
     """
     with locked(folder):
-        return train_missing(sweep, problem, folder, reporter or _Silent(), at_once=at_once)
+        return train_missing(
+            sweep,
+            problem,
+            folder,
+            reporter or _Silent(),
+            at_once=at_once,
+            budget=budget if until_decided else None,
+        )
 
 
 def check_recipes(sweep: Sweep, problem: Problem) -> None:
@@ -101,15 +119,73 @@ def check_recipes(sweep: Sweep, problem: Problem) -> None:
 
 
 def train_missing(
-    sweep: Sweep, problem: Problem, folder: Path, reporter: Reporter, *, at_once: int | None
+    sweep: Sweep,
+    problem: Problem,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    at_once: int | None,
+    budget: float | None = None,
 ) -> Path:
-    """`transfer` in a folder that is locked already."""
+    """`transfer` in a folder that is locked already; with a budget, until decided."""
     sweep = dataclasses.replace(sweep, setting=sweep.setting.of(problem))
+    kept = Kept(expected=_ROUND * len(sweep.recipes))
+    work = {} if budget is None else _work_by_width(sweep, problem, kept, at_once)
+    until = None if budget is None else Until(budget, work)
     with Store.open(folder / STORE, create=True) as store:
         facts = {"problem": problem.facts, "said": dict(problem.said)}
-        store.add_sweep({**sweep.to_json(), **facts}, environment())
-        train_members(sweep, problem, sweep.members(), store, reporter, at_once=at_once)
+        searched = {} if until is None else {"until_decided": until.to_json()}
+        store.add_sweep({**sweep.to_json(), **facts, **searched}, environment())
+        train = functools.partial(train_members, sweep, problem, store=store, at_once=at_once)
+        if until is None:
+            train(sweep.members(), reporter=reporter)
+            return folder / STORE
+        known = functools.partial(_known, sweep, problem.facts, store, _loss)
+        for members in rounds(sweep, until, known, reporter.begin):
+            train(members, reporter=_Round(reporter), kept=kept)
     return folder / STORE
+
+
+# A round of a search has three rates and two seeds at a width.
+_ROUND = 6
+
+
+class _Round(_Silent):
+    """Tells of a round's training; how much work there is in all is told by the search."""
+
+    def __init__(self, reporter: Reporter):
+        self._reporter = reporter
+
+    def group(self, name: str, runs: int) -> None:
+        self._reporter.group(name, runs)
+
+    def advance(self, work: float, loss: float) -> None:
+        self._reporter.advance(work, loss)
+
+
+def _work_by_width(
+    sweep: Sweep, problem: Problem, kept: Kept, at_once: int | None
+) -> dict[int, float]:
+    first = dataclasses.replace(sweep, seeds=sweep.seeds[:1])
+    found = packs(problem, sweep.setting, first.members(), kept)
+    check_packs(found, at_once)
+    # A model without matrices has no work to be counted, but runs all the same.
+    return {pack.members[0].width: max(pack.work, 1.0) for pack in found}
+
+
+def _known(
+    sweep: Sweep,
+    problem: Mapping[str, object],
+    store: Store,
+    loss_of: Callable[[Row], float | None],
+    members: Sequence[Member],
+) -> dict[Member, float | None]:
+    """The losses of those of the runs that the store holds."""
+    keys = sweep.keys(problem, members)
+    # Of a row no more than that is kept: there may be many.
+    rows = store.read(keys.values())
+    losses = {row.key: loss_of(row) for row in rows if row.status != "stopped"}
+    return {member: losses[key] for member, key in keys.items() if key in losses}
 
 
 def train_members(
@@ -120,11 +196,12 @@ def train_members(
     reporter: Reporter,
     *,
     at_once: int | None,
+    kept: Kept | None = None,
 ) -> None:
     """Trains those of the runs that the store lacks; each is kept as soon as it has ended."""
     keys = sweep.keys(problem.facts, members)
     missing = set(store.missing(keys.values()))
-    everything = packs(problem, sweep.setting, members)
+    everything = packs(problem, sweep.setting, members, kept)
     work = {one: pack.work for pack in everything for one in pack.members}
     stored = [one for one in members if keys[one] not in missing]
     done = sum((work[one] for one in stored), start=0.0)
@@ -133,16 +210,16 @@ def train_members(
     waiting = [pack for pack in waiting if pack.members]
     check_packs(waiting, at_once)
     folder = store.path.parent
-    kept = f"finished runs are kept in {shown(folder)}; the same command goes on from there"
-    with _process.keeping(kept), _process.if_stopped(lambda: fold_in(store.path)):
+    stays = f"finished runs are kept in {shown(folder)}; the same command goes on from there"
+    with _process.keeping(stays), _process.if_stopped(lambda: fold_in(store.path)):
         for pack in waiting:
             reporter.group(pack.name, len(pack.members))
-            step = pack.work / sweep.setting.steps
+            step = pack.work / sweep.setting.steps * len(pack.members) / len(pack.same)
 
             def progress(steps: int, loss: float, step: float = step) -> None:
                 reporter.advance(steps * step, loss)
 
-            for member, trained in train_pack(pack, at_once=at_once, progress=progress):
+            for member, trained in train_pack(pack, at_once=at_once, progress=progress, kept=kept):
                 store.add([_row(sweep.specification(member, problem.facts), trained)])
 
 
@@ -169,33 +246,27 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
                 f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
             )
         sweep = Sweep.from_json(dict(saved.configuration))
-        keys = sweep.keys(saved.configuration["problem"])
         noted = _Noted()
-        # Of a row no more than that is kept: there may be many.
-        losses = {
-            row.key: noted.loss_of(row)
-            for row in store.read(keys.values())
-            if row.status != "stopped"
-        }
-    names = {recipe: str(recipe) for recipe in sweep.recipes}
-    runs = [
-        Run(names[one.recipe], one.width, one.learning_rate, one.seed, losses[key])
-        for one, key in keys.items()
-        if key in losses
-    ]
+        known = functools.partial(
+            _known, sweep, saved.configuration["problem"], store, noted.loss_of
+        )
+        until = saved.configuration.get("until_decided")
+        runs, analyses, missing = (
+            _of_grid(sweep, known)
+            if until is None
+            else _of_search(sweep, Until.from_json(until), known)
+        )
     if not runs:
         raise UsageError(
             f"{shown(path)} holds no finished run of its last sweep; start it again with "
             f"`scalex transfer --out {in_shell(path.parent)}`"
         )
-    if len(runs) < len(keys):
+    if missing:
         console.print(
-            f"{len(keys) - len(runs)} of {len(keys)} runs are missing: the same `scalex "
+            f"{missing} of {len(runs) + missing} runs are missing: the same `scalex "
             "transfer` command trains them",
             style="yellow",
         )
-    planned = collections.Counter(names[member.recipe] for member in keys)
-    analyses = analyse(runs, planned)
     facts = _facts(sweep, saved.configuration["said"], noted)
     if os.access(path.parent, os.W_OK):
         _write_report(path, facts, runs, analyses)
@@ -203,6 +274,39 @@ def report(path: Path, console: Console | None = None) -> tuple[RecipeAnalysis, 
         console.print(f"{shown(path.parent)} can't be written: no files are", style="yellow")
     print_table(analyses, console)
     return analyses
+
+
+_Found = tuple[list[Run], tuple[RecipeAnalysis, ...], int]
+
+
+def _of_grid(
+    sweep: Sweep, known: Callable[[list[Member]], Mapping[Member, float | None]]
+) -> _Found:
+    """The runs, what they say, and how many are missing."""
+    members = sweep.members()
+    runs = _runs(known(members))
+    names = {recipe: str(recipe) for recipe in sweep.recipes}
+    planned = collections.Counter(names[member.recipe] for member in members)
+    return runs, analyse(runs, planned), len(members) - len(runs)
+
+
+def _runs(losses: Mapping[Member, float | None]) -> list[Run]:
+    names = {recipe: str(recipe) for recipe in dict.fromkeys(one.recipe for one in losses)}
+    return [
+        Run(names[one.recipe], one.width, one.learning_rate, one.seed, loss)
+        for one, loss in losses.items()
+    ]
+
+
+def _of_search(
+    sweep: Sweep, until: Until, known: Callable[[list[Member]], Mapping[Member, float | None]]
+) -> _Found:
+    """The same of a search, of which only those are known to be missing that it needs next."""
+    decisions, losses = gone_through(sweep.recipes, until.search(sweep), known)
+    analyses = tuple(
+        analysis(recipe, decision, losses, sweep, until) for recipe, decision in decisions.items()
+    )
+    return _runs(losses), analyses, len(wanted(decisions))
 
 
 def _write_report(
@@ -249,6 +353,10 @@ def _row(specification: Mapping[str, object], trained: Trained) -> Row:
         },
         curves={"training_losses": trained.training_losses},
     )
+
+
+def _loss(row: Row) -> float | None:
+    return row.held_out_loss
 
 
 class _Noted:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .._usage import UsageError
 from ._config import Member, Sweep
@@ -21,6 +21,7 @@ from ._recipe import Recipe
 from ._wording import describe_search
 
 Losses = Mapping[Member, float | None]
+Begin = Callable[[int, int, float, float], None]  # as of a `Reporter`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +102,9 @@ def wanted(decisions: Mapping[Recipe, Decision]) -> list[Member]:
 
 def runs_of(recipe: Recipe, losses: Losses) -> list[Run]:
     """The finished runs of one recipe."""
+    name = str(recipe)
     return [
-        Run(str(recipe), member.width, member.learning_rate, member.seed, loss)
+        Run(name, member.width, member.learning_rate, member.seed, loss)
         for member, loss in losses.items()
         if member.recipe == recipe
     ]
@@ -154,3 +156,26 @@ def _reuse(decision: Decision, runs: Sequence[Run], widths: Sequence[int]) -> Re
         if width in ends and seed in seeds
     }
     return reuse_cost(ends, curves, decision.optima, drift.level)
+
+
+def rounds(
+    sweep: Sweep, until: Until, known: Callable[[list[Member]], Losses], begin: Begin
+) -> Iterator[list[Member]]:
+    """The runs to train, round by round, all recipes side by side; each round needs the last.
+
+    **Arguments:**
+
+    - `known`: as of `gone_through`.
+    - `begin`: is told before each round what is done, and how much may come at most.
+    """
+    search = until.search(sweep)
+    while True:
+        decisions, losses = gone_through(sweep.recipes, search, known)
+        members = wanted(decisions)
+        done = sum(until.work[member.width] for member in losses)
+        # What may come of a search is its budget.
+        most = [search.budget if one.wanted else one.work for one in decisions.values()]
+        begin(len(losses) + len(members), len(losses), sum(most), done)
+        if not members:
+            return
+        yield members
