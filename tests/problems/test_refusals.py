@@ -1,5 +1,7 @@
 """What is wrong with a problem is said in one line that names it, before anything is trained."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,11 @@ class Normalised(eqx.Module):
         self.norm = eqx.nn.BatchNorm(width, "batch", mode="batch")
 
 
+class Activated(eqx.Module):
+    mlp: eqx.nn.MLP
+    activation: Callable = eqx.field(static=True)
+
+
 def nowhere(width, key):
     raise KeyError("weights.npz")
 
@@ -66,6 +73,7 @@ def metrics(**values):
         ({"make": lambda width: make(width, jax.random.key(0))}, r"and takes \(width\)"),
         ({"make": nowhere}, r"make failed: KeyError: 'weights.npz', in .*raise KeyError"),
         ({"make": lambda width, key: make(16, key)}, "same shapes at the widths 8 and 4"),
+        ({"make": lambda width, key: Activated(make(width, key), lambda x: x)}, "define that func"),
         ({"make": lambda width, key: jnp.arange(width)}, "model: the model is without a single"),
         ({"make": Normalised}, r"has a state, \.norm\.\w+, as BatchNorm keeps it"),
         ({"make": eqx.nn.make_with_state(Normalised)}, r"has a state, \[0\]\.norm"),

@@ -122,10 +122,10 @@ def _check_problem(problem: Problem, packs: Sequence[Pack]) -> None:
 
     They are the same for all packs: those of the smallest and the largest width are looked at.
     """
-    for pack in packs[:1]:
-        pack.program.check(pack.runs[0])
     for pack in (*packs[:1], *packs[-1:]):
         problem.check_growth(pack.program.sizes, pack.program.base)
+    for pack in packs[:1]:
+        pack.program.check(pack.runs[0])
 
 
 def check_packs(packs: Sequence[Pack], at_once: int | None) -> None:

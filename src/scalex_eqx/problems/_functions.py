@@ -91,14 +91,23 @@ def check_stateless(model: PyTree) -> None:
 def check_growth(
     build: Callable[..., PyTree], sizes: Mapping[str, int], others: Mapping[str, int]
 ) -> None:
-    """Refuses a `make` whose models are as large at one width as at another."""
+    """Refuses a `make` whose models are as large at one width as at another, or never the same."""
     key = jax.random.key(0)
 
-    def shapes(at: Mapping[str, int]) -> list[tuple[int, ...]]:
-        model = eqx.filter(eqx.filter_eval_shape(build, at, key), _is_shape)
-        return [x.shape for x in jax.tree.leaves(model)]
+    def built(at: Mapping[str, int]) -> PyTree:
+        return eqx.filter(eqx.filter_eval_shape(build, at, key), _is_shape)
 
-    if sizes["width"] != others["width"] and shapes(sizes) == shapes(others):
+    model = built(sizes)
+    if jax.tree.structure(model) != jax.tree.structure(built(sizes)):
+        raise UsageError(
+            "the problem's make returns another structure at each call, as with a function that is "
+            "made inside it and kept in the model; define that function outside"
+        )
+    if sizes["width"] == others["width"]:
+        return
+    if [x.shape for x in jax.tree.leaves(model)] == [
+        x.shape for x in jax.tree.leaves(built(others))
+    ]:
         raise UsageError(
             f"the problem's make returns arrays of the same shapes at the widths {sizes['width']} "
             f"and {others['width']}; use the width in it"

@@ -171,7 +171,8 @@ class Problem:
         return model
 
     def check_growth(self, sizes: Mapping[str, int], others: Mapping[str, int]) -> None:
-        """Raises `UsageError` if models of two widths are of the same shapes."""
+        """Raises `UsageError` if models of two widths are of the same shapes, or those of one width
+        of different structures."""
         check_growth(self.build, sizes, others)
 
     def check(self, model: PyTree) -> None:
