@@ -13,6 +13,7 @@ import pytest
 import scalex_eqx as sx
 from scalex_eqx.cli._commands import Transfer
 from scalex_eqx.experiments import Run, analyse
+from scalex_eqx.experiments._decide import MOST_SEEDS, Search, decide
 from scalex_eqx.experiments._fits import to_json
 
 ROOT = Path(__file__).parents[1]
@@ -363,3 +364,29 @@ def test_the_search_holds_its_error_rates_and_the_uncorrected_one_does_not():
         assert wrong == 0
     edges = [row for row in POWER if row["shape"] in ("falling", "rising") or row["place"] != -7.5]
     assert [row["cannot tell"] for row in edges] == [row["sweeps"] for row in edges] == [1000] * 3
+
+
+def test_the_page_prints_the_searched_run():
+    """Its verdicts are those of the grid, and follow from its runs."""
+    text = (ROOT / "docs/results/transfer_decided.json").read_text(encoding="utf-8")
+    results = json.loads(text)
+    assert len(results["runs"]) == sum(one["searched"]["runs"] for one in results["analyses"])
+    for analysis in results["analyses"]:
+        drift, found = analysis["drift"], analysis["searched"]
+        assert analysis["verdict"] == ANALYSES[analysis["recipe"]]["verdict"]
+        runs = [Run(**run) for run in results["runs"] if run["recipe"] == analysis["recipe"]]
+        search = Search(
+            (64, 128, 256),
+            tuple(2.0**exponent for exponent in range(-10, -4)),
+            tuple(range(MOST_SEEDS)),
+            dict.fromkeys((64, 128, 256), 1.0),
+        )
+        decision = decide(search, runs)
+        assert not decision.wanted and str(decision.verdict) == analysis["verdict"]
+        assert decision.drift.exponent == pytest.approx(drift["exponent"], abs=ROUNDING)
+        low, high = drift["interval"]
+        assert (
+            f"| `{analysis['recipe']}` | {drift['exponent']:.2f} [{low:+.2f}, {high:+.2f}] | "
+            f"{len(drift['by_seed'])} | {found['runs']} of 72 | {found['share']:.2f} | "
+            f"{analysis['verdict']} |"
+        ) in PAGE

@@ -10,12 +10,17 @@ memory is what the process grows by.
 """
 
 import argparse
+import dataclasses
+import importlib.util
+import io
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +29,49 @@ STEPS = 250
 TEXT = "All happy families are alike; " * 200
 
 
-def make(folder: Path, runs: int) -> None:
-    """Runs of ten recipes, five widths and ten rates, as if they had been trained."""
-    import dataclasses
+def made_up(folder: Path, seeds: int) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """The sweep, what `transfer` and `specification` take beside it, and its configuration.
 
-    import numpy as np
-
+    The second half is for builds that had no problems.
+    """
     from scalex_eqx.experiments import Setting, Sweep, load_corpus, parse_recipe
-    from scalex_eqx.experiments._store import Row, Store
-    from scalex_eqx.experiments._transfer import STORE, _describe, environment
-    from scalex_eqx.problems._corpus import held_out_windows
 
     text = folder / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
     corpus = load_corpus(text)
     optimizers = ("adam", "adam_atan2", "sgd", "lion", "muon")
-    setting = Setting(
-        base_width=16, depth=1, head_dimension=16, sequence_length=8, batch_size=4, steps=STEPS
-    )
+    setting: dict[str, Any] = {"base_width": 16, "depth": 1, "steps": STEPS}
+    problem: dict[str, Any] = {"sequence_length": 8, "head_dimension": 16}
+    has_problems = importlib.util.find_spec("scalex_eqx.problems") is not None
     sweep = Sweep(
         recipes=tuple(
             parse_recipe(f"{p}:{o}:full") for p in ("standard", "mup") for o in optimizers
         ),
         widths=(16, 32, 64, 128, 256),
         learning_rates=tuple(2.0**-i for i in range(3, 13)),
-        seeds=tuple(range(runs // 500)),
-        setting=setting,
+        seeds=tuple(range(seeds)),
+        setting=Setting(**setting if has_problems else {**setting, **problem, "batch_size": 4}),
     )
+    if has_problems:
+        found = importlib.import_module("scalex_eqx.problems").text(corpus, **problem)
+        facts = {"problem": found.facts, "said": dict(found.said)}
+        return sweep, found, found.facts, {**sweep.to_json(), **facts}
+    described = importlib.import_module("scalex_eqx.experiments._transfer")._describe(corpus, 66)
+    return sweep, corpus, corpus.digest, {**sweep.to_json(), "data": described}
+
+
+def make(folder: Path, runs: int) -> None:
+    """Runs of ten recipes, five widths and ten rates, as if they had been trained."""
+    import numpy as np
+
+    from scalex_eqx.experiments._store import Row, Store
+    from scalex_eqx.experiments._transfer import STORE, environment
+
+    sweep, _, facts, configuration = made_up(folder, runs // 500)
     draw = np.random.default_rng(0)
     old = any(field.name == "held_out_loss" for field in dataclasses.fields(Row))
 
-    def row(member) -> Row:
+    def row(member: Any) -> Row:
         place = np.log2(member.learning_rate) + 8 + 0.1 * np.log2(member.width / 16)
         loss = None if place > 4.2 else 2.0 + 0.05 * place**2 + 0.01 * draw.normal()
         curve = 2 + 4 * np.exp(-np.arange(STEPS) / 60) + 0.1 * draw.normal(size=STEPS)
@@ -66,38 +83,29 @@ def make(folder: Path, runs: int) -> None:
         else:
             rest = {"metrics": {"held_out_loss": loss}, "curves": {"training_losses": curve}}
         status = "diverged" if loss is None else "ok"
-        specification = sweep.specification(member, corpus.digest)
-        return Row.of(specification, status=status, result=result, **rest)
+        return Row.of(sweep.specification(member, facts), status=status, result=result, **rest)
 
-    windows = held_out_windows(corpus, count=setting.held_out_windows, length=8)
     members = sweep.members()
     with Store.open(folder / STORE, create=True) as store:
-        store.add_sweep({**sweep.to_json(), "data": _describe(corpus, len(windows))}, environment())
+        store.add_sweep(configuration, environment())
         for start in range(0, len(members), 1000):
             store.add([row(member) for member in members[start : start + 1000]])
 
 
-def measure(task: str, folder: Path) -> dict[str, float]:
+def measure(task: str, folder: Path, runs: int) -> dict[str, float]:
     """Processor seconds, and the growth of the process in MiB."""
-    import io
-    import resource
-    import time
-
     from rich.console import Console
 
-    from scalex_eqx.experiments import Sweep, load_corpus, report, transfer
-    from scalex_eqx.experiments._store import Store
-    from scalex_eqx.experiments._transfer import STORE, environment
+    from scalex_eqx.experiments import report, transfer
+    from scalex_eqx.experiments._transfer import environment
 
     environment()
-    corpus = load_corpus(folder / "text.txt")
-    with Store.open(folder / STORE, create=False) as store:
-        sweep = Sweep.from_json(dict(store.sweeps()[0].configuration))
+    sweep, problem, _, _ = made_up(folder, runs // 500)
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     if task == "report":
         report(folder, Console(file=io.StringIO()))
     else:
-        transfer(sweep, corpus, folder)
+        transfer(sweep, problem, folder)
     seconds = time.process_time() - began
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "MiB": (after - before) / 1024, "peak MiB": after / 1024}
@@ -122,7 +130,9 @@ def main() -> None:
     if options.make:
         return make(options.make, options.runs)
     if options.measure:
-        return print(json.dumps(measure(options.measure[0], Path(options.measure[1]))))
+        return print(
+            json.dumps(measure(options.measure[0], Path(options.measure[1]), options.runs))
+        )
     builds = {"this build": HERE}
     if options.before:
         builds = {"before": options.before.resolve(), **builds}
@@ -137,7 +147,9 @@ def main() -> None:
         for _ in range(options.rounds):
             for task in ("report", "resume"):
                 for build, checkout in builds.items():
-                    text = in_process(checkout, "--measure", task, Path(made) / build)
+                    text = in_process(
+                        checkout, "--runs", options.runs, "--measure", task, Path(made) / build
+                    )
                     found.setdefault((task, build), []).append(json.loads(text))
     for (task, build), results in found.items():
         said = []

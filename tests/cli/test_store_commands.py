@@ -39,8 +39,8 @@ def test_the_status_of_a_sweep(tmp_path, scalex):
         saved = store.sweeps()[0].configuration
         # Two more seeds: 24 runs, of which two are stopped and five are claimed.
         sweep = Sweep.from_json({**saved, "seeds": [0, 1, 2]})
-        problem, said = saved["problem"], saved["said"]
-        store.add_sweep({**sweep.to_json(), "problem": problem, "said": said}, {})
+        problem = saved["problem"]
+        store.add_sweep({**saved, **sweep.to_json()}, {})
         members = [one for one in sweep.members() if one.seed > 0]
         stopped = [
             Row.of(sweep.specification(one, problem), status="stopped", metrics={}, result={})

@@ -9,6 +9,7 @@ import pytest
 
 import scalex_eqx as sx
 from scalex_eqx.experiments import UsageError, parse_recipe
+from scalex_eqx.experiments._program import Program
 from scalex_eqx.experiments._recipe import check_on
 from scalex_eqx.experiments._rules import update_rules
 
@@ -187,3 +188,16 @@ def test_a_budget_is_refused(model):
     budget = sx.Budget(sx.theory.malladi, batch=4, base_batch=1)
     with pytest.raises(UsageError, match="adan takes no budget; leave out --batch"):
         recipe.transformation(0.1, budget=budget)
+
+
+def test_an_argument_of_ones_own_rule_is_never_taken_for_a_number_of_the_law():
+    def program(text: str) -> str:
+        # All else that a program has is not asked for.
+        one = object.__new__(Program)
+        object.__setattr__(one, "recipe", parse_recipe(text))
+        return one.rule
+
+    one, other = (program(f"mup:some.rule(eps_scaling={x})@adam:full") for x in (1, 2))
+    assert one != other
+    same = (program(f"mup:adam{x}:full") for x in ("", "(eps_scaling='constant')"))
+    assert len(set(same)) == 1

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import scalex_eqx
-from scalex_eqx import experiments
+from scalex_eqx import experiments, problems
 from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments._files_store import RowWriter, read_rows
 from scalex_eqx.experiments._merge import Merged, merge
@@ -68,6 +68,7 @@ import itertools, sys, types
 for name, path in (
     ("scalex_eqx", {list(scalex_eqx.__path__)!r}),
     ("scalex_eqx.experiments", {list(experiments.__path__)!r}),
+    ("scalex_eqx.problems", {list(problems.__path__)!r}),
 ):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = path

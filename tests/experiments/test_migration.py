@@ -150,6 +150,7 @@ import sys, time, types
 for name, path in (
     ("scalex_eqx", {list(scalex_eqx.__path__)!r}),
     ("scalex_eqx.experiments", {list(experiments.__path__)!r}),
+    ("scalex_eqx.problems", {list(problems.__path__)!r}),
 ):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = path

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import scalex_eqx
-from scalex_eqx import experiments
+from scalex_eqx import experiments, problems
 from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import _opening
 from scalex_eqx.experiments._rows import Row
@@ -24,6 +24,7 @@ import sys, types
 for name, path in (
     ("scalex_eqx", {list(scalex_eqx.__path__)!r}),
     ("scalex_eqx.experiments", {list(experiments.__path__)!r}),
+    ("scalex_eqx.problems", {list(problems.__path__)!r}),
 ):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = path

@@ -39,8 +39,8 @@ class Truth:
         self.data = path.read_bytes()
         with Store.open(path, create=False) as store:
             configuration = dict(store.sweeps()[0].configuration)
-            digest = configuration["data"]["digest"]
-            self.keys = list(Sweep.from_json(configuration).keys(digest).values())
+            sweep = Sweep.from_json(configuration)
+            self.keys = list(sweep.keys(configuration["problem"]).values())
             self.rows = store.rows(self.keys, curves=True)
         self.report = reported(path)[0]
 

@@ -25,7 +25,7 @@ from ..experiments._engines import Engine, Local
 from ..experiments._ray import OnRay
 from ..experiments._report import check_report_files
 from ..experiments._shards import Shard, parse_shard, train_shard
-from ..experiments._transfer import train_missing
+from ..experiments._transfer import check_recipes, train_missing
 from ..problems import Problem
 from ._align import Align
 from ._arguments import check_words
@@ -121,8 +121,9 @@ class Transfer(ProblemOptions):
             jax.config.update("jax_platforms", "cpu")
         problem = self.load(widths=self.widths, base_width=(base_width,))
         _use_all_cores()
+        check_recipes(sweep, problem)
         if "data" in problem.said:
-            console.print(f"data: {problem.said['data']}")
+            console.print(f"data: {problem.said['data']}", soft_wrap=True)
         with self._engine(sweep.setting, problem) as engine:
             if shard is None:
                 self._train_and_report(sweep, problem, engine, console)

@@ -109,9 +109,11 @@ class Program:
     @property
     def rule(self) -> str:
         """The rule, but for how its constants scale where the law is traced."""
-        # How constants scale is among the numbers.
-        own = {k: x for k, x in self.recipe.arguments if not k.endswith("_scaling")}
-        return call_text(self.recipe.entry.name, own)
+        arguments, entry = self.recipe.arguments, self.recipe.entry
+        if isinstance(entry, Entry):
+            # How constants scale is among the numbers.
+            arguments = [(k, x) for k, x in arguments if not k.endswith("_scaling")]
+        return call_text(entry.name, dict(arguments))
 
     @functools.cached_property
     def _static(self) -> PyTree:

@@ -16,6 +16,7 @@ from ..problems import Problem
 from ._config import Member, Sweep
 from ._engines import Engine, Local, Reporter as Reporter, environment as environment
 from ._fits import RecipeAnalysis, Run, analyse
+from ._foreign import Foreign
 from ._lock import reporting
 from ._members import train_members as train_members
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
@@ -84,6 +85,20 @@ def transfer(
         budget=budget if until_decided else None,
     )
     return path
+
+
+def check_recipes(sweep: Sweep, problem: Problem) -> None:
+    """Refuses from shapes, before there is a folder, recipes that don't fit the model.
+
+    Asked are those that name weights, and rules of the user's own.
+    """
+    asked = [
+        one
+        for one in sweep.recipes
+        if isinstance(one.rates, tuple) or one.multipliers or isinstance(one.entry, Foreign)
+    ]
+    widest = [Member(one, max(sweep.widths), sweep.learning_rates[0], 0) for one in asked]
+    packs(problem, sweep.setting.of(problem), widest)
 
 
 def train_missing(

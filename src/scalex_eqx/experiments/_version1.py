@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..problems._text import identity, said
+from ..problems._text_facts import identity, said
 from ._rows import canonical
 from ._specification import specification
 

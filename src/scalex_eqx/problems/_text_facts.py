@@ -1,0 +1,32 @@
+"""What a run on text is: apart from the training, so that stores are read without JAX."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NAME = "text"
+_DEFAULTS = {"sequence_length": 64, "batch_size": 4, "head_dimension": 16, "held_out_windows": 256}
+
+
+def identity(digest: str, settings: Mapping[str, int]) -> dict[str, Any]:
+    """What decides a run on text, without what is at its default.
+
+    For stored runs: no default here ever changes.
+    """
+    return {
+        "kind": NAME,
+        "data": digest,
+        **{name: x for name, x in settings.items() if x != _DEFAULTS[name]},
+    }
+
+
+def said(
+    name: str, digest: str, tokens: int, windows: int, settings: Mapping[str, int]
+) -> dict[str, str]:
+    """The same for people."""
+    length = settings["sequence_length"]
+    return {
+        "model": f"Transformer, heads of {settings['head_dimension']}",
+        "batch": f"{settings['batch_size']} x {length} tokens",
+        "held out": f"{windows} windows of {length} tokens",
+        "data": f"{name}, {tokens:,} tokens, sha256 {digest[:16]}",
+    }
