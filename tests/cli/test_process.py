@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import scalex_eqx
-from scalex_eqx import _memory, _process
+from scalex_eqx import _memory, _process, experiments
 from scalex_eqx.cli import _arguments, _failure
 from scalex_eqx.experiments import UsageError
 from scalex_eqx.experiments._lock import locked
@@ -108,14 +108,10 @@ with locked(Path({str(tmp_path)!r})):
     time.sleep(600)
 """
     # Only the lock: the package's own `__init__` would take seconds.
-    program = program.replace("from scalex_eqx.experiments._lock", "from _lock")
-    source = Path(_memory.__file__).parent
     program = (
-        "import importlib, sys, types\n"
-        'package = types.ModuleType("lock_only")\n'
-        f"package.__path__ = [{str(source)!r}]\n"
-        'sys.modules["lock_only"] = package\n'
-        'sys.modules["_lock"] = importlib.import_module("lock_only._lock")\n'
+        'package = types.ModuleType("scalex_eqx.experiments")\n'
+        f"package.__path__ = {list(experiments.__path__)!r}\n"
+        'sys.modules["scalex_eqx.experiments"] = package\n'
     ) + program
     with python(program) as process:
         assert process.stdout is not None

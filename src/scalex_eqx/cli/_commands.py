@@ -2,9 +2,9 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Literal, Union
 
 import jax
 import tyro
@@ -21,9 +21,12 @@ from ..experiments import (
     report,
 )
 from ..experiments._config import check_positive, given_weight_decay
-from ..experiments._engines import Local
+from ..experiments._engines import Engine, Local
+from ..experiments._ray import OnRay
 from ..experiments._report import check_report_files
+from ..experiments._shards import Shard, parse_shard, train_shard
 from ..experiments._transfer import check_recipes, train_missing
+from ..problems import Problem
 from ._align import Align
 from ._arguments import check_words
 from ._check import Check
@@ -33,7 +36,7 @@ from ._failure import explained, tell_traceback
 from ._help import RECIPES, description, filled, summary
 from ._merge import Merge
 from ._plan import Plan
-from ._problem import ProblemOptions
+from ._problem import TEXT, ProblemOptions
 from ._progress import ProgressBar
 from ._status import Status
 from ._stress import Stress
@@ -80,9 +83,17 @@ class Transfer(ProblemOptions):
     """Independent weight decay a step, for recipes with adamw."""
     out: Path = Path("runs/transfer")
     """The folder for the store and the report."""
+    shard: str | None = None
+    """As 3/16: train this part of the runs alone, into a file in OUT that scalex merge puts into a
+    store, for machines that share a disk and nothing else."""
+    engine: Literal["local", "ray"] = "local"
+    """Who trains: this machine's devices, or a Ray cluster, to whose nodes parts are sent."""
+    ray_address: str | None = None
+    """Of a Ray cluster that runs, as auto or ray://HOST:10001; one of this machine alone is started
+    if not given."""
     at_once: int | None = None
     """How many runs train together at most; one on each core by default, and on accelerators all
-    that one program can train."""
+    that one program can train. With Ray, in each of its tasks."""
 
     def run(self, console: Console) -> None:
         base_width = min(self.widths, default=0) if self.base_width is None else self.base_width
@@ -95,13 +106,47 @@ class Transfer(ProblemOptions):
         )
         if self.at_once is not None:
             check_positive(self, "at_once")
+        shard = None if self.shard is None else parse_shard(self.shard)
+        if shard is not None and self.until_decided:
+            raise UsageError(
+                f"--shard {shard} is given with --until-decided, whose runs depend on one another; "
+                "leave out one of them"
+            )
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError(f"--ray-address is {self.ray_address} without --engine ray; give both")
         if self.budget is not None and not self.until_decided:
             raise UsageError(f"--budget is {self.budget} without --until-decided; give both")
+        if self.engine == "ray":
+            # The accelerators are the workers', also those of this machine.
+            jax.config.update("jax_platforms", "cpu")
         problem = self.load(widths=self.widths, base_width=(base_width,))
         _use_all_cores()
         check_recipes(sweep, problem)
         if "data" in problem.said:
             console.print(f"data: {problem.said['data']}", soft_wrap=True)
+        with self._engine(sweep.setting, problem) as engine:
+            if shard is None:
+                self._train_and_report(sweep, problem, engine, console)
+                return
+            with ProgressBar(console) as bar:
+                count = train_shard(sweep, problem, shard, self.out, bar, engine=engine)
+        self._say_how_to_merge(console, shard, count)
+
+    @contextlib.contextmanager
+    def _engine(self, setting: Setting, problem: Problem) -> Iterator[Engine]:
+        if self.engine == "local":
+            yield Local(self.at_once)
+            return
+        source = None if self.problem == TEXT else self.problem
+        on_ray = OnRay(
+            setting, problem, source=source, address=self.ray_address, at_once=self.at_once
+        )
+        with contextlib.closing(on_ray):
+            yield on_ray
+
+    def _train_and_report(
+        self, sweep: Sweep, problem: Problem, engine: Engine, console: Console
+    ) -> None:
         check_report_files(self.out)
         budget = 1.0 if self.budget is None else self.budget
         with ProgressBar(console, at_most=self.until_decided) as bar:
@@ -110,12 +155,20 @@ class Transfer(ProblemOptions):
                 problem,
                 self.out,
                 bar,
-                engine=Local(self.at_once),
+                engine=engine,
                 budget=budget if self.until_decided else None,
             )
         kept = f"all runs are kept; scalex report {in_shell(self.out)} writes the report"
         with _process.keeping(kept):
             _print_report(store, console, key)
+
+    def _say_how_to_merge(self, console: Console, shard: Shard, count: int) -> None:
+        out = in_shell(self.out)
+        console.print(
+            f"the {count} runs of shard {shard} are in {shown(self.out)}; once those of all shards "
+            f"are, scalex merge {out} {out} puts them into a store, and scalex report {out} judges",
+            soft_wrap=True,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

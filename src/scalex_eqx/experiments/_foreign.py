@@ -59,6 +59,12 @@ class Foreign:
         return _NO_FAMILY if self.family_name is None else families[self.family_name]
 
     @property
+    def file(self) -> str | None:
+        """The file that it is in, if it is in one."""
+        named = _FILE.fullmatch(self.name)
+        return None if named is None else named["file"]
+
+    @property
     def takes(self) -> dict[str, Any]:
         """The arguments that the function takes beside the learning rate, with their defaults."""
         found = _parameters(self.made())
