@@ -84,13 +84,13 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 def test_own_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "runs"
     one, layers = load("own_problem").main(
-        widths=(8, 64), learning_rates=(2**-8, 2**-5, 2**-2), seeds=(0,), steps=20, folder=folder
+        widths=(8, 16), learning_rates=(2**-8, 2**-5, 2**-2), seeds=(0,), steps=5, folder=folder
     )
-    # At the base width both are the same training; the wide model does better with its law.
+    # At the base width both are the same training.
     assert one.widths[0].loss == layers.widths[0].loss
     assert {path.name for path in folder.iterdir()} >= {"runs.sqlite", "transfer.png"}
     printed = capsys.readouterr().out
-    assert 0 < printed.index("standard:adam:global") < printed.index("standard:adam:full")
+    assert printed.index("standard:adam:global") < printed.index("standard:adam:full")
 
 
 def test_text(capsys: pytest.CaptureFixture[str]):

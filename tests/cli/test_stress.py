@@ -98,7 +98,7 @@ def test_the_width_of_a_problem_of_ones_own(scalex, tmp_path):
         "0/weight": np.log2(np.sqrt(np.mean(before**2))) - 1,
         "1/weight": np.log2(np.sqrt(np.mean(features**2))),
     }
-    assert found["gradient"] == pytest.approx(sizes[found["weight"]], abs=1e-3)
+    assert found["gradient"] == pytest.approx(sizes[str(found["weight"])], abs=1e-3)
     refused = {
         "same": "same shapes at the widths 16 and 4",
         "flat": "every first gradient at width 4 is 0",
