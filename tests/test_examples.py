@@ -18,6 +18,7 @@ EXAMPLES = ROOT / "examples"
 PAGE = ROOT / "docs/examples.md"
 NEEDS = {
     "digits": "sklearn",
+    "own_problem": "scalex_eqx.experiments",
     "text": "scalex_eqx.experiments",
     "equinox_model": "sklearn",
     "flax_parameters": "flax",
@@ -78,6 +79,18 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert picture.read_bytes().startswith(b"\x89PNG")
     cost = one[1, 1] - one[1, 0]
     assert f"{cost.mean():.4f} ± {cost.std(ddof=1) / math.sqrt(2):.4f}" in capsys.readouterr().out
+
+
+def test_own_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "runs"
+    one, layers = load("own_problem").main(
+        widths=(8, 64), learning_rates=(2**-8, 2**-5, 2**-2), seeds=(0,), steps=20, folder=folder
+    )
+    # At the base width both are the same training; the wide model does better with its law.
+    assert one.widths[0].loss == layers.widths[0].loss
+    assert {path.name for path in folder.iterdir()} >= {"runs.sqlite", "transfer.png"}
+    printed = capsys.readouterr().out
+    assert 0 < printed.index("standard:adam:global") < printed.index("standard:adam:full")
 
 
 def test_text(capsys: pytest.CaptureFixture[str]):

@@ -5,8 +5,10 @@
 It also prints the page's table of losses by learning rate.
 """
 
-import os
+import contextlib
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -46,9 +48,10 @@ def table():
 def main():
     table()
     page: dict = {"__name__": "start"}
-    os.chdir(DOCS / "images")
-    for block in blocks():
-        exec(block, page)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for block in blocks():
+            exec(block, page)
+        shutil.copy("digits/transfer.png", DOCS / "images/digits.png")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,17 @@ def available() -> int | None:
     return min(found, default=None)
 
 
+def total() -> int | None:
+    """Bytes that the machine, or the container, has in all; `None` if it doesn't say."""
+    found = []
+    with suppress(OSError, ValueError, KeyError):
+        found.append(_kilobytes("MemTotal") * 1024)
+    for limit, _, _ in _LIMITS:
+        with suppress(OSError, ValueError):
+            found.append(int(Path(limit).read_text()))
+    return min(found, default=None)
+
+
 def available_on(devices: Sequence[Any]) -> int | None:
     """Bytes that the devices together could still give, `None` if they don't say.
 
@@ -84,11 +95,13 @@ def check_runs(needed: int | float, runs: int, devices: Sequence[Any], *, width:
 
 def _of_the_machine() -> list[int]:
     with suppress(OSError, ValueError, KeyError):
-        lines = _MEMINFO.read_text(encoding="ascii", errors="replace").splitlines()
-        fields = dict(line.split(":", 1) for line in lines)
-        kilobytes = [int(fields[name].split()[0]) for name in ("MemAvailable", "SwapFree")]
-        return [1024 * sum(kilobytes)]
+        return [1024 * (_kilobytes("MemAvailable") + _kilobytes("SwapFree"))]
     return []
+
+
+def _kilobytes(field: str) -> int:
+    lines = _MEMINFO.read_text(encoding="ascii", errors="replace").splitlines()
+    return int(dict(line.split(":", 1) for line in lines)[field].split()[0])
 
 
 def _of_the_container() -> list[int]:

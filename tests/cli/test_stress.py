@@ -1,8 +1,10 @@
 import json
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -52,6 +54,61 @@ def test_verdicts_headroom_and_picture(scalex, tmp_path):
     assert len(rows) == 2 and rows[1][1].startswith(("blocks/", "position", "token"))
     assert float(rows[1][4]) > 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+PROBLEM = """
+import equinox as eqx, jax, jax.numpy as jnp, numpy as np
+from scalex_eqx.problems import Problem
+
+def make(width, key):
+    first, last = jax.random.split(key)
+    return [
+        eqx.nn.Linear(3, width, use_bias=False, key=first),
+        eqx.nn.Linear(width, 1, use_bias=False, key=last),
+    ]
+
+def loss(model, batch):
+    return 2.0**-20 * jnp.sum(jax.vmap(lambda x: model[1](model[0](x)))(batch))
+
+x = np.ones((4, 3), np.float32)
+problem = Problem(make, loss, data=x, held_out=x, batch_size=4)
+same = Problem(lambda width, key: make(4, key), loss, data=x, held_out=x, batch_size=4)
+flat = Problem(make, lambda model, x: 0 * loss(model, x), data=x, held_out=x, batch_size=4)
+late = Problem(make, lambda model, x: loss(model, x) / 0, data=x, held_out=x, batch_size=4)
+vector = Problem(make, lambda model, x: x, data=x, held_out=x, batch_size=4)
+"""
+
+
+def test_the_width_of_a_problem_of_ones_own(scalex, tmp_path):
+    """The readout's gradient at the base width is 2^-20 times the sum over examples of the hidden
+    features, which are sums of the rows of the first matrix."""
+    (tmp_path / "mine.py").write_text(PROBLEM, encoding="utf-8")
+    own = ("--optimizer", "sign_sgd", *QUICK, "--base-width", "4", "--problem")
+    asked = (*own, f"{tmp_path}/mine.py:problem", "--width", "16")
+    text = " ".join(scalex(*asked).split())
+    assert f"The model of {tmp_path}/mine.py:problem of width 16, standard" in text
+    rows = Results.from_json(scalex(*asked, "--json")).table("headroom").by_key()
+    (found,) = rows.values()
+    keys = jax.random.split(jax.random.key(0))
+    first = np.asarray(eqx.nn.Linear(3, 4, use_bias=False, key=keys[0]).weight)
+    last = np.asarray(eqx.nn.Linear(4, 1, use_bias=False, key=keys[1]).weight)
+    features, before = 4 * 2.0**-20 * first.sum(1), 4 * 2.0**-20 * last
+    sizes = {
+        # In the standard parameterization gradients before the readout go as r^(-1/2).
+        "0/weight": np.log2(np.sqrt(np.mean(before**2))) - 1,
+        "1/weight": np.log2(np.sqrt(np.mean(features**2))),
+    }
+    assert found["gradient"] == pytest.approx(sizes[found["weight"]], abs=1e-3)
+    refused = {
+        "same": "same shapes at the widths 16 and 4",
+        "flat": "every first gradient at width 4 is 0",
+        "late": "the first gradient of 0/weight at width 4 is not finite",
+        "vector": "the problem's loss returns float32[4, 3]; expected one real number",
+        "none": "has no none; its problems are problem, same, flat, late, vector",
+    }
+    for name, said in refused.items():
+        lines = scalex(*own, f"{tmp_path}/mine.py:{name}", "--width", "16", code=2).splitlines()
+        assert len(lines) == 1 and said in lines[0]
 
 
 def test_json_is_read_again_and_compared(scalex, tmp_path):
@@ -122,8 +179,11 @@ def test_a_rule_without_limits_is_measured_and_not_judged(scalex, tmp_path, monk
         (["--optimizer", "optax.adan(1, b9=2)"], "unexpected keyword argument 'b9'; it takes b1"),
         (["--optimizer", "optax.polyak_sgd", *QUICK], "has optax.polyak_sgd, which can't be run"),
         (["--parameterization", "sp"], "--parameterization is 'sp'; choose from standard, ntk"),
-        (["--width", "100"], "--width is 100; expected a multiple of the head dimension, 16"),
-        (["--width", "0"], "--width is 0"),
+        (["--width", "100"], "--width has 100, which is not a positive multiple of --head-dim"),
+        (["--width", "0"], "--width has 0"),
+        (["--width", "64", "--base-width", "8"], "--base-width has 8, which is not a positive"),
+        (["--problem", "digits"], "--problem is given, which is about a model; give --width too"),
+        (["--base-width", "32"], "--base-width is given, which is about a model; give --width"),
         (["--compare", "/no/such", "/file"], "--compare has /no/such: No such file or directory"),
     ],
 )

@@ -98,6 +98,7 @@ def trained(recipe, change=lambda law: law):
     return jax.tree.leaves(eqx.filter(program._plain(state.model, run), eqx.is_array)), losses
 
 
+@functools.cache
 def trained_by_hand(recipe, rate=0.05, seed=3):
     """The same through the public functions alone."""
     key = jax.random.key(seed)

@@ -37,7 +37,10 @@ PARAMETERIZATIONS = {
     p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
 }
 MATRICES = (theory.Role.embedding, theory.Role.hidden, theory.Role.readout)
-NAMESPACES = ("", ".nn", ".ops", ".optim", ".theory", ".diagnostics", ".experiments")
+NAMESPACES = (
+    *("", ".nn", ".ops", ".optim", ".theory"),
+    *(".diagnostics", ".problems", ".experiments"),
+)
 
 # Formulas that were not converted: dollars, delimiters, and commands such as \alpha.
 RAW_TEX = re.compile(r"\$|\\[()\[\]]|\\[a-zA-Z]")

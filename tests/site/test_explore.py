@@ -15,6 +15,7 @@ import tyro
 import scalex_eqx as sx
 from scalex_eqx.cli._exponents import Exponents
 from scalex_eqx.cli._gradient_sizes import gradient_sizes
+from scalex_eqx.problems import load_corpus, text as text_problem
 from scalex_eqx.theory import LayerSolution, Solution
 
 MATRICES = ("embedding", "hidden", "readout")
@@ -255,7 +256,8 @@ def test_default_gradients():
     """Those of the smallest weights of the transfer run's model. Its text is the standard library,
     which differs between versions of Python."""
     smallest: dict[str, float] = {}
-    for spec, size in gradient_sizes(sx.standard).values():
+    problem = text_problem(load_corpus(None))
+    for spec, size in gradient_sizes(problem, sx.standard, 64, width=64).values():
         assert spec.role is not None
         smallest[spec.role] = min(size, smallest.get(spec.role, size))
     assert smallest == pytest.approx(BASE_GRADIENTS, rel=0.25)

@@ -19,6 +19,8 @@ from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, pars
 from ..experiments._config import check_distinct, check_positive, check_seeds, given_weight_decay
 from ..experiments._numbers import parse_exponent
 from ..experiments._recipe import check_on
+from ..problems import Problem
+from ..problems._functions import parameterizing
 from ..theory import Parameterization
 from ._help import RECIPE
 from ._picture import check_picture, write_picture
@@ -65,7 +67,9 @@ class Measuring(ProblemOptions):
                 f"the problem {self.problem} reads its batches on the host; the check needs them "
                 "on the device: give it data and batch_size, or batch"
             )
-        depth = Setting(min(self.widths), self.steps, self.depth).of(problem).depth
+        setting = Setting(min(self.widths), self.steps, self.depth).of(problem)
+        depth = setting.depth
+        problem.check_growth(setting.sizes(max(self.widths)), setting.sizes(min(self.widths)))
 
         def build(size: int, key: PRNGKeyArray) -> PyTree:
             def make(width: int, depth: int | None = depth) -> PyTree:
@@ -74,7 +78,7 @@ class Measuring(ProblemOptions):
 
             return self._build(make, size, recipe.law)
 
-        self._check_model(recipe, build)
+        self._check_model(problem, recipe, build)
         data = jax.tree.map(jnp.asarray, problem.data)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("compiling")
@@ -87,7 +91,7 @@ class Measuring(ProblemOptions):
             try:
                 return diagnostics.coordinate_check(
                     build,
-                    lambda model, batch: problem.loss(resolve(model), batch),
+                    lambda model, batch: problem.mean_loss(resolve(model), batch),
                     tx,
                     lambda key: (problem.drawn(data, key),),
                     widths=sizes if grown == "width" else None,
@@ -110,11 +114,15 @@ class Measuring(ProblemOptions):
     def _build(self, make: Callable[..., PyTree], size: int, law: Parameterization) -> PyTree:
         return parameterize(make, width=size, base_width=min(self.widths), parameterization=law)
 
-    def _check_model(self, recipe: Recipe, build: Callable[[int, PRNGKeyArray], PyTree]) -> None:
+    def _check_model(
+        self, problem: Problem, recipe: Recipe, build: Callable[[int, PRNGKeyArray], PyTree]
+    ) -> None:
         """Refuses, from shapes alone, a model that the recipe doesn't fit, and one that can't be
         held with what its training needs."""
         _, sizes = self._grown()
-        model = eqx.filter_eval_shape(lambda: build(max(sizes), jax.random.key(0)))
+        with parameterizing():
+            model = eqx.filter_eval_shape(lambda: build(max(sizes), jax.random.key(0)))
+        problem.check(eqx.filter_eval_shape(resolve, model))
         arrays = eqx.filter(model, is_trainable)
         check_on(recipe, arrays)
         # Gradient and two moments.

@@ -13,6 +13,7 @@ from .._weight import is_trainable
 from ..experiments import Recipe, Setting, parse_learning_rate, parse_recipe
 from ..experiments._config import check_positive, check_width, given_weight_decay
 from ..experiments._recipe import check_on
+from ..problems._functions import parameterizing
 from ._budget import BudgetOptions
 from ._help import RECIPE
 from ._problem import ProblemOptions
@@ -55,14 +56,16 @@ class Plan(BudgetOptions, ProblemOptions):
         (recipe,) = given_weight_decay(self.weight_decay, [recipe])
         problem = self.load(width=(self.width,), base_width=(self.base_width,))
         setting = Setting(self.base_width, 1, self.depth).of(problem)
-        model = eqx.filter_eval_shape(
-            lambda: parameterize(
-                lambda width: problem.build(setting.sizes(width), jax.random.key(0)),
-                width=self.width,
-                base_width=self.base_width,
-                parameterization=recipe.law,
+        problem.check_growth(setting.sizes(self.width), setting.sizes(self.base_width))
+        with parameterizing():
+            model = eqx.filter_eval_shape(
+                lambda: parameterize(
+                    lambda width: problem.build(setting.sizes(width), jax.random.key(0)),
+                    width=self.width,
+                    base_width=self.base_width,
+                    parameterization=recipe.law,
+                )
             )
-        )
         arrays = eqx.filter(model, is_trainable)
         check_on(recipe, arrays)
         found = plan(arrays, self._transformation(recipe))

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
+from .._usage import shown
 from ..experiments import UsageError, load_corpus
 from ..experiments._config import check_positive, check_width
-from ..problems import Corpus, Problem, load_problem, text
+from ..problems import Corpus, Problem, load_problem, text, token_file
 from ..problems._corpus import corpus_of_tokens
+from ..problems._token_file import TokenFile, is_larger_than_memory
 
 TEXT = "text"
 
@@ -27,7 +31,8 @@ class ProblemOptions:
     head_dimension: int | None = None
     """Size of an attention head; their number grows with the width. 16 if not given."""
     data: Path | None = None
-    """A text, a folder, tokens.bin (uint16) or tokens.npy; by default Python's own source."""
+    """A text, a folder, tokens.bin (uint16) or tokens.npy; by default Python's own source. A token
+    file of more than half of the memory is read as it is needed."""
     vocabulary_size: int | None = None
     """Of a token file; its largest token plus one by default."""
 
@@ -56,19 +61,41 @@ class ProblemOptions:
                 check_width(f"--{name.replace('_', '-')}", width, heads)
         if self.data is not None and not str(self.data).strip("."):
             raise UsageError("--data is empty or the current folder; name a file or a folder")
-        return text(
-            self._corpus(),
-            batch_size=4 if self.batch_size is None else self.batch_size,
-            sequence_length=self._usual_length
+        settings = {
+            "batch_size": 4 if self.batch_size is None else self.batch_size,
+            "sequence_length": self._usual_length
             if self.sequence_length is None
             else self.sequence_length,
-            head_dimension=heads,
-        )
+            "head_dimension": heads,
+        }
+        if self._most_tokens is None and self.data is not None and is_larger_than_memory(self.data):
+            return token_file(self.data, vocabulary_size=self._vocabulary_size(), **settings)
+        return text(self._corpus(), **settings)
 
     def _corpus(self) -> Corpus:
+        most = self._most_tokens
+        if most is not None and self.data is not None and is_larger_than_memory(self.data):
+            file = TokenFile(self.data, self._vocabulary_size())
+            tokens, name = file.windows(np.zeros(1, int), min(most, file.count))[0], self.data.name
+            return corpus_of_tokens(
+                tokens,
+                vocabulary_size=file.vocabulary_size,
+                name=f"the beginning of {shown(name)}",
+            )
         corpus = load_corpus(self.data, vocabulary_size=self.vocabulary_size)
-        if self._most_tokens is None or len(corpus.tokens) <= self._most_tokens:
+        if most is None or len(corpus.tokens) <= most:
             return corpus
-        tokens = corpus.tokens[: self._most_tokens]
         name = f"the beginning of {corpus.name}"
-        return corpus_of_tokens(tokens, vocabulary_size=corpus.vocabulary_size, name=name)
+        return corpus_of_tokens(
+            corpus.tokens[:most], vocabulary_size=corpus.vocabulary_size, name=name
+        )
+
+    def _vocabulary_size(self) -> int:
+        """Of a file that is not read as a whole."""
+        if self.vocabulary_size is None:
+            assert self.data is not None
+            raise UsageError(
+                f"data {shown(self.data)} has more than half of this machine's memory, and is not "
+                "read as a whole; give --vocabulary-size"
+            )
+        return self.vocabulary_size

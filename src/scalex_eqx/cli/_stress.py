@@ -15,13 +15,14 @@ from ..diagnostics import GradientKind, Headroom, Results, StressDtype
 from ..diagnostics._stress._rules import NOT_STRESSED
 from ..experiments import UsageError
 from ..experiments._call import Call, parse_call
-from ..experiments._config import LARGEST
+from ..experiments._config import check_width
 from ..experiments._foreign import foreign
 from ..experiments._recipe import PARAMETERIZATIONS
 from ..optim._catalogue import Entry, catalogue
 from ..problems._corpus import check_fits
-from ._gradient_sizes import BASE_WIDTH, HEAD_DIMENSION, gradient_sizes
+from ._gradient_sizes import gradient_sizes
 from ._picture import check_picture, write_picture
+from ._problem import TEXT, ProblemOptions
 from ._stress_tables import Found, print_differences, print_found, print_headroom, print_json
 
 _DEFAULT = (
@@ -42,7 +43,7 @@ and your own: optax.adan(1e-3), my_rule.py:make."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Stress:
+class Stress(ProblemOptions):
     """Find out at which gradient scales update rules stop doing what their formula says, on this
     device.
 
@@ -52,6 +53,8 @@ class Stress:
     its formula and the number formats lead to expect, or if two files differ.
 
     Example: scalex stress --optimizer adam-1e-8 adam_atan2 --width 8192
+
+    Example: scalex stress --problem my_model.py:problem --width 4096
 
     Example: scalex stress --json > cpu.json; scalex stress --compare cpu.json gpu.json
     """
@@ -63,9 +66,12 @@ class Stress:
     """How gradients come, in this order:
     always the same, N(0.1, 1), one row in sixteen, Student's t, suddenly 256 times smaller."""
     width: int | None = None
-    """Also print how near gradients of a Transformer of this width come to each rule's edge."""
+    """Also print how near gradients of the problem's model at this width come to each rule's edge;
+    the options of the problem are for this."""
+    base_width: int = 64
+    """The width at which these gradients are measured, and the model is what its make says."""
     parameterization: str = "standard"
-    """Of that Transformer: standard, ntk, mup or mean_field."""
+    """Of that model: standard, ntk, mup or mean_field."""
     json: bool = False
     """Print JSON, which --compare reads."""
     picture: Path | None = None
@@ -86,7 +92,11 @@ class Stress:
             for name, result in found.items()
             if name in diagnostics.stress_rules
         }
-        nearest = {} if self.width is None else _nearest(rules, found, gradients, self.width)
+        nearest = (
+            {}
+            if self.width is None
+            else _nearest(rules, found, gradients, width=self.width, base_width=self.base_width)
+        )
         if self.json:
             print_json(console, found, judged, nearest)
         else:
@@ -94,7 +104,9 @@ class Stress:
             kind = f"{self.gradient} gradients 2^k, all in {self.dtype}"
             print_found(console, f"{device.chip} ({device.platform}): {kind}", found, judged)
             if self.width is not None:
-                print_headroom(console, nearest, self.width, self.parameterization)
+                what = "A Transformer" if self.problem == TEXT else f"The model of {self.problem}"
+                model = f"{what} of width {self.width}, {self.parameterization} parameterization"
+                print_headroom(console, nearest, model)
         if self.picture is not None:
             write_picture(diagnostics.stress_figure(list(found.values())), self.picture)
         return int(any(not e.holds for one in judged.values() for e in one))
@@ -132,13 +144,24 @@ class Stress:
                 f"--parameterization is {self.parameterization!r}; choose from {choices}"
             )
         if self.width is None:
+            self._check_without_width()
             return {}
-        if not HEAD_DIMENSION <= self.width <= LARGEST or self.width % HEAD_DIMENSION:
-            raise UsageError(
-                f"--width is {self.width}; expected a multiple of the head dimension, "
-                f"{HEAD_DIMENSION}, of at most {LARGEST}"
-            )
-        return gradient_sizes(PARAMETERIZATIONS[self.parameterization])
+        check_width("--width", self.width)
+        check_width("--base-width", self.base_width)
+        problem = self.load(width=(self.width,), base_width=(self.base_width,))
+        law = PARAMETERIZATIONS[self.parameterization]
+        return gradient_sizes(problem, law, self.base_width, width=self.width)
+
+    def _check_without_width(self) -> None:
+        """The rules alone are measured without a model."""
+        of_a_model = {field.name for field in dataclasses.fields(ProblemOptions)}
+        of_a_model |= {"base_width", "parameterization"}
+        for field in dataclasses.fields(self):
+            if field.name in of_a_model and getattr(self, field.name) != field.default:
+                raise UsageError(
+                    f"--{field.name.replace('_', '-')} is given, which is about a model; give "
+                    "--width too, or leave it out"
+                )
 
 
 def _watched(names: Sequence[str]) -> Iterable[str]:
@@ -173,12 +196,17 @@ def _of_catalogue(entry: Entry, call: Call) -> optax.GradientTransformation:
 
 
 def _nearest(
-    rules: Mapping[str, diagnostics.StressRule], found: Found, gradients: dict, width: int
+    rules: Mapping[str, diagnostics.StressRule],
+    found: Found,
+    gradients: dict,
+    *,
+    width: int,
+    base_width: int,
 ) -> dict[str, Headroom]:
     """By rule, the weight that is nearest to its edge."""
     nearest = {
         name: diagnostics.headroom(
-            rules[name], result, gradients, width=width, base_width=BASE_WIDTH
+            rules[name], result, gradients, width=width, base_width=base_width
         )
         for name, result in found.items()
     }

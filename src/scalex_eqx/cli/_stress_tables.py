@@ -75,15 +75,13 @@ def _print_verdicts(console: Console, found: Found) -> None:
     console.print(printed, markup=False, highlight=False)
 
 
-def print_headroom(
-    console: Console, nearest: dict[str, Headroom], width: int, parameterization: str
-) -> None:
-    """Prints how far a model of a width is from each rule's lower edge."""
+def print_headroom(console: Console, nearest: dict[str, Headroom], model: str) -> None:
+    """Prints how far a model is from each rule's lower edge; `model` says which, for people."""
     _say(console, "")
     _say(
         console,
-        f"A Transformer of width {width}, {parameterization} parameterization, at first: the "
-        "weight that is nearest to where the rule has lost 10 % of its update.",
+        f"{model}, at first: the weight that is nearest to where the rule has lost 10 % of its "
+        "update.",
     )
     headings = ("rule", "weight", "gradient", "edge", "octaves\nabove", "10 % lost\nat width")
     printed = _columns(*headings)

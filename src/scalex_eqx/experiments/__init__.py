@@ -19,6 +19,7 @@ from ._plot import plot_transfer as plot_transfer
 from ._ray import OnRay as OnRay
 from ._recipe import Recipe as Recipe, parse_recipe as parse_recipe
 from ._report import print_table as print_table
+from ._sweep import sweep as sweep
 from ._transfer import (
     Reporter as Reporter,
     report as report,

@@ -20,6 +20,8 @@ from ..optim._catalogue import Entry
 from ..optim._decay import add_weight_decay
 from ..optim._numbers import ScalarOrSchedule
 from ..problems import Problem
+from ..problems._functions import parameterizing
+from ..problems._problem import data_key
 from ..theory import Parameterization, standard
 from ._call import call_text
 from ._law_numbers import (
@@ -156,11 +158,11 @@ class Program:
         - `data`: the problem's.
         - `steps`: their numbers, and where the problem reads its batches, those too.
         """
-        key = jax.random.fold_in(jax.random.key(run.seed), 1)
+        key = data_key(run.seed)
         optimizer = self._optimizer(run)
 
         def loss(model: PyTree, batch: Any) -> Float[Array, ""]:
-            return self.problem.loss(self._plain(model, run), batch)
+            return self.problem.mean_loss(self._plain(model, run), batch)
 
         def step(state: State, source: Any) -> tuple[State, Float[Array, ""]]:
             index, batch = source
@@ -179,6 +181,11 @@ class Program:
     ) -> dict[str, Float[Array, ""]]:
         """The metrics of the trained model."""
         return self.problem.judged(self._plain(state.model, run), held_out)
+
+    def check(self, run: RunNumbers) -> None:
+        """Raises `UsageError` unless loss and metrics are numbers, found from shapes alone."""
+        state = eqx.filter_eval_shape(self.start, run)
+        self.problem.check(eqx.filter_eval_shape(self._plain, state.model, run))
 
     def _plain(self, model: PyTree, run: RunNumbers) -> PyTree:
         if self.units is not None:
@@ -204,7 +211,8 @@ def build(
     """
     own = Program(problem, sizes, base, schedule, recipe)
     key = jax.random.key(0)
-    model = eqx.filter_eval_shape(own._model, recipe.law, key)
+    with parameterizing():
+        model = eqx.filter_eval_shape(own._model, recipe.law, key)
     check_on(recipe, _trainable(model))
     known = _units(recipe)
     if known is None or not is_traceable(model):

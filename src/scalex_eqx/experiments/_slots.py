@@ -183,12 +183,14 @@ class Slots:
         """The steps that each slot makes next, with their batches if those come from the host."""
         firsts = [0 if slot is None else slot.done for slot in self.slots]
         steps = np.array(firsts)[:, None] + np.arange(self.chunk)
-        read = self.program.problem.read
-        if read is None:
+        problem = self.program.problem
+        if problem.read is None:
             return self._shared_out(steps), None
         seeds = [int(run.seed) for run in self.current]
         batches = [
-            jax.tree.map(lambda *x: np.stack(x), *[read(seed, int(step)) for step in own])
+            jax.tree.map(
+                lambda *x: np.stack(x), *[problem.host_batch(seed, int(step)) for step in own]
+            )
             for seed, own in zip(seeds, steps, strict=True)
         ]
         batches = jax.tree.map(lambda *x: np.stack(x), *batches)

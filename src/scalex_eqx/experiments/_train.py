@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from .._usage import UsageError
 from .._weight import weights_with_paths
 from ..problems import Problem
 from ..theory import Role
@@ -88,7 +89,8 @@ def packs(
 ) -> list[Pack]:
     """Puts runs together that differ in numbers alone, small sizes first.
 
-    **Raises:** `ValueError` if a recipe doesn't fit the model, before anything is trained.
+    **Raises:** `ValueError` if a recipe doesn't fit the model, and `UsageError` if the problem's
+    functions don't fit each other, before anything is trained.
     """
     found: dict[object, Pack] = {}
     schedule = Schedule(setting.steps, setting.warmup)
@@ -96,6 +98,7 @@ def packs(
         sorted(members, key=lambda x: (x.width, str(x.recipe))), key=lambda x: (x.width, x.recipe)
     )
     built = {} if kept is None else kept.built
+    is_first = not built
     for (width, recipe), own in by_recipe:
         sizes, base = setting.sizes(width), setting.sizes(setting.base_width)
         if (width, recipe) not in built:
@@ -108,7 +111,21 @@ def packs(
         for member in own:
             pack.members.append(member)
             pack.runs.append(run_numbers(member.learning_rate, member.seed, law))
-    return sorted(found.values(), key=lambda pack: pack.members[0].width)
+    in_order = sorted(found.values(), key=lambda pack: pack.members[0].width)
+    if is_first:
+        _check_problem(problem, in_order)
+    return in_order
+
+
+def _check_problem(problem: Problem, packs: Sequence[Pack]) -> None:
+    """Refuses, from shapes alone, functions of the problem's that can't be trained with.
+
+    They are the same for all packs: those of the smallest and the largest width are looked at.
+    """
+    for pack in (*packs[:1], *packs[-1:]):
+        problem.check_growth(pack.program.sizes, pack.program.base)
+    for pack in packs[:1]:
+        pack.program.check(pack.runs[0])
 
 
 def check_packs(packs: Sequence[Pack], at_once: int | None) -> None:
@@ -137,6 +154,9 @@ def train_pack(
     """Trains the runs of a pack that are claimed, and yields each when it has ended.
 
     Runs with equal numbers are trained once.
+
+    **Raises:** `UsageError` if a loss is no number before the first update: no learning rate is at
+    fault then.
     """
     same = pack.same
     runs = [pack.runs[first] for first, *_ in same]
@@ -160,9 +180,19 @@ def train_pack(
         pack.program, runs, at_once=at_once, progress=progress, slots=slots, take=take
     ):
         equal = same[trained.index]
+        _check_first_loss(pack.members[equal[0]], float(trained.training_losses[0]))
         each = dataclasses.replace(trained, seconds=trained.seconds / len(equal))
         for index in equal:
             yield pack.members[index], each
+
+
+def _check_first_loss(member: Member, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise UsageError(
+            f"the loss is {loss} at the first step of width {member.width}, seed {member.seed}, "
+            "before any update; look for numbers that are not finite in the data, and for "
+            "logarithms, roots and quotients in the loss"
+        )
 
 
 def _work(program: Program, schedule: Schedule) -> float:

@@ -5,3 +5,4 @@ from ._digits import digits as digits
 from ._load import load_problem as load_problem
 from ._problem import Problem as Problem
 from ._text import text as text
+from ._token_file import token_file as token_file

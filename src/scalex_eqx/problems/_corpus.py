@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+from jaxtyping import Int
 
 from .._memory import available, in_words
 from .._usage import UsageError, shown
@@ -91,7 +92,7 @@ def load_corpus(source: Path | str | None, *, vocabulary_size: int | None = None
     if isinstance(source, str) and not source:
         raise UsageError(f"data '' is an empty name; expected {_KINDS}")
     path = Path(sysconfig.get_path("stdlib") if source is None else source)
-    with _readable(path):
+    with readable(path):
         # A missing path is reported with the reason that the system gives.
         path.stat()
         if path.suffix in (".bin", ".npy") and path.is_file():
@@ -116,33 +117,45 @@ def held_out_windows(corpus: Corpus, *, count: int, length: int) -> np.ndarray:
 
     An `int32` array of shape `[windows, length + 1]`.
     """
+    held_out = corpus.held_out
+    starts = window_starts(corpus.name, len(held_out), count=count, length=length)
+    return held_out[starts[:, None] + np.arange(length + 1)].astype(np.int32)
+
+
+def window_starts(
+    name: str, held_out: int, *, count: int, length: int
+) -> Int[np.ndarray, " windows"]:
+    """Where the windows of a held-out part begin in it.
+
+    **Raises:** `UsageError` unless one window of `length + 1` tokens is asked for, and fits.
+    """
     if count < 1:
         raise UsageError(f"{count} held-out windows were asked for; expected at least 1")
-    held_out = corpus.held_out
-    _check_one_window(corpus, "held-out", len(held_out), length)
-    fitting = min(count, len(held_out) // (length + 1))
-    starts = np.arange(fitting) * len(held_out) // fitting
-    return held_out[starts[:, None] + np.arange(length + 1)].astype(np.int32)
+    check_one_window(name, "held-out", held_out, length)
+    fitting = min(count, held_out // (length + 1))
+    return np.arange(fitting) * held_out // fitting
 
 
 def check_parts(corpus: Corpus, *, length: int) -> None:
     """Raises `UsageError` unless both parts hold a window of `length + 1` tokens."""
-    _check_one_window(corpus, "training", len(corpus.train), length)
-    _check_one_window(corpus, "held-out", len(corpus.held_out), length)
+    check_one_window(corpus.name, "training", len(corpus.train), length)
+    check_one_window(corpus.name, "held-out", len(corpus.held_out), length)
 
 
-def _check_one_window(corpus: Corpus, part: str, available: int, length: int) -> None:
+def check_one_window(name: str, part: str, available: int, length: int) -> None:
+    """Refuses a part that holds no window of `length + 1` tokens."""
     if length < 1:
         raise UsageError(f"sequence length {length}; expected at least 1: --sequence-length")
     if available < length + 1:
         raise UsageError(
-            f"data {corpus.name}: its {part} part has {available} tokens, one window needs "
+            f"data {name}: its {part} part has {available} tokens, one window needs "
             f"{length + 1}; give more text or a smaller --sequence-length"
         )
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """What the system refuses becomes a `UsageError` with its reason."""
     try:
         yield
     except OSError as error:
@@ -248,13 +261,17 @@ def _token_corpus(path: Path, vocabulary_size: int | None) -> Corpus:
         size = int(tokens.max()) + 1
         name = f"{shown(path.name)} (vocabulary size {size}: one more than its largest token)"
         return corpus_of_tokens(tokens, vocabulary_size=size, name=name)
-    if not 1 <= vocabulary_size <= _LARGEST_VOCABULARY:
-        raise UsageError(
-            f"vocabulary size {vocabulary_size}; expected 1 to {_LARGEST_VOCABULARY}: "
-            "--vocabulary-size"
-        )
+    check_vocabulary_size(vocabulary_size)
     _check_range(path, tokens, vocabulary_size)
     return corpus_of_tokens(tokens, vocabulary_size=vocabulary_size, name=shown(path.name))
+
+
+def check_vocabulary_size(size: int) -> None:
+    """Refuses a size that no token's type has."""
+    if not 1 <= size <= _LARGEST_VOCABULARY:
+        raise UsageError(
+            f"vocabulary size {size}; expected 1 to {_LARGEST_VOCABULARY}: --vocabulary-size"
+        )
 
 
 def _read_bin(path: Path) -> np.ndarray:
@@ -290,19 +307,25 @@ def check_fits(path: Path, size: int) -> None:
 
 
 def _read_npy(path: Path) -> np.ndarray:
+    mapped = npy_header(path)
+    check_kind(path, mapped)
+    return _read_tokens(path, mapped.dtype, mapped.size, offset=mapped.offset)
+
+
+def npy_header(path: Path) -> np.memmap:
+    """The array of a file, mapped and not read."""
     try:
         # Unlike `numpy.load`, this neither unpickles nor opens archives. It reads the header, and
         # holds it against the file's size.
-        mapped = np.lib.format.open_memmap(path, mode="r")
+        return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise UsageError(
             f"data {shown(path)} is not a readable .npy file: {error}; write it with numpy.save"
         ) from error
-    _check_kind(path, mapped)
-    return _read_tokens(path, mapped.dtype, mapped.size, offset=mapped.offset)
 
 
-def _check_kind(path: Path, tokens: np.ndarray) -> None:
+def check_kind(path: Path, tokens: np.ndarray) -> None:
+    """Refuses what is no list of integers."""
     if tokens.ndim != 1:
         raise UsageError(
             f"data {shown(path)} has shape {tokens.shape}; expected a one-dimensional array of "

@@ -42,6 +42,8 @@ def load_problem(name: str) -> Problem:
     if not isinstance(value, Problem) and callable(value):
         try:
             value = value()
+        except UsageError as error:
+            raise UsageError(f"problem {name!r}: {error}{user_line(error)}") from error
         except Exception as error:
             raise UsageError(
                 f"problem {name!r}: {attribute}() failed: {_said(error)}{user_line(error)}"
@@ -68,6 +70,8 @@ def _module(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
+    except UsageError as error:
+        raise UsageError(f"problem file {shown(path)}: {error}{user_line(error)}") from error
     except Exception as error:
         raise UsageError(
             f"problem file {shown(path)} failed: {_said(error)}{user_line(error)}"

@@ -4,18 +4,35 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._usage import UsageError
+from ._functions import (
+    calling,
+    check_arrays,
+    check_batch,
+    check_called,
+    check_growth,
+    check_loss,
+    check_metrics,
+    check_stateless,
+)
 
 JUDGED = "held_out_loss"
 """The metric that runs are judged by."""
+
+
+def data_key(seed: Any) -> PRNGKeyArray:
+    """The key of a run's batches: that of step t is this one with t folded in."""
+    return jax.random.fold_in(jax.random.key(seed), 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,15 +92,36 @@ class Problem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "said", {"model": self.name, **self.said})
-        for name in ("make", "loss"):
-            if not callable(getattr(self, name)):
-                kind = type(getattr(self, name)).__name__
+        for name in ("make", "loss", "batch", "read", "evaluate"):
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                kind = type(function).__name__
                 raise UsageError(f"the problem's {name} is a {kind}; expected a function")
-        self._check_source()
-        if self.evaluate is None and not jax.tree.leaves(self.held_out):
+        self._check_calls()
+        try:
+            json.dumps(dict(self.identity))
+        except (TypeError, ValueError) as error:
             raise UsageError(
-                "the problem has neither held_out nor evaluate; give arrays to judge the runs on"
-            )
+                f"the problem's identity is not JSON: {error}; give texts and numbers by name"
+            ) from None
+        check_arrays("data", self.data)
+        check_arrays("held_out", self.held_out)
+        self._check_source()
+        if self.evaluate is None:
+            self._check_held_out()
+
+    def _check_calls(self) -> None:
+        sizes = {"width": "width", "depth": "depth"} if self.takes_depth else {"width": "width"}
+        check_called("make", self.make, (), {**sizes, "key": "key"})
+        check_called("loss", self.loss, ("model", "batch"))
+        for name, given in (
+            ("batch", ("data", "key")),
+            ("read", ("seed", "step")),
+            ("evaluate", ("model", "held_out")),
+        ):
+            function = getattr(self, name)
+            if function is not None:
+                check_called(name, function, given)
 
     def _check_source(self) -> None:
         given = [name for name in ("batch_size", "batch", "read") if getattr(self, name)]
@@ -104,19 +142,80 @@ class Problem:
                     f"{sorted(counts)}; expected at least 1 and one number of examples in all"
                 )
 
+    def _check_held_out(self) -> None:
+        """What the loss is averaged over."""
+        if not jax.tree.leaves(self.held_out):
+            raise UsageError(
+                "the problem has neither held_out nor evaluate; give arrays to judge the runs on"
+            )
+        counts = {jnp.shape(x)[:1] for x in jax.tree.leaves(self.held_out)}
+        if len(counts) > 1 or counts == {()} or counts == {(0,)}:
+            raise UsageError(
+                f"the arrays of held_out have the first axes {sorted(counts)}; expected one number "
+                "of examples in all, or evaluate="
+            )
+
     @property
     def takes_depth(self) -> bool:
         """Whether `make` has a parameter `depth`."""
         return "depth" in inspect.signature(self.make).parameters
 
     def build(self, sizes: Mapping[str, int], key: PRNGKeyArray) -> PyTree:
-        """The model at some sizes, as `make` draws it."""
-        return self.make(**sizes, key=key)
+        """The model at some sizes, as `make` draws it.
+
+        **Raises:** `UsageError` if `make` fails, or the model has a state.
+        """
+        with calling("make"):
+            model = self.make(**sizes, key=key)
+        check_stateless(model)
+        return model
+
+    def check_growth(self, sizes: Mapping[str, int], others: Mapping[str, int]) -> None:
+        """Raises `UsageError` if models of two widths are of the same shapes, or those of one width
+        of different structures."""
+        check_growth(self.build, sizes, others)
+
+    def check(self, model: PyTree) -> None:
+        """Raises `UsageError` unless loss and metrics are numbers, found from shapes alone.
+
+        **Arguments:**
+
+        - `model`: with the shapes of plain arrays in place of weights.
+        """
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        if self.read is None:
+            batch = eqx.filter_eval_shape(self.drawn, self.data, key)
+        else:
+            batch = self.host_batch(0, 0)
+        check_loss(eqx.filter_eval_shape(self.mean_loss, model, batch))
+        eqx.filter_eval_shape(self.judged, model, self.held_out)
+
+    def mean_loss(self, model: PyTree, batch: Any) -> Any:
+        """The loss of a model whose weights are plain arrays, on a batch."""
+        with calling("loss"):
+            return self.loss(model, batch)
+
+    def host_batch(self, seed: int, step: int) -> Any:
+        """What `read` returns, as arrays of the shapes that the first batch had."""
+        assert self.read is not None
+        with calling("read"):
+            batch = jax.tree.map(np.asarray, self.read(seed, step))
+        check_batch(batch, self._first_batch, f"seed {seed}, step {step}")
+        return batch
+
+    @functools.cached_property
+    def _first_batch(self) -> Any:
+        assert self.read is not None
+        with calling("read"):
+            batch = jax.tree.map(np.asarray, self.read(0, 0))
+        check_arrays("a batch", batch)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
 
     def drawn(self, data: PyTree, key: PRNGKeyArray) -> Any:
         """The batch that belongs to a key."""
         if self.batch is not None:
-            return self.batch(data, key)
+            with calling("batch"):
+                return self.batch(data, key)
         assert self.batch_size is not None
         count = jax.tree.leaves(data)[0].shape[0]
         chosen = jax.random.randint(key, (self.batch_size,), 0, count)
@@ -125,23 +224,29 @@ class Problem:
     def judged(self, model: PyTree, held_out: PyTree) -> dict[str, Float[Array, ""]]:
         """The metrics of a model whose weights are plain arrays."""
         if self.evaluate is None:
-            batches = jax.tree.map(self._in_batches, held_out)
-            losses = jax.lax.map(lambda batch: self.loss(model, batch), batches)
-            return {JUDGED: jnp.mean(losses)}
-        found = self.evaluate(model, held_out)
+            return {JUDGED: self._loss_on_all(model, held_out)}
+        with calling("evaluate"):
+            found = self.evaluate(model, held_out)
         metrics = dict(found) if isinstance(found, Mapping) else {JUDGED: found}
-        if JUDGED not in metrics:
-            raise UsageError(
-                f"the problem's evaluate returned {', '.join(map(str, metrics)) or 'nothing'}; "
-                f"expected a number, or a mapping with {JUDGED!r}, by which runs are judged"
-            )
+        check_metrics(metrics, JUDGED)
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
-    def _in_batches(self, x: Any) -> Shaped[Array, "batches batch *rest"]:
-        """All examples, in equal batches of at most `batch_size`."""
-        most = min(self.batch_size or 64, x.shape[0])
-        size = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
-        return x.reshape(-1, size, *x.shape[1:])
+    def _loss_on_all(self, model: PyTree, held_out: PyTree) -> Float[Array, ""]:
+        """The mean over all examples, in batches of `batch_size` and a last one of the rest."""
+        count = jax.tree.leaves(held_out)[0].shape[0]
+        size = min(self.batch_size or 64, count)
+        whole = count // size
+
+        def batches(x: Any) -> Any:
+            return x[: whole * size].reshape(whole, size, *x.shape[1:])
+
+        losses = jax.lax.map(
+            lambda batch: self.mean_loss(model, batch), jax.tree.map(batches, held_out)
+        )
+        if whole * size == count:
+            return jnp.mean(losses)
+        rest = self.mean_loss(model, jax.tree.map(lambda x: x[whole * size :], held_out))
+        return (size * jnp.sum(losses) + (count - whole * size) * rest) / count
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:

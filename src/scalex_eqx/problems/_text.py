@@ -1,9 +1,11 @@
 """The Transformer on text that the transfer run trains."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 
@@ -41,23 +43,60 @@ def text(
     **Raises:** `UsageError` if a part of the text holds no window.
     """
     _corpus.check_parts(corpus, length=sequence_length)
-    windows = _corpus.held_out_windows(corpus, count=held_out_windows, length=sequence_length)
-
-    def make(width: int, depth: int, key: PRNGKeyArray) -> Transformer:
-        return Transformer(
-            vocabulary_size=corpus.vocabulary_size,
-            sequence_length=sequence_length,
-            width=width,
-            depth=depth,
-            head_dimension=head_dimension,
-            unroll=min(depth, _UNROLLED),
-            key=key,
-        )
+    settings = {
+        "sequence_length": sequence_length,
+        "batch_size": batch_size,
+        "head_dimension": head_dimension,
+        "held_out_windows": held_out_windows,
+    }
 
     def batch(tokens: UInt[Array, " n"], key: PRNGKeyArray) -> Int[Array, "batch length"]:
         length = sequence_length + 1
         starts = jax.random.randint(key, (batch_size, 1), 0, tokens.shape[0] - length + 1)
         return tokens[starts + jnp.arange(length)[None]].astype(jnp.int32)
+
+    return language_model(
+        corpus.vocabulary_size,
+        settings,
+        data=corpus.train,
+        batch=batch,
+        held_out=_corpus.held_out_windows(corpus, count=held_out_windows, length=sequence_length),
+        name=corpus.name,
+        digest=corpus.digest,
+        tokens=len(corpus.tokens),
+    )
+
+
+def language_model(
+    vocabulary_size: int,
+    settings: Mapping[str, int],
+    *,
+    held_out: Int[np.ndarray, "windows length"],
+    name: str,
+    digest: str,
+    tokens: int,
+    **source: Any,
+) -> Problem:
+    """The Transformer on text from any source.
+
+    **Arguments:**
+
+    - `settings`: by the names of `text`'s arguments.
+    - `held_out`: the windows that runs are judged on.
+    - `name`, `digest`, `tokens`: of the text, for reports and keys.
+    - `source`: `data` and `batch`, or `read`.
+    """
+
+    def make(width: int, depth: int, key: PRNGKeyArray) -> Transformer:
+        return Transformer(
+            vocabulary_size=vocabulary_size,
+            sequence_length=settings["sequence_length"],
+            width=width,
+            depth=depth,
+            head_dimension=settings["head_dimension"],
+            unroll=min(depth, _UNROLLED),
+            key=key,
+        )
 
     def evaluate(model: Transformer, windows: Int[Array, "n length"]) -> Float[Array, ""]:
         most = min(_EVALUATED, windows.shape[0])
@@ -65,22 +104,15 @@ def text(
         batches = windows.reshape(-1, size, windows.shape[1])
         return jnp.mean(jax.lax.map(lambda batch: mean_loss(model, batch), batches))
 
-    settings = {
-        "sequence_length": sequence_length,
-        "batch_size": batch_size,
-        "head_dimension": head_dimension,
-        "held_out_windows": held_out_windows,
-    }
     return Problem(
         make,
         mean_loss,
-        data=corpus.train,
-        held_out=windows,
-        batch=batch,
+        held_out=held_out,
         evaluate=evaluate,
-        identity=identity(corpus.digest, settings),
-        said=said(corpus.name, corpus.digest, len(corpus.tokens), len(windows), settings),
+        identity=identity(digest, settings),
+        said=said(name, digest, tokens, len(held_out), settings),
         name=NAME,
+        **source,
     )
 
 

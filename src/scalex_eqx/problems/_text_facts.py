@@ -28,5 +28,10 @@ def said(
         "model": f"Transformer, heads of {settings['head_dimension']}",
         "batch": f"{settings['batch_size']} x {length} tokens",
         "held out": f"{windows} windows of {length} tokens",
-        "data": f"{name}, {tokens:,} tokens, sha256 {digest[:16]}",
+        "data": f"{name}, {tokens:,} tokens, {_shortened(digest)}",
     }
+
+
+def _shortened(digest: str) -> str:
+    kind, _, own = digest.rpartition(":")
+    return f"sha256 {own[:16]}{' of a sample' if kind else ''}"
