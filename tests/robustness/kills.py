@@ -2,8 +2,10 @@
 
     python tests/robustness/kills.py --kills 100
     python tests/robustness/kills.py --kills 100 --default --steps 40
+    python tests/robustness/kills.py --kills 100 --processes 2
 
-The first form trains a small model, the second the default one, with fewer steps. Each sweep
+The first form trains a small model, the second the default one, with fewer steps. In the third two
+processes share each sweep, and one of them, by chance, is killed each time. Each sweep
 trains its runs one or a few at a time, is killed by SIGKILL at a random moment, and is started
 again with the same command, until it ends by itself. Then every run must be there once, none that
 was there after a kill may have changed, and all losses must be those of the sweep that was left
@@ -26,6 +28,8 @@ from _run import QUICK, SCALEX, start
 DEFAULT = ("--widths", "64", "128", "--recipes", "standard:adam:full", "--seeds", "0", "1")
 SMALL = (*QUICK, "--seeds", "0", "1", "2", "--steps", "20")
 Runs = dict[str, tuple[str, str, str, str]]
+# What a sweep that has ended leaves beside what it was asked for: the lock of its report.
+_STAYS = {".report"}
 
 
 def stored(folder: Path) -> Runs:
@@ -77,12 +81,54 @@ def killed_sweep(words: tuple[str, ...], folder: Path, seconds: float, left: int
             if process.returncode:
                 return [f"FAULT: ended with {process.returncode}: {errors.decode()[-300:]!r}"]
             left_over = [name for name in os.listdir(folder) if name.startswith(".")]
-            hidden = sorted(set(left_over) - {".lock"})
+            hidden = sorted(set(left_over) - _STAYS)
             return [f"FAULT: left {hidden}"] if hidden else [str(kills)]
         after = stored(folder)
         if any(after.get(key) != values for key, values in before.items()):
             return ["FAULT: a stored run was lost or changed"]
         before = after
+
+
+def killed_among(
+    words: tuple[str, ...], folder: Path, seconds: float, left: int, count: int
+) -> list[str]:
+    """The same of several processes that share the sweep: each time one of them is killed, and
+    started again, while the others go on."""
+    before: Runs = {}
+    kills = 0
+    running = [start((*words, "--out", str(folder)), folder.parent) for _ in range(count)]
+    try:
+        while kills < left and any(one.poll() is None for one in running):
+            # Often, since the others go on: at most some four times in a sweep left alone.
+            time.sleep(random.uniform(0.2, seconds / 4))
+            place = random.randrange(count)
+            if running[place].poll() is not None:
+                continue
+            running[place].kill()
+            running[place].communicate()
+            kills += 1
+            after = stored(folder)
+            if any(after.get(key) != values for key, values in before.items()):
+                return ["FAULT: a stored run was lost or changed"]
+            before = after
+            running[place] = start((*words, "--out", str(folder)), folder.parent)
+        for one in running:
+            _, errors = one.communicate()
+            if one.returncode:
+                return [f"FAULT: ended with {one.returncode}: {errors.decode()[-300:]!r}"]
+    finally:
+        for one in running:
+            one.kill()
+            one.communicate()
+    hidden = {name for name in os.listdir(folder) if name.startswith(".")} - _STAYS
+    if hidden or claims(folder):
+        return [f"FAULT: left {sorted(hidden)} and {claims(folder)} claims"]
+    return [str(kills)]
+
+
+def claims(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "runs.sqlite")) as connection:
+        return connection.execute("SELECT count(*) FROM claims").fetchone()[0]
 
 
 def main() -> int:
@@ -91,6 +137,7 @@ def main() -> int:
     parser.add_argument("--default", action="store_true", help="the default model and batches")
     parser.add_argument("--steps", default="40", help="of the default model")
     parser.add_argument("--at-once", default="3", help="runs that train, and are stored, together")
+    parser.add_argument("--processes", type=int, default=1, help="that share each sweep")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     random.seed(given.seed)
@@ -102,7 +149,12 @@ def main() -> int:
         print(f"left alone: {len(alone)} runs in {seconds:.1f} s", flush=True)
         while kills < given.kills:
             folder = Path(made) / f"killed {sweeps}"
-            (found,) = killed_sweep(words, folder, seconds, given.kills - kills)
+            left = given.kills - kills
+            (found,) = (
+                killed_sweep(words, folder, seconds, left)
+                if given.processes == 1
+                else killed_among(words, folder, seconds, left, given.processes)
+            )
             sweeps += 1
             if not found.isdecimal():
                 faults += 1

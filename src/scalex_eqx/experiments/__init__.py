@@ -8,6 +8,7 @@ from ._config import (
     Sweep as Sweep,
     parse_learning_rate as parse_learning_rate,
 )
+from ._engines import Engine as Engine
 from ._fits import (
     RecipeAnalysis as RecipeAnalysis,
     Run as Run,
@@ -15,6 +16,7 @@ from ._fits import (
     analyse as analyse,
 )
 from ._plot import plot_transfer as plot_transfer
+from ._ray import OnRay as OnRay
 from ._recipe import Recipe as Recipe, parse_recipe as parse_recipe
 from ._report import print_table as print_table
 from ._sweep import sweep as sweep

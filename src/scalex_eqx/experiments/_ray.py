@@ -1,6 +1,7 @@
 """Training on a Ray cluster: parts of packs are tasks, and runs come back as they end."""
 
 import importlib
+import inspect
 import logging
 import math
 import os
@@ -78,7 +79,7 @@ class OnRay:
         self._sent: tuple[set[Recipe], Any] | None = None
         self._setting = setting.of(problem)
         self._problem, self._source = problem, source
-        self._address, self._at_once, self._cpus = address, at_once, cpus
+        self._address, self._at_once, self.cpus = address, at_once, cpus
 
     def check(self, packs: Sequence[Pack]) -> None:
         """Leaves it to the workers, whose memory is not known here."""
@@ -150,15 +151,22 @@ class OnRay:
             devices=devices,
         )
 
-    def resources(self, nodes: Sequence[dict[str, Any]]) -> tuple[dict[str, int], int]:
-        """What a task asks for, and how many tasks the nodes have room for."""
-        found = [node["Resources"] for node in nodes if node["Alive"]]
-        gpus = sum(int(one.get("GPU", 0)) for one in found)
-        if gpus:
-            return {"num_cpus": self._cpus or 1, "num_gpus": 1}, gpus
-        cores = [int(one["CPU"]) for one in found if one.get("CPU", 0) >= 1] or [1]
-        cpus = min(self._cpus or _MOST_DEVICES, min(cores) if self._cpus is None else max(cores))
-        return {"num_cpus": cpus}, max(1, sum(one // cpus for one in cores))
+
+def resources(nodes: Sequence[dict[str, Any]], cpus: int | None) -> tuple[dict[str, int], int]:
+    """What a task asks for, and how many tasks the nodes have room for.
+
+    **Arguments:**
+
+    - `nodes`: as `ray.nodes()` lists them.
+    - `cpus`: of a task, if they were asked for.
+    """
+    found = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = sum(int(one.get("GPU", 0)) for one in found)
+    if gpus:
+        return {"num_cpus": cpus or 1, "num_gpus": 1}, gpus
+    cores = [int(one["CPU"]) for one in found if one.get("CPU", 0) >= 1] or [1]
+    asked = min(_MOST_DEVICES, *cores) if cpus is None else cpus
+    return {"num_cpus": asked}, max(1, sum(one // asked for one in cores))
 
 
 class _Tasks:
@@ -166,10 +174,12 @@ class _Tasks:
 
     def __init__(self, engine: OnRay, packs: Sequence[Pack], reporter: Reporter):
         self._engine, self._ray, self._reporter = engine, engine.ray, reporter
-        asked, workers = engine.resources(self._ray.nodes())
+        asked, workers = resources(self._ray.nodes(), engine.cpus)
         self._sent = engine.sent(packs, asked["num_cpus"])
         # A part that is begun again is to lack what has come back of it.
-        self._task = self._ray.remote(**asked, max_retries=0)(_on_worker)
+        options = {**asked, "num_returns": "streaming", "max_retries": 0}
+        # Ray looks whether it is a generator, which a check of types around it hides.
+        self._task = self._ray.remote(**options)(inspect.unwrap(_on_worker))
         self._waiting = deque(_parts(packs, workers, asked["num_cpus"]))
         self._running: dict[Any, _Part] = {}
 
@@ -187,7 +197,7 @@ class _Tasks:
 
     def _start(self, claims: Claims) -> bool:
         """Starts what there is room for and one part more, so that no worker waits for its next."""
-        _, workers = self._engine.resources(self._ray.nodes())
+        _, workers = resources(self._ray.nodes(), self._engine.cpus)
         while self._waiting and len(self._running) <= workers:
             part = self._waiting.popleft()
             part.members = claims.take(part.members)
