@@ -65,7 +65,7 @@ _ALL_RULES = {
 }
 
 PRESETS: Mapping[str, Preset] = {
-    "docs": Preset({"adam": _ADAM}, (32, 128), (0, 1, 2, 3), 150, depth=1),
+    "docs": Preset({"adam": _ADAM}, (32, 128), (0, 1, 2, 3), 100, depth=1),
     "full": Preset(_ALL_RULES, (64, 128, 256), (0, 1, 2, 3), 250),
     "gpu": Preset(
         _ALL_RULES,

@@ -175,15 +175,16 @@ def _gain(one: Outcome, other: Outcome) -> tuple[float, Interval] | None:
 
 
 def _published(recipe: Recipe, rates: str) -> tuple[float | None, float | None]:
-    """The losses with a constant epsilon; which of them is nearest depends on the constants."""
+    """The losses with default constants and with tuned ones, both with a constant epsilon."""
     row = TABLE_E1.get((recipe.entry.name, recipe.law.name))
     if row is None:
         return None, None
-    return {
+    printed = {
         "global": (row.global_default, row.global_tuned),
         "full": (row.full_default, row.full_tuned),
         "none": (None, row.none_tuned),
-    }[rates]
+    }
+    return printed[rates]
 
 
 def to_json(report: GridReport) -> dict[str, Any]:
