@@ -10,10 +10,12 @@ import pytest
 from rich.console import Console
 
 from scalex_eqx.experiments import Setting, Sweep, UsageError, parse_recipe, report
+from scalex_eqx.experiments._engines import Local
 from scalex_eqx.experiments._grid import PRESETS, Grid, further, gone_through, runs_of
 from scalex_eqx.experiments._grid_report import grid_rows
 from scalex_eqx.experiments._judged import Answer, judge_claim
 from scalex_eqx.experiments._published import CLAIMS
+from scalex_eqx.experiments._status import status
 from scalex_eqx.experiments._store import Store
 from scalex_eqx.experiments._sweep import foresee, train_grid
 from scalex_eqx.experiments._transfer import STORE
@@ -113,6 +115,7 @@ def test_minima_are_found_wherever_they_are_and_the_answers_follow(docs):
     rows = rows_of(*docs)
     for row in rows:
         true = TRUE_EXPONENT[str(row.recipe).rsplit(":", 1)[1]]
+        assert row.analysis is not None
         assert row.analysis.drift.exponent == pytest.approx(true, abs=0.02)
     answers = {one.claim.text: one.answer for one in claims_of(rows)}
     transfers = "With layers' own learning rates, every parameterization transfers"
@@ -139,7 +142,7 @@ def test_minima_at_the_edge_are_never_a_verdict(slope):
     assert (min(rates), max(rates)) == ((2.0**-10, 2.0**-4) if slope > 0 else (2.0**-8, 2.0**-2))
     rows = rows_of(grid, losses)
     for row in rows:
-        assert row.analysis.verdict == "cannot tell"
+        assert row.analysis is not None and row.analysis.verdict == "cannot tell"
         assert not row.outcome.exponents and not row.outcome.losses
         assert "edge" in row.outcome.no_exponents and "edge" in row.outcome.no_losses
     assert {one.answer for one in claims_of(rows)} == {Answer.CANNOT_TELL}
@@ -197,7 +200,7 @@ def trained(tmp_path_factory):
     )
     grid = Grid(sweep, {"adam": sweep.learning_rates}, reach=6)
     told = Told()
-    train_grid(grid, BIASED, folder, told, at_once=None)
+    train_grid(grid, BIASED, folder, told, engine=Local())
     return grid, folder, told
 
 
@@ -213,15 +216,19 @@ class Told:
 
     def advance(self, work, loss): ...
 
+    def ended(self, runs, work): ...
+
+    def say(self, line): ...
+
 
 def test_a_trained_grid_extends_itself_and_its_report_is_rebuilt(trained):
     _, folder, told = trained
     assert len(told.begun) > 2 and told.begun[-1][0] == told.begun[-1][1]
-    console = Console(file=io.StringIO(), width=100)
+    output = io.StringIO()
     # The biases of a norm have the same learning rate at all widths.
-    for one in report(folder, console):
+    for one in report(folder, Console(file=output, width=100)):
         assert one.drift.exponent == pytest.approx(0, abs=0.02)
-    assert "can't be told: ntk:adam:full is not in this grid" in console.file.getvalue()
+    assert "can't be told: ntk:adam:full is not in this grid" in output.getvalue()
     for name in ("grid.html", "grid.png", "grid.json"):
         assert (folder / name).stat().st_size > 1000
     written = json.loads((folder / "grid.json").read_text(encoding="utf-8"))
@@ -233,8 +240,15 @@ def test_a_trained_grid_extends_itself_and_its_report_is_rebuilt(trained):
 def test_a_finished_grid_trains_nothing(trained):
     grid, folder, _ = trained
     told = Told()
-    train_grid(grid, BIASED, folder, told, at_once=None)
+    train_grid(grid, BIASED, folder, told, engine=Local())
     assert len(told.begun) == 1 and not told.groups
+
+
+def test_the_status_counts_what_was_added(trained):
+    _, folder, told = trained
+    groups = status(folder / STORE, pytest.fail).groups
+    assert {(one.planned, one.finished) for one in groups.values()} <= {(x, x) for x in range(99)}
+    assert sum(one.planned for one in groups.values()) == told.begun[-1][0]
 
 
 def test_what_is_foreseen_is_stored_nowhere(trained):

@@ -49,7 +49,7 @@ class Preset:
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
     steps: int
-    depth: int = 2
+    depth: int | None = 2
     text: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 

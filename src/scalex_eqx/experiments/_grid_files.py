@@ -51,15 +51,16 @@ def _write(report: GridReport, path: Path) -> None:
     with reporting(folder):
         check_grid_files(folder)
         plot_grid(report, folder / "grid.png")
-        text = json.dumps(to_json(report), indent=2, allow_nan=False, ensure_ascii=False)
-        lines = (json.dumps(dataclasses.asdict(run), allow_nan=False) for run in report.runs)
-        with (
-            written_whole(folder / "grid.json") as unfinished,
-            unfinished.open("w", encoding="utf-8") as file,
-        ):
-            # A run is one line.
-            file.write(text.removesuffix("\n}") + ',\n  "runs": [\n    ')
-            file.write(",\n    ".join(lines))
-            file.write("\n  ]\n}\n")
+        _write_json(report, folder / "grid.json")
         command = f"scalex report {in_shell(path)}"
         write_grid_page(report, folder / "grid.png", folder / "grid.html", command=command)
+
+
+def _write_json(report: GridReport, path: Path) -> None:
+    text = json.dumps(to_json(report), indent=2, allow_nan=False, ensure_ascii=False)
+    lines = (json.dumps(dataclasses.asdict(run), allow_nan=False) for run in report.runs)
+    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        # A run is one line.
+        file.write(text.removesuffix("\n}") + ',\n  "runs": [\n    ')
+        file.write(",\n    ".join(lines))
+        file.write("\n  ]\n}\n")

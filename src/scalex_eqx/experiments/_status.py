@@ -92,7 +92,7 @@ def status(path: Path, warn: Warn) -> Status:
 
 
 def _needed(store: Store, saved: SweepRow) -> list[Member] | None:
-    """The runs of a grid, as far as they are known; `None` for a sweep, which has all of its own."""
+    """The runs of a grid, as far as they are known; `None` where the sweep has them all."""
     if "grid" not in saved.configuration:
         return None
     grid, problem = Grid.from_json(saved.configuration), saved.configuration["problem"]
