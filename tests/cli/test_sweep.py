@@ -7,7 +7,7 @@ from rich.console import Console
 from scalex_eqx.cli._commands import run
 from scalex_eqx.cli._sweep import SweepGrid, _print_foreseen
 from scalex_eqx.experiments._grid import PRESETS, Grid
-from scalex_eqx.experiments._sweep import Foreseen
+from scalex_eqx.experiments._grid_train import Foreseen
 
 
 def refused(monkeypatch, capsys, *arguments):

@@ -13,11 +13,11 @@ from scalex_eqx.experiments import Setting, Sweep, UsageError, parse_recipe, rep
 from scalex_eqx.experiments._engines import Local
 from scalex_eqx.experiments._grid import PRESETS, Grid, further, gone_through, runs_of
 from scalex_eqx.experiments._grid_report import grid_rows
+from scalex_eqx.experiments._grid_train import foresee, train_grid
 from scalex_eqx.experiments._judged import Answer, judge_claim
 from scalex_eqx.experiments._published import CLAIMS
 from scalex_eqx.experiments._status import status
 from scalex_eqx.experiments._store import Store
-from scalex_eqx.experiments._sweep import foresee, train_grid
 from scalex_eqx.experiments._transfer import STORE
 from scalex_eqx.problems import Problem
 

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import os
 import sys
