@@ -22,14 +22,16 @@ from ..experiments import (
 )
 from ..experiments._config import check_positive, given_weight_decay
 from ..experiments._engines import Engine, Local
+from ..experiments._grid_files import GRID_FILES
 from ..experiments._ray import OnRay
-from ..experiments._report import check_report_files
+from ..experiments._report import REPORT_FILES, check_report_files
 from ..experiments._shards import Shard, parse_shard, train_shard
-from ..experiments._transfer import check_recipes, train_missing
+from ..experiments._transfer import check_recipes, is_grid, train_missing
 from ..problems import Problem
 from ._align import Align
 from ._arguments import check_words
 from ._check import Check
+from ._devices import use_all_cores
 from ._explain import Explain
 from ._exponents import Exponents
 from ._failure import explained, tell_traceback
@@ -40,6 +42,7 @@ from ._problem import TEXT, ProblemOptions
 from ._progress import ProgressBar
 from ._status import Status
 from ._stress import Stress
+from ._sweep import SweepGrid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Transfer(ProblemOptions):
             # The accelerators are the workers', also those of this machine.
             jax.config.update("jax_platforms", "cpu")
         problem = self.load(widths=self.widths, base_width=(base_width,))
-        _use_all_cores()
+        use_all_cores()
         check_recipes(sweep, problem)
         if "data" in problem.said:
             console.print(f"data: {problem.said['data']}", soft_wrap=True)
@@ -187,6 +190,7 @@ class Report:
 
 COMMANDS: dict[str, Any] = {
     "transfer": Transfer,
+    "sweep": SweepGrid,
     "report": Report,
     "status": Status,
     "merge": Merge,
@@ -252,13 +256,5 @@ def _print_report(store: Path, console: Console, sweep_key: str | None = None) -
     report(store, console, sweep_key=sweep_key)
     folder = store if store.is_dir() else store.parent
     if os.access(folder, os.W_OK):
-        console.print(f"wrote {shown(folder)}/report.html, transfer.png and results.json")
-
-
-def _use_all_cores() -> None:
-    """One virtual device for each core: the runs are independent, and so need no shared pool of
-    threads. A device count of the user's own is left alone."""
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    with contextlib.suppress(RuntimeError):  # JAX is running already, with the devices it has.
-        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))
+        files = GRID_FILES if is_grid(store, sweep_key) else REPORT_FILES
+        console.print(f"wrote {', '.join(files)} in {shown(folder)}")

@@ -69,14 +69,15 @@ def write_html(
             f"<p>{escape(rule)}</p>"
             for rule in rules(searched=any(one.searched for one in analyses))
         ),
-        *(["<h2>Facts</h2>", _pairs(list(facts.items()))] if facts else []),
+        *(["<h2>Facts</h2>", pairs(list(facts.items()))] if facts else []),
         *(["<h2>Rebuild</h2>", f"<pre>{escape(command)}</pre>"] if command else []),
     ]
     with written_whole(path) as unfinished:
-        unfinished.write_text(_page(title, "\n".join(body)), encoding="utf-8")
+        unfinished.write_text(page(title, "\n".join(body)), encoding="utf-8")
 
 
-def _page(title: str, body: str) -> str:
+def page(title: str, body: str) -> str:
+    """A page that is one file."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -101,13 +102,14 @@ def _recipe(analysis: RecipeAnalysis) -> str:
     return (
         f'<h2>{escape(analysis.recipe)}</h2>\n<div class="wide"><table class="widths">\n'
         f"<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
-        f"{_pairs(conclusions(analysis))}"
+        f"{pairs(conclusions(analysis))}"
     )
 
 
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+def pairs(entries: Sequence[tuple[str, str]]) -> str:
+    """A table of names and values."""
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>\n'
-        for name, value in pairs
+        for name, value in entries
     )
     return f'<div class="wide"><table class="pairs"><tbody>\n{rows}</tbody></table></div>'

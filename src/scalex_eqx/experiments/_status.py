@@ -1,5 +1,6 @@
 """How far a store's last sweep is, and who is training."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from .._usage import UsageError, in_shell, shown
-from ._config import Sweep
+from ._config import Member, Sweep
+from ._grid import Grid, gone_through
 from ._layout import Warn
+from ._rows import SweepRow
 from ._sharing import of_the_living
 from ._store import Claim, Store
+from ._transfer import _known as known
 
 Group = tuple[str, int]  # A recipe and a width.
 
@@ -68,7 +72,7 @@ def status(path: Path, warn: Warn) -> Status:
                 f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
             )
         sweep = Sweep.from_json(dict(saved.configuration))
-        keys = sweep.keys(saved.configuration["problem"])
+        keys = sweep.keys(saved.configuration["problem"], _needed(store, saved))
         names = {recipe: str(recipe) for recipe in sweep.recipes}
         places = {key: (names[one.recipe], one.width) for one, key in keys.items()}
         groups = {place: GroupStatus() for place in places.values()}
@@ -85,6 +89,17 @@ def status(path: Path, warn: Warn) -> Status:
                 group.seconds.append(row.result["seconds"])
     owners = _owners(claims)
     return Status(groups, owners, _seconds_left(groups, max(len(owners), 1)), saved.updated)
+
+
+def _needed(store: Store, saved: SweepRow) -> list[Member] | None:
+    """The runs of a grid, as far as they are known; `None` where the sweep has them all."""
+    if "grid" not in saved.configuration:
+        return None
+    grid, problem = Grid.from_json(saved.configuration), saved.configuration["problem"]
+    losses, missing = gone_through(
+        grid, functools.partial(known, grid.sweep, problem, store, lambda row: row.held_out_loss)
+    )
+    return [*losses, *missing]
 
 
 def _owners(claims: Sequence[Claim]) -> list[Owner]:

@@ -20,6 +20,7 @@ from ._foreign import Foreign
 from ._lock import reporting
 from ._members import train_members as train_members
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
+from ._rows import SweepRow
 from ._rules import update_rules
 from ._store import Row, Store
 from ._train import Kept, packs
@@ -195,12 +196,12 @@ def report(
     path = path / STORE if path.is_dir() else path
     warn = functools.partial(console.print, style="yellow")
     with Store.open(path, create=False, warn=warn) as store:
-        sweeps = store.sweeps()
-        saved = next((one for one in sweeps if sweep_key in (None, one.key)), None)
-        if saved is None:
-            raise UsageError(
-                f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
-            )
+        saved = _saved(store, sweep_key)
+        if "grid" in saved.configuration:
+            # Its report is made of what this module has.
+            from ._grid_files import report_grid
+
+            return report_grid(store, saved, console).analyses
         sweep = Sweep.from_json(dict(saved.configuration))
         noted = _Noted()
         known = functools.partial(
@@ -230,6 +231,23 @@ def report(
         console.print(f"{shown(path.parent)} can't be written: no files are", style="yellow")
     print_table(analyses, console)
     return analyses
+
+
+def _saved(store: Store, sweep_key: str | None) -> SweepRow:
+    """A sweep of a store, the last one if none is named."""
+    found = next((one for one in store.sweeps() if sweep_key in (None, one.key)), None)
+    if found is None:
+        path = store.path
+        raise UsageError(
+            f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
+        )
+    return found
+
+
+def is_grid(path: Path, sweep_key: str | None = None) -> bool:
+    """Whether a sweep of a store, or of the one in a folder, is a grid's."""
+    with Store.open(path / STORE if path.is_dir() else path, create=False) as store:
+        return "grid" in _saved(store, sweep_key).configuration
 
 
 _Found = tuple[list[Run], tuple[RecipeAnalysis, ...], int]
