@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import os
 import sys
@@ -6,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-import jax
 import tyro
 from rich.console import Console
 
@@ -30,6 +28,7 @@ from ..problems import Problem
 from ._align import Align
 from ._arguments import check_words
 from ._check import Check
+from ._cores import use_all_cores
 from ._explain import Explain
 from ._exponents import Exponents
 from ._failure import explained, tell_traceback
@@ -40,6 +39,7 @@ from ._problem import TEXT, ProblemOptions
 from ._progress import ProgressBar
 from ._status import Status
 from ._stress import Stress
+from ._tune import Tune
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Transfer(ProblemOptions):
             # The accelerators are the workers', also those of this machine.
             jax.config.update("jax_platforms", "cpu")
         problem = self.load(widths=self.widths, base_width=(base_width,))
-        _use_all_cores()
+        use_all_cores()
         check_recipes(sweep, problem)
         if "data" in problem.said:
             console.print(f"data: {problem.said['data']}", soft_wrap=True)
@@ -187,6 +187,7 @@ class Report:
 
 COMMANDS: dict[str, Any] = {
     "transfer": Transfer,
+    "tune": Tune,
     "report": Report,
     "status": Status,
     "merge": Merge,
@@ -253,12 +254,3 @@ def _print_report(store: Path, console: Console, sweep_key: str | None = None) -
     folder = store if store.is_dir() else store.parent
     if os.access(folder, os.W_OK):
         console.print(f"wrote {shown(folder)}/report.html, transfer.png and results.json")
-
-
-def _use_all_cores() -> None:
-    """One virtual device for each core: the runs are independent, and so need no shared pool of
-    threads. A device count of the user's own is left alone."""
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    with contextlib.suppress(RuntimeError):  # JAX is running already, with the devices it has.
-        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))
