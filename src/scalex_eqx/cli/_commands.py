@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import os
 import sys
@@ -6,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-import jax
 import tyro
 from rich.console import Console
 
@@ -43,6 +41,7 @@ from ._progress import ProgressBar
 from ._status import Status
 from ._stress import Stress
 from ._sweep import SweepGrid
+from ._tune import Tune
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +190,7 @@ class Report:
 COMMANDS: dict[str, Any] = {
     "transfer": Transfer,
     "sweep": SweepGrid,
+    "tune": Tune,
     "report": Report,
     "status": Status,
     "merge": Merge,

@@ -13,7 +13,7 @@ from ._grid import Cell, Grid, gone_through
 from ._slots import Slots, train
 from ._store import Store
 from ._train import Kept, check_packs, packs
-from ._transfer import STORE, _known, _loss, _Round, environment, train_members
+from ._transfer import STORE, Round, _known, _loss, environment, train_members
 
 
 def train_grid(
@@ -42,9 +42,7 @@ def train_grid(
                 # What is compiled stays in memory, and is of no use to another rule.
                 rule, kept = missing[0].recipe.optimizer, Kept(len(grid.sweep.seeds))
             members = [one for one in missing if one.recipe.optimizer == rule]
-            train_members(
-                sweep, problem, members, store, _Round(reporter), engine=engine, kept=kept
-            )
+            train_members(sweep, problem, members, store, Round(reporter), engine=engine, kept=kept)
 
 
 def _work(grid: Grid, problem: Problem, engine: Engine) -> dict[Cell, float]:
