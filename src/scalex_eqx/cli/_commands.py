@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import os
 import sys
@@ -5,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
+import jax
 import tyro
 from rich.console import Console
 
