@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import os
 import sys
@@ -6,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-import jax
 import tyro
 from rich.console import Console
 

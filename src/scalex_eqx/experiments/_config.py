@@ -61,8 +61,44 @@ class Member:
     seed: int
 
 
+class AbstractRuns:
+    """Runs of one setting, as the store names them."""
+
+    setting: Setting
+
+    def specification(self, member: Member, problem: Mapping[str, object]) -> dict[str, object]:
+        """Everything that decides a run's result; the store's key is made of it.
+
+        **Arguments:**
+
+        - `problem`: the facts of the problem.
+        """
+        return specification(
+            problem=problem,
+            sizes=self.setting.sizes(member.width),
+            base={"width": self.setting.base_width},
+            recipe=str(member.recipe),
+            steps=self.setting.steps,
+            warmup=self.setting.warmup,
+            learning_rate=member.learning_rate,
+            seed=member.seed,
+        )
+
+    def keys_of(
+        self, members: Sequence[Member], problem: Mapping[str, object]
+    ) -> dict[Member, str]:
+        """The store's key of each of some runs."""
+        found: dict[Member, str] = {}
+        for _, group in itertools.groupby(members, lambda one: (one.recipe, one.width)):
+            own = list(group)
+            shared = self.specification(own[0], problem)
+            varying = [{"learning_rate": one.learning_rate, "seed": one.seed} for one in own]
+            found |= zip(own, run_keys(shared, varying), strict=True)
+        return found
+
+
 @dataclasses.dataclass(frozen=True)
-class Sweep:
+class Sweep(AbstractRuns):
     """Recipes x widths x learning rates x seeds, in one setting.
 
     **Raises:** `UsageError` for whatever could not be trained or judged.
@@ -92,38 +128,11 @@ class Sweep:
             Member(recipe, width, rate, seed) for recipe, width in sizes for seed, rate in numbers
         ]
 
-    def specification(self, member: Member, problem: Mapping[str, object]) -> dict[str, object]:
-        """Everything that decides a run's result; the store's key is made of it.
-
-        **Arguments:**
-
-        - `problem`: the facts of the problem.
-        """
-        return specification(
-            problem=problem,
-            sizes=self.setting.sizes(member.width),
-            base={"width": self.setting.base_width},
-            recipe=str(member.recipe),
-            steps=self.setting.steps,
-            warmup=self.setting.warmup,
-            learning_rate=member.learning_rate,
-            seed=member.seed,
-        )
-
     def keys(
         self, problem: Mapping[str, object], members: Sequence[Member] | None = None
     ) -> dict[Member, str]:
         """The store's key of every run, or of those given."""
-        found: dict[Member, str] = {}
-        groups = itertools.groupby(
-            self.members() if members is None else members, lambda one: (one.recipe, one.width)
-        )
-        for _, group in groups:
-            own = list(group)
-            shared = self.specification(own[0], problem)
-            varying = [{"learning_rate": one.learning_rate, "seed": one.seed} for one in own]
-            found |= zip(own, run_keys(shared, varying), strict=True)
-        return found
+        return self.keys_of(self.members() if members is None else members, problem)
 
     def to_json(self) -> dict[str, object]:
         """The sweep as JSON's own types; `from_json` reads it."""

@@ -11,7 +11,7 @@ import numpy as np
 from .. import _process
 from .._usage import shown
 from ..problems import Problem
-from ._config import Member, Sweep
+from ._config import AbstractRuns, Member
 from ._engines import Claims, Done, Engine, Local, Reporter
 from ._rows import JUDGED, Row
 from ._sharing import sharing
@@ -57,7 +57,7 @@ class InStore:
 
 
 def train_members(
-    sweep: Sweep,
+    sweep: AbstractRuns,
     problem: Problem,
     members: Sequence[Member],
     store: Store | Results,
@@ -79,7 +79,7 @@ def train_members(
     """
     results = InStore(store) if isinstance(store, Store) else store
     engine = Local(at_once) if engine is None else engine
-    keys = sweep.keys(problem.facts, members)
+    keys = sweep.keys_of(members, problem.facts)
     everything = packs(problem, sweep.setting, members, kept)
     left = _Left(keys, {one: x.work for x in everything for one in x.members}, results, reporter)
     waiting = [pack.of(left.members.__contains__) for pack in everything]

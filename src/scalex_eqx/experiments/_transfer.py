@@ -126,7 +126,7 @@ def train_missing(
             return folder / STORE, key
         known = functools.partial(_known, sweep, problem.facts, store, _loss)
         for members in rounds(sweep, until, known, reporter.begin):
-            train(members, reporter=_Round(reporter), kept=kept)
+            train(members, reporter=Round(reporter), kept=kept)
     return folder / STORE, key
 
 
@@ -134,7 +134,7 @@ def train_missing(
 _ROUND = 6
 
 
-class _Round(_Silent):
+class Round(_Silent):
     """Tells of a round's training; how much work there is in all is told by the search."""
 
     def __init__(self, reporter: Reporter):
