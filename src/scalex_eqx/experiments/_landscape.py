@@ -2,23 +2,25 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ._tune import Tuned
 from ._write import written_whole
 
 _COLUMNS = 3
-_PANEL = (3.1, 2.7)
+_WIDTH, _ROW = 8.4, 2.6  # inches; shown 800 pixels wide
 _DOTS_PER_INCH = 150
 _BEFORE, _AFTER = "#8a8f94", "#00695c"
-_POWER = FuncFormatter(lambda x, _: f"$2^{{{x:.0f}}}$")
 
 
 def plot_landscape(tuned: Tuned, path: Path | str, loss: str = "held-out loss (nats)") -> None:
@@ -33,26 +35,35 @@ def plot_landscape(tuned: Tuned, path: Path | str, loss: str = "held-out loss (n
     """
     roles = list(tuned.octaves)
     pairs = list(itertools.combinations(range(len(roles)), 2))
-    count = 1 + len(roles) + len(pairs) + bool(tuned.gains)
-    columns = min(_COLUMNS, count)
-    rows = math.ceil(count / columns)
-    size = _PANEL[0] * columns, _PANEL[1] * rows + 0.3
-    figure = Figure(figsize=size, layout="constrained")
+    counts = [1 + bool(tuned.gains), len(roles), len(pairs)]
+    rows = [math.ceil(count / _COLUMNS) for count in counts]
+    figure = Figure(figsize=(_WIDTH, _ROW * sum(rows) + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in panels[count:]:
-        spare.set_visible(False)
+    figure.suptitle(tuned.tuned.recipe, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    shown = [row for row in rows if row]
+    parts = list(figure.subfigures(len(shown), 1, squeeze=False, height_ratios=shown).flat)
     limits = _limits(tuned)
-    _draw_rates(panels[0], tuned, limits, loss)
-    for place, axes in enumerate(panels[1 : 1 + len(roles)]):
-        _draw_slice(axes, tuned, place, limits, loss)
-    for pair, axes in zip(pairs, panels[1 + len(roles) :], strict=False):
-        _draw_pair(figure, axes, tuned, pair, limits)
+    first = _panels(parts[0], counts[0], counts[0], loss)
+    _draw_rates(first[0], tuned, limits)
     if tuned.gains:
-        _draw_gains(panels[count - 1], tuned)
-    figure.suptitle(tuned.tuned.recipe, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        _draw_gains(first[1], tuned)
+    slices = _panels(parts[1], counts[1], min(counts[1], _COLUMNS), loss)
+    for place, axes in enumerate(slices):
+        _draw_slice(axes, tuned, place, limits)
+    if pairs:
+        _draw_pairs(parts[2], tuned, pairs, limits, loss)
     with written_whole(Path(path)) as unfinished:
         figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")
+
+
+def _panels(part: SubFigure, count: int, columns: int, label: str = "") -> list[Axes]:
+    """Panels in rows; those at the left say what the vertical axis is."""
+    panels = part.subplots(math.ceil(count / columns), columns, squeeze=False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel(label)
+    for spare in list(panels.flat)[count:]:
+        spare.set_visible(False)
+    return list(panels.flat)[:count]
 
 
 def _limits(tuned: Tuned) -> tuple[float, float]:
@@ -64,31 +75,34 @@ def _limits(tuned: Tuned) -> tuple[float, float]:
     return best - 0.08 * room, best + 1.08 * room
 
 
-def _dressed(axes: Axes, limits: tuple[float, float], label: str, loss: str) -> None:
+def _dressed(axes: Axes, limits: tuple[float, float], label: str) -> None:
     axes.set_ylim(*limits)
     axes.set_xlabel(label)
-    axes.set_ylabel(loss)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.xaxis.set_major_formatter(_POWER)
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    _in_powers(axes.xaxis)
 
 
-def _draw_rates(axes: Axes, tuned: Tuned, limits: tuple[float, float], loss: str) -> None:
+def _in_powers(axis: Axis) -> None:
+    axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"$2^{{{x:.0f}}}$"))
+
+
+def _draw_rates(axes: Axes, tuned: Tuned, limits: tuple[float, float]) -> None:
     named = zip(tuned.rates, ("as given", "tuned"), (_BEFORE, _AFTER), strict=True)
     for curve, label, colour in named:
         finite = {x: y for x, y in curve.items() if math.isfinite(y)}
-        xs, ys = list(finite), list(finite.values())
-        axes.plot(xs, ys, color=colour, marker=".", linewidth=1.6, label=label)
+        axes.plot(list(finite), list(finite.values()), color=colour, marker=".", label=label)
         _mark_diverged(axes, [x for x in curve if x not in finite], colour)
-    axes.legend(frameon=False, fontsize=8, loc="upper center")
-    _dressed(axes, limits, "learning rate", loss)
+    axes.legend(frameon=False)
+    _dressed(axes, limits, "learning rate")
+    # Where nothing is seen of the curves there is nothing to be shown.
+    seen = [x for curve in tuned.rates for x, y in curve.items() if y <= limits[1]]
+    axes.set_xlim(min(seen) - 1.2, max(seen) + 1.2)
 
 
-def _draw_slice(
-    axes: Axes, tuned: Tuned, place: int, limits: tuple[float, float], loss: str
-) -> None:
+def _draw_slice(axes: Axes, tuned: Tuned, place: int, limits: tuple[float, float]) -> None:
     """All trials, and the line through the best along one constant."""
     best = tuple(tuned.octaves.values())
     xs = [octaves[place] for octaves in tuned.trials]
@@ -100,7 +114,7 @@ def _draw_slice(
     }
     axes.plot(list(on_line), list(on_line.values()), color=_AFTER, marker="o", markersize=4)
     _mark_diverged(axes, [o[place] for o, x in tuned.trials.items() if math.isinf(x)], _BEFORE)
-    _dressed(axes, limits, f"constant of {list(tuned.octaves)[place]}", loss)
+    _dressed(axes, limits, f"constant of {list(tuned.octaves)[place]}")
 
 
 def _without(octaves: tuple[int, ...], place: int) -> tuple[int, ...]:
@@ -112,13 +126,21 @@ def _mark_diverged(axes: Axes, places: list, colour: str) -> None:
     axes.plot(places, [0.97] * len(places), "x", color=colour, markersize=5, transform=at_the_top)
 
 
-def _draw_pair(
-    figure: Figure,
-    axes: Axes,
+def _draw_pairs(
+    part: SubFigure,
     tuned: Tuned,
-    pair: tuple[int, int],
+    pairs: Sequence[tuple[int, int]],
     limits: tuple[float, float],
+    loss: str,
 ) -> None:
+    panels = _panels(part, len(pairs), min(len(pairs), _COLUMNS))
+    images = [_draw_pair(*one, tuned, limits) for one in zip(panels, pairs, strict=True)]
+    part.colorbar(images[0], ax=panels, extend="max", pad=0.01, label=loss)
+
+
+def _draw_pair(
+    axes: Axes, pair: tuple[int, int], tuned: Tuned, limits: tuple[float, float]
+) -> AxesImage:
     """The lowest loss that any trial with these two constants has."""
     lowest: dict[tuple[int, int], float] = {}
     for octaves, value in tuned.trials.items():
@@ -140,15 +162,14 @@ def _draw_pair(
         aspect="auto",
         interpolation="nearest",
     )
-    figure.colorbar(image, ax=axes, extend="max", pad=0.02)
     best = list(tuned.octaves.values())
     axes.plot(best[pair[0]], best[pair[1]], "o", mfc="none", mec="#b3400f", ms=9, mew=1.8)
     names = list(tuned.octaves)
     axes.set_xlabel(f"constant of {names[pair[0]]}")
     axes.set_ylabel(f"constant of {names[pair[1]]}")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axis.set_major_formatter(_POWER)
+    _in_powers(axes.xaxis)
+    _in_powers(axes.yaxis)
+    return image
 
 
 def _draw_gains(axes: Axes, tuned: Tuned) -> None:
@@ -162,9 +183,9 @@ def _draw_gains(axes: Axes, tuned: Tuned) -> None:
             axes.errorbar(place, one.mean, yerr=error, fmt="o", color=_AFTER, capsize=4)
     axes.set_xticks(list(places), [str(one.width) for one in tuned.gains])
     axes.set_xlim(-0.5, len(tuned.gains) - 0.5)
-    axes.set_xlabel("width (other seeds)")
+    axes.set_xlabel("width (seeds that no trial has seen)")
     axes.set_ylabel("gain (nats)")
-    axes.set_title(f"{tuned.verdict}", fontsize=9, loc="left")
+    axes.set_title(f"{tuned.verdict}", fontsize=10, loc="left")
     axes.grid(color="0.92", linewidth=0.8, axis="y")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
