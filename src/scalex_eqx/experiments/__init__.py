@@ -25,3 +25,5 @@ from ._transfer import (
     report as report,
     transfer as transfer,
 )
+from ._tune import Tuned as Tuned, tune as tune
+from ._tuning import Tuning as Tuning

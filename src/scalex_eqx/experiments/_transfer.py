@@ -29,7 +29,7 @@ from ._until import Until, analysis, gone_through, rounds, wanted
 STORE = "runs.sqlite"
 
 
-class _Silent:
+class Silent:
     """Tells nobody."""
 
     def begin(self, runs: int, stored: int, work: float, done: float) -> None: ...
@@ -81,7 +81,7 @@ def transfer(
         sweep,
         problem,
         folder,
-        reporter or _Silent(),
+        reporter or Silent(),
         engine=engine or Local(at_once),
         budget=budget if until_decided else None,
     )
@@ -134,7 +134,7 @@ def train_missing(
 _ROUND = 6
 
 
-class Round(_Silent):
+class Round(Silent):
     """Tells of a round's training; how much work there is in all is told by the search."""
 
     def __init__(self, reporter: Reporter):

@@ -19,7 +19,7 @@ from ._members import train_members
 from ._samplers import TOGETHER
 from ._store import Store
 from ._train import Kept, Pack, packs
-from ._transfer import STORE, Round
+from ._transfer import STORE, Round, Silent
 from ._tuning import Octaves, Tuning
 
 
@@ -70,7 +70,7 @@ def tune(
     tuning: Tuning,
     problem: Problem,
     folder: Path,
-    reporter: Reporter,
+    reporter: Reporter | None = None,
     *,
     engine: Engine | None = None,
 ) -> Tuned:
@@ -80,13 +80,14 @@ def tune(
 
     - `tuning`, `problem`: what to tune, on what.
     - `folder`: where `runs.sqlite` is, or will be.
-    - `reporter`: is told of progress.
+    - `reporter`: is told of progress, if given.
     - `engine`: who trains, if not this process.
 
     **Raises:** `UsageError` if the store can't be used, a role has no weight, Optuna is needed and
     missing, or nothing trains without diverging.
     """
     tuning = dataclasses.replace(tuning, setting=tuning.setting.of(problem))
+    reporter = reporter or Silent()
     losses: dict[Member, float | None] = {}
     course = Course(tuning, losses)
     kept = Kept(expected=TOGETHER * len(tuning.seeds))
@@ -95,7 +96,7 @@ def tune(
         for members in course.rounds():
             known = _known(tuning, problem, store, members)
             total = _expected(course, work, [*losses, *members])
-            done = sum(work[one.width] for one in [*losses, *known])
+            done = math.fsum(work[one.width] for one in [*losses, *known])
             reporter.begin(len(losses) + len(members), len(losses) + len(known), total, done)
             if len(known) < len(members):
                 told = Round(reporter)
@@ -149,7 +150,7 @@ def _expected(course: Course, work: Mapping[int, float], members: Sequence[Membe
     total = at_base * len(tuning.seeds) * work[tuning.widths[0]]
     if tuning.check_widths:
         total += sum(2 * 5 * tuning.check_seeds * work[width] for width in tuning.widths)
-    return max(total, sum(work[one.width] for one in members))
+    return max(total, math.fsum(work[one.width] for one in members))
 
 
 def conclusion(course: Course) -> Tuned:
