@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import os
 import sys
@@ -5,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
+import jax
 import tyro
 from rich.console import Console
 
@@ -41,6 +43,7 @@ from ._progress import ProgressBar
 from ._status import Status
 from ._stress import Stress
 from ._sweep import SweepGrid
+from ._tune import Tune
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +192,7 @@ class Report:
 COMMANDS: dict[str, Any] = {
     "transfer": Transfer,
     "sweep": SweepGrid,
+    "tune": Tune,
     "report": Report,
     "status": Status,
     "merge": Merge,
