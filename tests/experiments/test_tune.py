@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 
 from scalex_eqx.experiments import Setting, UsageError, parse_recipe
@@ -41,7 +42,8 @@ def bowl(member, planted=PLANTED, depth=0.02, rate=-6.0):
 
 
 def noise(member, run=0):
-    return random.Random(f"{run} {member}").gauss(0, NOISE)
+    told = run, str(member.recipe), member.width, member.learning_rate, member.seed
+    return random.Random(str(told)).gauss(0, NOISE)
 
 
 def noisy(member):
@@ -139,26 +141,23 @@ def test_a_gain_that_is_there_at_the_base_width_alone_does_not_hold():
 
 
 def test_without_a_planted_gain_none_holds():
-    """40 tunings of losses that are noise. The trials' own seeds seem to show a gain in most of
-    them; with others one holds in at most 5 %, and 3 standard errors of 3.4 %."""
+    """40 tunings of losses that are noise. By the seeds of the trials there is a gain nearly
+    always; by others it is zero, within 3 standard errors, and holds in at most 5 % + 3 x 3.4 %."""
     tuning = dataclasses.replace(
         TUNING, roles=("hidden",), trials=7, reach=3, seeds=(0, 1, 2, 3), check_widths=(256,)
     )
-    verdicts, seeming = [], 0
-    for run in range(40):
-        course, _ = followed(tuning, lambda one, run=run: bowl(one, {}) + noise(one, run))
-        found = conclusion(course)
-        own = [
-            course.by_seed(curve, course.best_step(curve))
-            for curve in (course.untuned, course.tuned)
-        ]
-        interval = gain(64, *own).interval
-        seeming += interval is not None and interval[0] > 0
-        verdicts.append(found.verdict)
+    found = [
+        conclusion(followed(tuning, lambda one, run=run: bowl(one, {}) + noise(one, run))[0])
+        for run in range(40)
+    ]
+    own = np.array([one.untuned.loss - one.tuned.loss for one in found])
+    other = np.array([one.gains[0].mean for one in found if one.gains])
+    error = other.std(ddof=1) / math.sqrt(len(other))
+    assert len(other) > 30 and abs(other.mean()) < 3 * error
+    assert own.mean() > 3 * error and (own > 0).mean() > 0.8
+    verdicts = [one.verdict for one in found]
     assert verdicts.count(Holds.HOLDS) <= (0.05 + 3 * 0.034) * 40
     assert verdicts.count(Holds.CANNOT_TELL) >= 0.85 * 40
-    # What a tuning that is judged by its own seeds would claim.
-    assert seeming > (0.05 + 3 * 0.034) * 40
 
 
 def test_errors_of_the_verdict():

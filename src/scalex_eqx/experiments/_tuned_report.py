@@ -40,7 +40,7 @@ def print_tuned(tuned: Tuned, console: Console) -> None:
     table.add_column("")
     for name in ("learning rate", "loss (nats)"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("recipe")
+    table.add_column("recipe", overflow="fold")
     for name, best in (("as given", tuned.untuned), ("tuned", tuned.tuned)):
         spread = "" if best.spread is None else f" ± {best.spread:.4f}"
         rate = f"2^{math.log2(best.learning_rate):.4g}"
