@@ -532,6 +532,7 @@ def test_options_exist(page: Path):
     fields = (field for command in COMMANDS.values() for field in dataclasses.fields(command))
     known = {f"--{field.name.replace('_', '-')}" for field in fields}
     known |= {"--help", "--version"}
+    known |= {"--array", "--cpus-per-task", "--time", "--requeue"}  # SLURM's
     scripts = [ROOT / "numerics/conftest.py", *(ROOT / "tests").glob("*/*_*.py")]
     for script in scripts:
         text = script.read_text(encoding="utf-8")

@@ -25,12 +25,12 @@ _PREFIX = ".trains-"
 def living(folder: Path) -> Iterator[str]:
     """Holds a lock for this process, and yields its name for others: `process 12 on host, 1a2b`.
 
-    The last word is the lock's; it is left out where there are no locks.
+    The last word is the lock's, and of this process alone also where there are no locks.
     """
     name = f"process {os.getpid()} on {os.uname().nodename}"
     held = _hold(folder)
     if held is None:
-        yield name
+        yield f"{name}, {secrets.token_hex(4)}"
         return
     path, descriptor = held
     try:
