@@ -34,7 +34,9 @@ def test_the_run_is_the_default_one():
     assert facts["widths"].startswith(", ".join(map(str, default.widths)))
     assert facts["learning rates"] == ", ".join(default.learning_rates)
     assert facts["seeds"] == ", ".join(map(str, default.seeds))
-    assert f"{default.steps} steps of {default.batch_size} x " in facts["training"]
+    assert f"{default.steps} steps of 4 x 64 tokens" in facts["training"]
+    # Those of the text, which the command gives if nothing else is asked for.
+    assert (default.batch_size, default.sequence_length) == (None, None)
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:

@@ -110,12 +110,12 @@ def trained_by_hand(recipe, rate=0.05, seed=3):
     )
     rates = [rate * float(SCHEDULE(jnp.asarray(step))) for step in range(STEPS)]
     tx = recipe.transformation(lambda count: jnp.asarray(rates, jnp.float32)[count])
-    state = tx.init(model)
+    state = tx.init(eqx.filter(model, eqx.is_inexact_array))
 
     @eqx.filter_jit
     def step(model, state, batch):
         value, gradient = eqx.filter_value_and_grad(lambda m: loss(sx.resolve(m), batch))(model)
-        updates, state = tx.update(gradient, state, model)
+        updates, state = tx.update(gradient, state, eqx.filter(model, eqx.is_inexact_array))
         return eqx.apply_updates(model, updates), state, value
 
     losses = []
@@ -154,17 +154,14 @@ def test_the_numbers_train_as_the_law_does(law, optimizer):
     assert max(found) < TOLERANCE, found
 
 
-@pytest.mark.parametrize("optimizer", ["adam(eps=0.01)", "adafactor(eps=0.01,floor=1.0)"])
 @pytest.mark.parametrize("field", ["multiplier", "spread", "rate", "gradient", "weight"])
-def test_no_number_is_without_effect(optimizer, field):
+def test_no_number_is_without_effect(field):
     """The control: what the test above would say of a law that lacks one of the numbers."""
-    recipe = parse_recipe(f"mean_field:{optimizer}:full")
-    program, law = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
-    assert program.units is not None
-    if field == "weight" and not program.units.weight:
-        assert (law.weight == 1).all()
-        return
-    ones = law._replace(**{field: np.ones_like(law.rate)})
+    # The spread of the standard law is that of the program, and that of mean-field stays.
+    law = "standard" if field == "weight" else "mean_field"
+    recipe = parse_recipe(f"{law}:adafactor(eps=0.01,floor=1.0,min_factored_size=8):full")
+    _, numbers = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
+    ones = numbers._replace(**{field: np.ones_like(numbers.rate)})
     found = differences(trained(recipe, lambda _: ones), trained_by_hand(recipe))
     assert max(found) > 100 * TOLERANCE
 
