@@ -128,11 +128,20 @@ class Sweep(AbstractRuns):
             Member(recipe, width, rate, seed) for recipe, width in sizes for seed, rate in numbers
         ]
 
-    def keys(
-        self, problem: Mapping[str, object], members: Sequence[Member] | None = None
-    ) -> dict[Member, str]:
-        """The store's key of every run, or of those given."""
-        return self.keys_of(self.members() if members is None else members, problem)
+    def keys(self, problem: Mapping[str, object]) -> dict[Member, str]:
+        """The store's key of every run."""
+        return self.keys_of(self.members(), problem)
+
+    def of(self, problem: Problem) -> "Sweep":
+        """The same with the depth that the problem's model has.
+
+        **Raises:** `UsageError` for a depth that it doesn't take.
+        """
+        return dataclasses.replace(self, setting=self.setting.of(problem))
+
+    def configuration(self, problem: Problem) -> dict[str, object]:
+        """The sweep with its problem, as a store keeps it for reports."""
+        return {**self.to_json(), "problem": problem.facts, "said": dict(problem.said)}
 
     def to_json(self) -> dict[str, object]:
         """The sweep as JSON's own types; `from_json` reads it."""

@@ -11,11 +11,12 @@ from ._drift import SEEDS_FOR_A_VERDICT, Interval, t_interval
 from ._fits import RecipeAnalysis, Run, analyse
 from ._grid import Grid, gone_through, runs_of
 from ._judged import Judged, Outcome, judge_claim
+from ._members import losses_in
 from ._published import CLAIMS, TABLE_E1
 from ._recipe import Recipe
 from ._rows import SweepRow
 from ._store import Store
-from ._transfer import _facts, _known, _Noted
+from ._transfer import _facts, _Noted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def read_grid(store: Store, saved: SweepRow) -> GridReport:
     grid = Grid.from_json(saved.configuration)
     noted = _Noted()
     facts = saved.configuration["problem"]
-    known = functools.partial(_known, grid.sweep, facts, store, noted.loss_of)
+    known = functools.partial(losses_in, grid.sweep, facts, store, noted=noted.loss_of)
     losses, missing = gone_through(grid, known)
     if not losses:
         raise UsageError(

@@ -10,10 +10,11 @@ from ..problems import Problem
 from ._config import Member, Setting
 from ._engines import Engine, Reporter
 from ._grid import Cell, Grid, gone_through
+from ._members import losses_in, train_members
 from ._slots import Slots, train
 from ._store import Store
 from ._train import Kept, check_packs, packs
-from ._transfer import STORE, Round, _known, _loss, environment, train_members
+from ._transfer import STORE, Round, environment
 
 
 def train_grid(
@@ -23,13 +24,13 @@ def train_grid(
 
     **Returns:** the store's path, and the key of the grid's sweep in it.
     """
-    sweep = dataclasses.replace(grid.sweep, setting=grid.sweep.setting.of(problem))
+    sweep = grid.sweep.of(problem)
     grid = dataclasses.replace(grid, sweep=sweep)
     work = _work(grid, problem, engine)
     with Store.open(folder / STORE, create=True) as store:
-        facts = {"problem": problem.facts, "said": dict(problem.said)}
-        key = store.add_sweep({**sweep.to_json(), **facts, "grid": grid.to_json()}, environment())
-        known = functools.partial(_known, sweep, problem.facts, store, _loss)
+        configuration = {**sweep.configuration(problem), "grid": grid.to_json()}
+        key = store.add_sweep(configuration, environment())
+        known = functools.partial(losses_in, sweep, problem.facts, store)
         rule, kept = "", Kept(0)
         while True:
             losses, missing = gone_through(grid, known)
@@ -50,8 +51,7 @@ def _work(grid: Grid, problem: Problem, engine: Engine) -> dict[Cell, float]:
     setting, rate, seed = grid.sweep.setting, grid.sweep.learning_rates[0], grid.sweep.seeds[0]
     found = packs(problem, setting, [Member(*cell, rate, seed) for cell in grid.cells()])
     engine.check(found)
-    # A model without matrices has no work to be counted, but runs all the same.
-    return {(one.recipe, one.width): max(pack.work, 1.0) for pack in found for one in pack.members}
+    return {(one.recipe, one.width): pack.work for pack in found for one in pack.members}
 
 
 # Two chunks of steps: the second one is measured.

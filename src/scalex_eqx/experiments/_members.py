@@ -1,7 +1,7 @@
 """Runs of a sweep by an engine: what a store lacks is trained, and kept as soon as it has ended."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -100,6 +100,31 @@ def train_members(
             waiting = [pack for pack in waiting if pack.members]
             if waiting and len(left.members) == before:
                 left.wait(claims)
+
+
+def loss_of(row: Row) -> float | None:
+    """What a run is judged by."""
+    return row.held_out_loss
+
+
+def losses_in(
+    sweep: AbstractRuns,
+    problem: Mapping[str, object],
+    store: Store,
+    members: Sequence[Member],
+    noted: Callable[[Row], float | None] = loss_of,
+) -> dict[Member, float | None]:
+    """The losses of those of the runs that have ended.
+
+    **Arguments:**
+
+    - `problem`: the facts of the problem.
+    - `noted`: takes from each row its loss. Of a row no more is kept: there may be many.
+    """
+    keys = sweep.keys_of(members, problem)
+    rows = store.read(keys.values())
+    losses = {row.key: noted(row) for row in rows if row.status != "stopped"}
+    return {one: losses[key] for one, key in keys.items() if key in losses}
 
 
 class _Left:

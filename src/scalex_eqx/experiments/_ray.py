@@ -255,12 +255,10 @@ def _parts(packs: Sequence[Pack], workers: int, devices: int) -> Iterator[_Part]
 
     A worker compiles each pack that it has a part of; of a light one, a single worker does.
     """
-    # A model without matrices has no work to be counted, but runs all the same.
-    work = {pack.signature: max(pack.work, 1.0) for pack in packs}
-    total = sum(work[pack.signature] * len(pack.same) for pack in packs)
+    total = sum(pack.work * len(pack.same) for pack in packs)
     for pack in sorted(packs, key=lambda pack: -pack.work):
         same = pack.same
-        count = math.ceil(len(same) * work[pack.signature] * _PARTS * workers / total)
+        count = math.ceil(len(same) * pack.work * _PARTS * workers / total)
         size = max(devices, math.ceil(len(same) / count))
         for start in range(0, len(same), size):
             members = [pack.members[i] for group in same[start : start + size] for i in group]

@@ -55,8 +55,7 @@ def dealt(packs: Sequence[Pack], count: int) -> list[list[Member]]:
         for group in pack.same:
             load, index = heapq.heappop(loads)
             shards[index] += [pack.members[i] for i in group]
-            # A model without matrices has no work to be counted, but runs all the same.
-            heapq.heappush(loads, (load + max(pack.work, 1.0), index))
+            heapq.heappush(loads, (load + pack.work, index))
     return shards
 
 
@@ -73,11 +72,10 @@ def train_shard(
 
     **Raises:** `UsageError` if the folder can't be written.
     """
-    sweep = dataclasses.replace(sweep, setting=sweep.setting.of(problem))
+    sweep = sweep.of(problem)
     shards = dealt(packs(problem, sweep.setting, sweep.members()), shard.count)
     members = shards[shard.index - 1]
-    facts = {"problem": problem.facts, "said": dict(problem.said)}
-    with appending(folder, shard, {**sweep.to_json(), **facts}, reporter.say) as files:
+    with appending(folder, shard, sweep.configuration(problem), reporter.say) as files:
         train_members(sweep, problem, members, files, reporter, engine=engine)
     return len(members)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .._usage import UsageError, in_shell, shown
 from ._config import Member, Sweep
 from ._grid import Grid, gone_through
 from ._layout import Warn
+from ._members import losses_in
 from ._rows import SweepRow
 from ._sharing import of_the_living
 from ._store import Claim, Store
-from ._transfer import _known as known
+from ._transfer import saved_sweep
 
 Group = tuple[str, int]  # A recipe and a width.
 
@@ -66,13 +66,9 @@ def status(path: Path, warn: Warn) -> Status:
     **Raises:** `UsageError` if there is no store, or no sweep in it.
     """
     with Store.open(path, create=False, warn=warn) as store:
-        saved = next(iter(store.sweeps()), None)
-        if saved is None:
-            raise UsageError(
-                f"{shown(path)} holds no sweep; run `scalex transfer --out {in_shell(path.parent)}`"
-            )
+        saved = saved_sweep(store)
         sweep = Sweep.from_json(dict(saved.configuration))
-        keys = sweep.keys(saved.configuration["problem"], _needed(store, saved))
+        keys = sweep.keys_of(_needed(sweep, store, saved), saved.configuration["problem"])
         names = {recipe: str(recipe) for recipe in sweep.recipes}
         places = {key: (names[one.recipe], one.width) for one, key in keys.items()}
         groups = {place: GroupStatus() for place in places.values()}
@@ -91,14 +87,12 @@ def status(path: Path, warn: Warn) -> Status:
     return Status(groups, owners, _seconds_left(groups, max(len(owners), 1)), saved.updated)
 
 
-def _needed(store: Store, saved: SweepRow) -> list[Member] | None:
-    """The runs of a grid, as far as they are known; `None` where the sweep has them all."""
+def _needed(sweep: Sweep, store: Store, saved: SweepRow) -> list[Member]:
+    """The runs of a sweep; those of a grid as far as they are known."""
     if "grid" not in saved.configuration:
-        return None
+        return sweep.members()
     grid, problem = Grid.from_json(saved.configuration), saved.configuration["problem"]
-    losses, missing = gone_through(
-        grid, functools.partial(known, grid.sweep, problem, store, lambda row: row.held_out_loss)
-    )
+    losses, missing = gone_through(grid, functools.partial(losses_in, grid.sweep, problem, store))
     return [*losses, *missing]
 
 

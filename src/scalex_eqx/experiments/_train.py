@@ -202,4 +202,5 @@ def _work(program: Program, schedule: Schedule) -> float:
         for weight in weights
         if weight.spec.role in (Role.hidden, Role.readout)
     ]
-    return 6.0 * schedule.steps * sum(matrices)
+    # A model without matrices has no work to be counted, but runs all the same.
+    return max(6.0 * schedule.steps * sum(matrices), 1.0)

@@ -18,7 +18,7 @@ from ._engines import Engine, Local, Reporter as Reporter, environment as enviro
 from ._fits import RecipeAnalysis, Run, analyse
 from ._foreign import Foreign
 from ._lock import reporting
-from ._members import train_members as train_members
+from ._members import loss_of, losses_in, train_members as train_members
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
 from ._rows import SweepRow
 from ._rules import update_rules
@@ -112,19 +112,18 @@ def train_missing(
     budget: float | None = None,
 ) -> tuple[Path, str]:
     """`transfer`, with a budget until decided; returns the sweep's key in the store too."""
-    sweep = dataclasses.replace(sweep, setting=sweep.setting.of(problem))
+    sweep = sweep.of(problem)
     kept = Kept(expected=_ROUND * len(sweep.recipes))
     work = {} if budget is None else _work_by_width(sweep, problem, kept, engine)
     until = None if budget is None else Until(budget, work)
     with Store.open(folder / STORE, create=True) as store:
-        facts = {"problem": problem.facts, "said": dict(problem.said)}
         searched = {} if until is None else {"until_decided": until.to_json()}
-        key = store.add_sweep({**sweep.to_json(), **facts, **searched}, environment())
+        key = store.add_sweep({**sweep.configuration(problem), **searched}, environment())
         train = functools.partial(train_members, sweep, problem, store=store, engine=engine)
         if until is None:
             train(sweep.members(), reporter=reporter)
             return folder / STORE, key
-        known = functools.partial(_known, sweep, problem.facts, store, _loss)
+        known = functools.partial(losses_in, sweep, problem.facts, store)
         for members in rounds(sweep, until, known, reporter.begin):
             train(members, reporter=Round(reporter), kept=kept)
     return folder / STORE, key
@@ -157,23 +156,7 @@ def _work_by_width(sweep: Sweep, problem: Problem, kept: Kept, engine: Engine) -
     first = dataclasses.replace(sweep, seeds=sweep.seeds[:1])
     found = packs(problem, sweep.setting, first.members(), kept)
     engine.check(found)
-    # A model without matrices has no work to be counted, but runs all the same.
-    return {pack.members[0].width: max(pack.work, 1.0) for pack in found}
-
-
-def _known(
-    sweep: Sweep,
-    problem: Mapping[str, object],
-    store: Store,
-    loss_of: Callable[[Row], float | None],
-    members: Sequence[Member],
-) -> dict[Member, float | None]:
-    """The losses of those of the runs that the store holds."""
-    keys = sweep.keys(problem, members)
-    # Of a row no more than that is kept: there may be many.
-    rows = store.read(keys.values())
-    losses = {row.key: loss_of(row) for row in rows if row.status != "stopped"}
-    return {member: losses[key] for member, key in keys.items() if key in losses}
+    return {pack.members[0].width: pack.work for pack in found}
 
 
 def report(
@@ -196,7 +179,7 @@ def report(
     path = path / STORE if path.is_dir() else path
     warn = functools.partial(console.print, style="yellow")
     with Store.open(path, create=False, warn=warn) as store:
-        saved = _saved(store, sweep_key)
+        saved = saved_sweep(store, sweep_key)
         if "grid" in saved.configuration:
             # Its report is made of what this module has.
             from ._grid_files import report_grid
@@ -205,7 +188,7 @@ def report(
         sweep = Sweep.from_json(dict(saved.configuration))
         noted = _Noted()
         known = functools.partial(
-            _known, sweep, saved.configuration["problem"], store, noted.loss_of
+            losses_in, sweep, saved.configuration["problem"], store, noted=noted.loss_of
         )
         until = saved.configuration.get("until_decided")
         runs, analyses, missing = (
@@ -233,8 +216,11 @@ def report(
     return analyses
 
 
-def _saved(store: Store, sweep_key: str | None) -> SweepRow:
-    """A sweep of a store, the last one if none is named."""
+def saved_sweep(store: Store, sweep_key: str | None = None) -> SweepRow:
+    """A sweep of a store, the last one if none is named.
+
+    **Raises:** `UsageError` if there is none.
+    """
     found = next((one for one in store.sweeps() if sweep_key in (None, one.key)), None)
     if found is None:
         path = store.path
@@ -247,7 +233,7 @@ def _saved(store: Store, sweep_key: str | None) -> SweepRow:
 def is_grid(path: Path, sweep_key: str | None = None) -> bool:
     """Whether a sweep of a store, or of the one in a folder, is a grid's."""
     with Store.open(path / STORE if path.is_dir() else path, create=False) as store:
-        return "grid" in _saved(store, sweep_key).configuration
+        return "grid" in saved_sweep(store, sweep_key).configuration
 
 
 _Found = tuple[list[Run], tuple[RecipeAnalysis, ...], int]
@@ -301,10 +287,6 @@ def _write_report(
         )
 
 
-def _loss(row: Row) -> float | None:
-    return row.held_out_loss
-
-
 class _Noted:
     """What a report says of all runs together: of them, not of the sweep, which may have been
     resumed elsewhere."""
@@ -322,7 +304,7 @@ class _Noted:
         name = str(found)
         if name not in self._first or row.created < self._first[name][0]:
             self._first[name] = row.created, found
-        return row.held_out_loss
+        return loss_of(row)
 
     @property
     def environments(self) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from ._config import Member
 from ._course import Course, Curve
 from ._engines import Engine, Reporter
 from ._gain import Gain, Holds, gain, judge_gain
-from ._members import train_members
+from ._members import losses_in, train_members
 from ._samplers import TOGETHER
 from ._store import Store
 from ._train import Kept, Pack, packs
@@ -94,26 +94,16 @@ def tune(
     work = work_by_width(tuning, problem, kept)
     with Store.open(folder / STORE, create=True) as store:
         for members in course.rounds():
-            known = _known(tuning, problem, store, members)
+            known = losses_in(tuning, problem.facts, store, members)
             total = _expected(course, work, [*losses, *members])
             done = math.fsum(work[one.width] for one in [*losses, *known])
             reporter.begin(len(losses) + len(members), len(losses) + len(known), total, done)
             if len(known) < len(members):
                 told = Round(reporter)
                 train_members(tuning, problem, members, store, told, kept=kept, engine=engine)
-                known = _known(tuning, problem, store, members)
+                known = losses_in(tuning, problem.facts, store, members)
             losses |= known
     return conclusion(course)
-
-
-def _known(
-    tuning: Tuning, problem: Problem, store: Store, members: Sequence[Member]
-) -> dict[Member, float | None]:
-    """The losses of those of the runs that have ended."""
-    keys = tuning.keys_of(members, problem.facts)
-    rows = store.read(keys.values())
-    losses = {row.key: row.held_out_loss for row in rows if row.status != "stopped"}
-    return {one: losses[key] for one, key in keys.items() if key in losses}
 
 
 def work_by_width(tuning: Tuning, problem: Problem, kept: Kept | None = None) -> dict[int, float]:
@@ -126,8 +116,7 @@ def work_by_width(tuning: Tuning, problem: Problem, kept: Kept | None = None) ->
     members = [Member(every, width, rate, seed) for width in tuning.widths]
     found = packs(problem, setting, members, kept)
     _check_roles(tuning, problem, found[0])
-    # A model without matrices has no work to be counted, but runs all the same.
-    return {pack.members[0].width: max(pack.work, 1.0) for pack in found}
+    return {pack.members[0].width: pack.work for pack in found}
 
 
 def _check_roles(tuning: Tuning, problem: Problem, pack: Pack) -> None:
