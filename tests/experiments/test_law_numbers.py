@@ -81,19 +81,19 @@ SCHEDULE = Schedule(STEPS)
 @functools.cache
 def functions(signature, recipe):
     """One compilation for all laws of a rule."""
-    program, _ = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
+    program = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
     return eqx.filter_jit(program.start), eqx.filter_jit(program.advance)
 
 
 def trained(recipe, change=lambda law: law):
     """The effective weights and losses of a run of the program."""
-    program, law = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
+    program = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
     if program.is_traced:
         first = dataclasses.replace(recipe, law=sx.standard)
         start, advance = functions(program.rule, first)
     else:
         start, advance = eqx.filter_jit(program.start), eqx.filter_jit(program.advance)
-    run = jax.tree.map(jnp.asarray, run_numbers(0.05, 3, change(law)))
+    run = jax.tree.map(jnp.asarray, run_numbers(0.05, 3, change(program.law)))
     state, losses = advance(start(run), run, PROBLEM.data, (jnp.arange(STEPS), None))
     return jax.tree.leaves(eqx.filter(program._plain(state.model, run), eqx.is_array)), losses
 
@@ -160,14 +160,14 @@ def test_no_number_is_without_effect(field):
     # The spread of the standard law is that of the program, and that of mean-field stays.
     law = "standard" if field == "weight" else "mean_field"
     recipe = parse_recipe(f"{law}:adafactor(eps=0.01,floor=1.0,min_factored_size=8):full")
-    _, numbers = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
+    numbers = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe).law
     ones = numbers._replace(**{field: np.ones_like(numbers.rate)})
     found = differences(trained(recipe, lambda _: ones), trained_by_hand(recipe))
     assert max(found) > 100 * TOLERANCE
 
 
 def test_rules_that_read_shapes_have_the_law_compiled_in():
-    program, _ = build(PROBLEM, SIZES, BASES, SCHEDULE, parse_recipe("mup:muon:full"))
+    program = build(PROBLEM, SIZES, BASES, SCHEDULE, parse_recipe("mup:muon:full"))
     assert not program.is_traced
 
 
@@ -175,7 +175,7 @@ def test_rules_of_others_are_traced_too():
     # Optax's rules mix integers and floats.
     with jax.numpy_dtype_promotion("standard"):
         recipe = parse_recipe("mup:optax.adam(eps=0.01)@adam:full:hidden=1/2")
-        program, _ = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
+        program = build(PROBLEM, SIZES, BASES, SCHEDULE, recipe)
         assert program.is_traced
         found = differences(trained(recipe), trained_by_hand(recipe))
         assert max(found) < TOLERANCE, found
@@ -199,5 +199,5 @@ def test_a_tied_model_has_the_law_compiled_in():
 
     tokens = np.random.default_rng(0).integers(0, 7, (8, 5))
     tied = Problem(make, loss, data=tokens, held_out=tokens, batch_size=4)
-    program, _ = build(tied, SIZES, BASES, SCHEDULE, parse_recipe("mup:adam:full"))
+    program = build(tied, SIZES, BASES, SCHEDULE, parse_recipe("mup:adam:full"))
     assert not program.is_traced

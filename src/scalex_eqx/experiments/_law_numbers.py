@@ -51,6 +51,10 @@ class LawNumbers(NamedTuple):
         return cls(*np.array(rows, np.float32).reshape(-1, len(cls._fields)).T)
 
 
+NO_NUMBERS = LawNumbers.of([])
+"""Of a law that is compiled in."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Units:
     r"""Which units a bare rule's constants follow, and its updates: $\lambda^p \mu^q u$.

@@ -25,6 +25,7 @@ from ..problems._problem import data_key
 from ..theory import Parameterization, standard
 from ._call import call_text
 from ._law_numbers import (
+    NO_NUMBERS,
     NO_UNITS,
     LawNumbers,
     Units,
@@ -93,6 +94,7 @@ class Program:
     - `recipe`: one of the runs'; all runs have its rule.
     - `units`: of the bare rule; `None` if the law is compiled in.
     - `shapes`: of a model as it is trained, with what it holds beside arrays.
+    - `law`: the numbers of the recipe's own law.
     """
 
     problem: Problem
@@ -102,6 +104,7 @@ class Program:
     recipe: Recipe
     units: Units | None = None
     shapes: PyTree = None
+    law: LawNumbers = NO_NUMBERS
 
     @property
     def is_traced(self) -> bool:
@@ -116,6 +119,15 @@ class Program:
             # How constants scale is among the numbers.
             arguments = [(k, x) for k, x in arguments if not k.endswith("_scaling")]
         return call_text(entry.name, dict(arguments))
+
+    @functools.cached_property
+    def state(self) -> State:
+        """The shapes of what training changes, the same for all runs."""
+        return eqx.filter_eval_shape(self.start, self._any_run)
+
+    @property
+    def _any_run(self) -> RunNumbers:
+        return run_numbers(0.0, 0, self.law)
 
     @functools.cached_property
     def _static(self) -> PyTree:
@@ -182,10 +194,9 @@ class Program:
         """The metrics of the trained model."""
         return self.problem.judged(self._plain(state.model, run), held_out)
 
-    def check(self, run: RunNumbers) -> None:
+    def check(self) -> None:
         """Raises `UsageError` unless loss and metrics are numbers, found from shapes alone."""
-        state = eqx.filter_eval_shape(self.start, run)
-        self.problem.check(eqx.filter_eval_shape(self._plain, state.model, run))
+        self.problem.check(eqx.filter_eval_shape(self._plain, self.state.model, self._any_run))
 
     def _plain(self, model: PyTree, run: RunNumbers) -> PyTree:
         if self.units is not None:
@@ -204,8 +215,8 @@ def build(
     base: Mapping[str, int],
     schedule: Schedule,
     recipe: Recipe,
-) -> tuple[Program, LawNumbers]:
-    """The program that trains a recipe's runs at some sizes, and the law's numbers in it.
+) -> Program:
+    """The program that trains a recipe's runs at some sizes.
 
     **Raises:** `UsageError` if the recipe doesn't fit the model.
     """
@@ -216,10 +227,12 @@ def build(
     check_on(recipe, _trainable(model))
     known = _units(recipe)
     if known is None or not is_traceable(model):
-        return dataclasses.replace(own, shapes=model), LawNumbers.of([])
-    built = eqx.filter_eval_shape(own._model, standard, key)
+        return dataclasses.replace(own, shapes=model)
+    built = model
+    if recipe.law != standard:
+        built = eqx.filter_eval_shape(own._model, standard, key)
     numbers = law_numbers(model, built, _scaling_rule(recipe, _trainable(model)), known)
-    return dataclasses.replace(own, units=known, shapes=at_law_one(built)), numbers
+    return dataclasses.replace(own, units=known, shapes=at_law_one(built), law=numbers)
 
 
 def _units(recipe: Recipe) -> Units | None:

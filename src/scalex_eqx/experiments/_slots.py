@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,7 +129,7 @@ class Slots:
         self.data = jax.device_put(program.problem.data, everywhere)
         self.held_out = jax.device_put(program.problem.held_out, everywhere)
         self.numbers = self._placed([runs[0]] * len(self.slots))
-        self.state = self._blank(runs[0])
+        self.state = self._blank()
         self._start = self._compiled_start()
         self._advance = None
         self._evaluate = None
@@ -227,9 +226,9 @@ class Slots:
         metrics = slot.metrics if finite else {}
         return Trained(slot.index, metrics, np.concatenate(slot.losses), slot.seconds)
 
-    def _blank(self, run: RunNumbers) -> PyTree:
+    def _blank(self) -> PyTree:
         """States of zeros: only where a run starts is one ever looked at."""
-        state = eqx.filter_eval_shape(self.program.start, run)
+        state = self.program.state
         sharding = NamedSharding(self.mesh, PartitionSpec(_AXIS))
         zeros = jax.jit(
             lambda: jax.tree.map(lambda x: _zeros(x, len(self.slots)), state),
@@ -307,13 +306,13 @@ class Slots:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(_AXIS)))
 
 
-def check_memory(program: Program, run: RunNumbers, runs: int, at_once: int | None) -> None:
+def check_memory(program: Program, runs: int, at_once: int | None) -> None:
     """Refuses runs whose weights, gradients and optimizer state alone don't fit, from shapes.
 
     **Raises:** `UsageError` that names what was asked for and the remedy.
     """
     mesh, each = _layout(runs, at_once)
-    state, problem = eqx.filter_eval_shape(program.start, run), program.problem
+    state, problem = program.state, program.problem
     # A gradient is as large as the model.
     slots = each * mesh.size
     needed = slots * (bytes_of(state) + bytes_of(state.model))

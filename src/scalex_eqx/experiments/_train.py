@@ -14,7 +14,6 @@ from .._weight import weights_with_paths
 from ..problems import Problem
 from ..theory import Role
 from ._config import Member, Setting
-from ._law_numbers import LawNumbers
 from ._program import Program, RunNumbers, Schedule, build, run_numbers
 from ._recipe import Recipe
 from ._slots import Progress, Slots, Trained, check_memory, train
@@ -73,14 +72,12 @@ class Kept:
     **Arguments:**
 
     - `expected`: how many runs a round may have.
-    - `built`: programs, and the numbers of their laws.
+    - `built`: the programs of recipes at widths.
     - `slots`: with what they have compiled.
     """
 
     expected: int
-    built: dict[tuple[int, Recipe], tuple[Program, LawNumbers]] = dataclasses.field(
-        default_factory=dict
-    )
+    built: dict[tuple[int, Recipe], Program] = dataclasses.field(default_factory=dict)
     slots: dict[object, Slots] = dataclasses.field(default_factory=dict)
 
 
@@ -103,14 +100,14 @@ def packs(
         sizes, base = setting.sizes(width), setting.sizes(setting.base_width)
         if (width, recipe) not in built:
             built[width, recipe] = build(problem, sizes, base, schedule, recipe)
-        program, law = built[width, recipe]
+        program = built[width, recipe]
         signature = width, program.rule, None if program.is_traced else recipe
         pack = found.setdefault(
             signature, Pack(program, [], [], _work(program, schedule), signature)
         )
         for member in own:
             pack.members.append(member)
-            pack.runs.append(run_numbers(member.learning_rate, member.seed, law))
+            pack.runs.append(run_numbers(member.learning_rate, member.seed, program.law))
     in_order = sorted(found.values(), key=lambda pack: pack.members[0].width)
     if is_first:
         _check_problem(problem, in_order)
@@ -125,13 +122,13 @@ def _check_problem(problem: Problem, packs: Sequence[Pack]) -> None:
     for pack in (*packs[:1], *packs[-1:]):
         problem.check_growth(pack.program.sizes, pack.program.base)
     for pack in packs[:1]:
-        pack.program.check(pack.runs[0])
+        pack.program.check()
 
 
 def check_packs(packs: Sequence[Pack], at_once: int | None) -> None:
     """Refuses before all training what could not be held at its end."""
     for pack in reversed(packs):
-        check_memory(pack.program, pack.runs[0], len(pack.runs), at_once)
+        check_memory(pack.program, len(pack.runs), at_once)
 
 
 # Which of some runs this process may train; it is asked for the next ones as slots are free.
