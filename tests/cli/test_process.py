@@ -13,7 +13,7 @@ import scalex_eqx
 from scalex_eqx import _memory, _process, experiments
 from scalex_eqx.cli import _arguments, _failure
 from scalex_eqx.experiments import UsageError
-from scalex_eqx.experiments._lock import locked
+from scalex_eqx.experiments._lock import reporting
 from scalex_eqx.experiments._numbers import parse_exponent
 from scalex_eqx.experiments._write import written_whole
 
@@ -89,12 +89,12 @@ def test_symbols_and_names_are_legible_in_ascii():
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path):
-    with locked(tmp_path / "out"):
+    with reporting(tmp_path / "out", seconds=0.0):
         holder = f"process {os.getpid()} on "
         said = pytest.raises(UsageError, match=f"out is in use by {holder}.*--out")
-        with said, locked(tmp_path / "out"):
+        with said, reporting(tmp_path / "out", seconds=0.0):
             pass
-    with locked(tmp_path / "out"):  # It was given back.
+    with reporting(tmp_path / "out", seconds=0.0):  # It was given back.
         pass
 
 
@@ -102,8 +102,8 @@ def test_a_dead_process_holds_nothing(tmp_path: Path):
     program = f"""
 import time
 from pathlib import Path
-from scalex_eqx.experiments._lock import locked
-with locked(Path({str(tmp_path)!r})):
+from scalex_eqx.experiments._lock import reporting
+with reporting(Path({str(tmp_path)!r})):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -117,11 +117,11 @@ with locked(Path({str(tmp_path)!r})):
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         said = pytest.raises(UsageError, match=f"in use by process {process.pid}")
-        with said, locked(tmp_path):
+        with said, reporting(tmp_path, seconds=0.0):
             pass
         process.kill()
         process.wait()
-    with locked(tmp_path):
+    with reporting(tmp_path, seconds=0.0):
         pass
 
 

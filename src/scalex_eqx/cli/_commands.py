@@ -126,8 +126,7 @@ class Transfer(ProblemOptions):
         problem = self.load(widths=self.widths, base_width=(base_width,))
         use_all_cores()
         check_recipes(sweep, problem)
-        if "data" in problem.said:
-            console.print(f"data: {problem.said['data']}", soft_wrap=True)
+        self.say_data(problem, console)
         with self._engine(sweep.setting, problem) as engine:
             if shard is None:
                 self._train_and_report(sweep, problem, engine, console)

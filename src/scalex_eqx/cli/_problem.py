@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from rich.console import Console
 
 from .._usage import shown
 from ..experiments import UsageError, load_corpus
@@ -71,6 +72,11 @@ class ProblemOptions:
         if self._most_tokens is None and self.data is not None and is_larger_than_memory(self.data):
             return token_file(self.data, vocabulary_size=self._vocabulary_size(), **settings)
         return text(self._corpus(), **settings)
+
+    def say_data(self, problem: Problem, console: Console) -> None:
+        """Prints what is trained on, if the problem says it."""
+        if "data" in problem.said:
+            console.print(f"data: {problem.said['data']}", soft_wrap=True)
 
     def _corpus(self) -> Corpus:
         most = self._most_tokens

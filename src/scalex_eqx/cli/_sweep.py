@@ -67,8 +67,7 @@ class SweepGrid(ProblemOptions):
             check_positive(self, "at_once")
         problem = self._with(preset).load(widths=preset.widths)
         use_all_cores()
-        if "data" in problem.said:
-            console.print(f"data: {problem.said['data']}")
+        self.say_data(problem, console)
         if self.dry:
             _print_foreseen(grid, tuple(foresee(grid, problem, at_once=self.at_once)), console)
             return

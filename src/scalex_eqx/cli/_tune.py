@@ -93,8 +93,7 @@ class Tune(ProblemOptions):
         problem = self.load(width=(self.width,), check_widths=tuning.check_widths)
         use_all_cores()
         work_by_width(tuning, problem)  # Refuses, before there is a folder, what doesn't fit.
-        if "data" in problem.said:
-            console.print(f"data: {problem.said['data']}", soft_wrap=True)
+        self.say_data(problem, console)
         check_tuned_files(self.out)
         with ProgressBar(console) as bar:
             tuned = tune(tuning, problem, self.out, bar, engine=Local(self.at_once))

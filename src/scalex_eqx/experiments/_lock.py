@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""One process at a time writes the report of a folder."""
 
 import os
 import time
@@ -14,24 +14,23 @@ try:
 except ImportError:  # There is none on Windows, where folders are not locked.
     fcntl = None
 
-_NAME = ".lock"
-_REPORT = ".report"
+_NAME = ".report"
 
 
 @contextmanager
-def locked(folder: Path, *, name: str = _NAME, seconds: float = 0.0) -> Iterator[None]:
-    """Holds the folder for this process; the system gives it back however the process ends.
+def reporting(folder: Path, *, seconds: float = 60.0) -> Iterator[None]:
+    """Holds the report's files in a folder, which belong together, while they are written.
 
-    A file system that knows no locks is used without.
+    The system gives them back however the process ends. A file system that knows no locks is used
+    without.
 
     **Arguments:**
 
-    - `name`: of the lock's file.
     - `seconds`: how long another process is waited for.
 
-    **Raises:** `UsageError` that names the process which holds the folder.
+    **Raises:** `UsageError` that names the process which holds them.
     """
-    descriptor = _open(folder / name)
+    descriptor = _open(folder / _NAME)
     try:
         if descriptor is not None and fcntl is not None:
             _take(fcntl, descriptor, folder, seconds)
@@ -39,13 +38,6 @@ def locked(folder: Path, *, name: str = _NAME, seconds: float = 0.0) -> Iterator
     finally:
         if descriptor is not None:
             os.close(descriptor)
-
-
-@contextmanager
-def reporting(folder: Path) -> Iterator[None]:
-    """Holds the report's files, which belong together, while they are written."""
-    with locked(folder, name=_REPORT, seconds=60.0):
-        yield
 
 
 def _open(path: Path) -> int | None:
