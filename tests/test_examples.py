@@ -87,7 +87,7 @@ def test_own_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         widths=(8, 16), learning_rates=(2**-8, 2**-5, 2**-2), seeds=(0,), steps=5, folder=folder
     )
     # At the base width both are the same training.
-    assert one.widths[0].loss == layers.widths[0].loss
+    assert one.sizes[0].loss == layers.sizes[0].loss
     assert {path.name for path in folder.iterdir()} >= {"runs.sqlite", "transfer.png"}
     printed = capsys.readouterr().out
     assert printed.index("standard:adam:global") < printed.index("standard:adam:full")

@@ -31,7 +31,7 @@ ROUNDING = 1e-12
 def test_the_run_is_the_default_one():
     facts, default = RESULTS["facts"], Transfer()
     assert facts["recipes"] == ", ".join(default.recipes)
-    assert facts["widths"].startswith(", ".join(map(str, default.widths)))
+    assert facts["widths"].startswith(", ".join(map(str, default._asked().sizes)))
     assert facts["learning rates"] == ", ".join(default.learning_rates)
     assert facts["seeds"] == ", ".join(map(str, default.seeds))
     assert f"{default.steps} steps of 4 x 64 tokens" in facts["training"]
@@ -54,7 +54,7 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
 
 def analysed(results: Any, loss: Callable[[float], float] = lambda loss: loss) -> list[Any]:
     """The analyses that the stored runs lead to."""
-    runs = [Run(**run) for run in results["runs"]]
+    runs = [Run.from_json(run) for run in results["runs"]]
     runs = [
         dataclasses.replace(run, held_out_loss=run.held_out_loss and loss(run.held_out_loss))
         for run in runs
@@ -376,7 +376,9 @@ def test_the_page_prints_the_searched_run():
     for analysis in results["analyses"]:
         drift, found = analysis["drift"], analysis["searched"]
         assert analysis["verdict"] == ANALYSES[analysis["recipe"]]["verdict"]
-        runs = [Run(**run) for run in results["runs"] if run["recipe"] == analysis["recipe"]]
+        runs = [
+            Run.from_json(run) for run in results["runs"] if run["recipe"] == analysis["recipe"]
+        ]
         search = Search(
             (64, 128, 256),
             tuple(2.0**exponent for exponent in range(-10, -4)),

@@ -44,10 +44,8 @@ def made_up(folder: Path, seeds: int) -> tuple[Any, Any, Any, dict[str, Any]]:
     problem: dict[str, Any] = {"sequence_length": 8, "head_dimension": 16}
     has_problems = importlib.util.find_spec("scalex_eqx.problems") is not None
     sweep = Sweep(
-        recipes=tuple(
-            parse_recipe(f"{p}:{o}:full") for p in ("standard", "mup") for o in optimizers
-        ),
-        widths=(16, 32, 64, 128, 256),
+        tuple(parse_recipe(f"{p}:{o}:full") for p in ("standard", "mup") for o in optimizers),
+        (16, 32, 64, 128, 256),
         learning_rates=tuple(2.0**-i for i in range(3, 13)),
         seeds=tuple(range(seeds)),
         setting=Setting(**setting if has_problems else {**setting, **problem, "batch_size": 4}),
@@ -72,7 +70,9 @@ def make(folder: Path, runs: int) -> None:
     old = any(field.name == "held_out_loss" for field in dataclasses.fields(Row))
 
     def row(member: Any) -> Row:
-        place = np.log2(member.learning_rate) + 8 + 0.1 * np.log2(member.width / 16)
+        # Older builds had nothing but widths.
+        width = member.size if hasattr(member, "size") else member.width
+        place = np.log2(member.learning_rate) + 8 + 0.1 * np.log2(width / 16)
         loss = None if place > 4.2 else 2.0 + 0.05 * place**2 + 0.01 * draw.normal()
         curve = 2 + 4 * np.exp(-np.arange(STEPS) / 60) + 0.1 * draw.normal(size=STEPS)
         result: dict[str, Any] = {"diverged_at_step": None, "seconds": 1.5}

@@ -12,6 +12,7 @@ from scalex_eqx.experiments import (
     parse_learning_rate,
     parse_recipe,
 )
+from scalex_eqx.experiments._axes import BATCH_SIZE, DEPTH
 from scalex_eqx.experiments._config import given_weight_decay
 from scalex_eqx.experiments._rows import run_key
 from scalex_eqx.experiments._train import packs
@@ -24,7 +25,7 @@ TEXT = text(CORPUS, sequence_length=8, batch_size=2)
 PROBLEM = {"kind": "text", "data": "digest"}
 SWEEP = Sweep(
     recipes=(parse_recipe("standard:adam:full"),),
-    widths=(64, 32),
+    sizes=(64, 32),
     learning_rates=(0.25, 0.5, 1.0),
     seeds=(0, 1),
     setting=SETTING,
@@ -34,7 +35,7 @@ SWEEP = Sweep(
 def test_a_sweep_lists_every_run_once_small_widths_first():
     members = SWEEP.members()
     assert len(set(members)) == len(members) == 12
-    assert [member.width for member in members] == 6 * [32] + 6 * [64]
+    assert [member.size for member in members] == 6 * [32] + 6 * [64]
 
 
 def test_a_sweep_survives_json():
@@ -50,12 +51,44 @@ def test_a_specification_tells_every_run_from_every_other():
     assert not texts & other_data
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Setting)])
+DEEP = Setting(base_width=32, steps=4, axis=DEPTH, width=64, base_depth=2)
+LARGE_BATCH = Setting(
+    base_width=32, steps=4, depth=2, axis=BATCH_SIZE, width=64, base_batch_size=32
+)
+LONG = Setting(base_width=32, steps=4, base_batch_size=8, base_steps=2)
+APART = {
+    **dict.fromkeys(("base_width", "steps", "depth", "warmup"), SETTING),
+    **dict.fromkeys(("width", "base_depth"), DEEP),
+    **dict.fromkeys(("base_batch_size", "same_steps"), LARGE_BATCH),
+    "base_steps": LONG,
+}
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Setting) if f.name != "axis"])
 def test_every_setting_tells_runs_apart(field):
-    value = getattr(SETTING, field)
-    other = dataclasses.replace(SETTING, **{field: value * 2 if type(value) is int else value / 2})
-    keys, others = SWEEP.keys(PROBLEM), dataclasses.replace(SWEEP, setting=other).keys(PROBLEM)
-    assert len({*keys.values(), *others.values()}) == 24
+    setting = APART[field]
+    sweep = dataclasses.replace(
+        SWEEP, recipes=(parse_recipe("mup.deep(1):adam:full:malladi"),), setting=setting
+    )
+    facts = {"by_batch_size": {"32": {"n": 32}, "64": {"n": 64}}} if setting is LARGE_BATCH else {}
+    value = getattr(setting, field)
+    changed = not value if type(value) is bool else value * 2 if type(value) is int else value / 2
+    other = dataclasses.replace(setting, **{field: changed})
+    others = dataclasses.replace(sweep, setting=other).keys(facts)
+    assert len({*sweep.keys(facts).values(), *others.values()}) == 24
+
+
+def test_a_base_that_a_recipe_knows_nothing_of_is_not_in_its_runs():
+    """So a sweep over depths has the runs of one over widths, and the reverse."""
+    plain = SWEEP.specification(Member(SWEEP.recipes[0], 64, 0.5, 0), PROBLEM)
+    for setting, size in ((DEEP, 2), (dataclasses.replace(SETTING, base_batch_size=1), 64)):
+        sweep = dataclasses.replace(SWEEP, setting=setting)
+        assert sweep.specification(Member(SWEEP.recipes[0], size, 0.5, 0), PROBLEM) == plain
+    facts = LARGE_BATCH.facts(TEXT, (2, 32))
+    assert facts["by_batch_size"]["2"] == TEXT.facts
+    sweep = dataclasses.replace(SWEEP, setting=dataclasses.replace(LARGE_BATCH, base_batch_size=2))
+    found = sweep.specification(Member(SWEEP.recipes[0], 2, 0.5, 0), facts)
+    assert found == {**plain, "problem": TEXT.facts}
 
 
 def test_a_specification_leaves_defaults_out():
@@ -103,9 +136,9 @@ def test_other_learning_rates_are_refused(text):
     "change, message",
     [
         ({"recipes": ()}, "--recipes has 0 values"),
-        ({"widths": (32,)}, "--widths has 1 value; give at least 2"),
-        ({"widths": (32, 32)}, "--widths has 32 more than once"),
-        ({"widths": (32, -4)}, "--widths has -4; expected at least 1"),
+        ({"sizes": (32,)}, "--widths has 1 value; give at least 2"),
+        ({"sizes": (32, 32)}, "--widths has 32 more than once"),
+        ({"sizes": (32, -4)}, "--widths has -4; expected at least 1"),
         ({"learning_rates": (0.1, 0.2)}, "--learning-rates has 2 values; give at least 3"),
         ({"seeds": ()}, "--seeds has 0 values"),
         ({"seeds": (-1,)}, "--seeds has -1"),

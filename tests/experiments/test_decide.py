@@ -79,13 +79,13 @@ def followed(
     while (found := decide(search, runs)).wanted:
         assert found.verdict == Verdict.CANNOT_TELL
         batches.append(found.wanted)
-        runs += [Run("r", p.width, p.learning_rate, p.seed, loss(p)) for p in found.wanted]
+        runs += [Run("r", p.size, p.learning_rate, p.seed, loss(p)) for p in found.wanted]
     return found, batches, runs
 
 
 def bowl(point: Point, exponent: float = -1.0, place: float = -6.5) -> float:
     """Without noise, but for a seed's own minimum."""
-    best = place + exponent * math.log2(point.width / 64) + 0.02 * (point.seed % 3)
+    best = place + exponent * math.log2(point.size / 64) + 0.02 * (point.seed % 3)
     return 2.4 + 0.025 * (math.log2(point.learning_rate) - best) ** 2
 
 
@@ -133,7 +133,7 @@ def test_clear_cases_are_judged_right_and_for_less_than_a_grid(exponent, verdict
         (lambda p: -math.log2(p.learning_rate), "upper edge"),
         (lambda p: math.log2(p.learning_rate), "lower edge"),
         (lambda p: bowl(p, place=-16.5), "lower edge"),
-        (lambda p: bowl(p, 0.0, 3.0 if p.width == 256 else -6.5), "width 256, seed 0, is at"),
+        (lambda p: bowl(p, 0.0, 3.0 if p.size == 256 else -6.5), "width 256, seed 0, is at"),
         (lambda p: None, "diverged"),
     ],
 )
@@ -161,12 +161,12 @@ def test_it_asks_for_the_given_rates_first_and_then_near_each_optimum():
     assert batches[0] == tuple(Point(64, rate, 0) for rate in SEARCH.learning_rates)
     assert decision.points == tuple(point for batch in batches for point in batch)
     assert len(set(decision.points)) == len(runs)
-    of_largest = [point for point in decision.points if point.width == 256]
+    of_largest = [point for point in decision.points if point.size == 256]
     assert len(of_largest) == 9
     assert all(abs(math.log2(point.learning_rate) + 8.5) <= 1.1 for point in of_largest)
-    assert {point.seed for point in decision.points if point.width == 128} == {0}
+    assert {point.seed for point in decision.points if point.size == 128} == {0}
     assert decision.drift.exponent == pytest.approx(-1.0, abs=0.01)
-    assert decision.work == sum(WORK[point.width] for point in decision.points)
+    assert decision.work == sum(WORK[point.size] for point in decision.points)
 
 
 def test_a_minimum_beyond_the_given_rates_is_found():
@@ -177,7 +177,7 @@ def test_a_minimum_beyond_the_given_rates_is_found():
 
 def test_runs_that_diverge_above_the_minimum_are_halved_towards_it():
     def loss(point: Point) -> float | None:
-        best = -6.5 - math.log2(point.width / 64)
+        best = -6.5 - math.log2(point.size / 64)
         return bowl(point) if math.log2(point.learning_rate) < best + 0.7 else None
 
     decision, _, _ = followed(SEARCH, loss)

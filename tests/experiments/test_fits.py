@@ -277,14 +277,14 @@ def test_too_little_evidence_cannot_tell(runs, reason):
 @pytest.mark.parametrize(
     ("diverges", "reason"),
     [
-        (lambda run: run.width == 128 and run.learning_rate > 2**-4.9, "next to a diverged run"),
-        (lambda run: run.width == 128, "every run of width 128, seed 0, diverged"),
-        (lambda run: (run.width, run.seed) == (64, 2), "width 64, seed 2"),
+        (lambda run: run.size == 128 and run.learning_rate > 2**-4.9, "next to a diverged run"),
+        (lambda run: run.size == 128, "every run of width 128, seed 0, diverged"),
+        (lambda run: (run.size, run.seed) == (64, 2), "width 64, seed 2"),
     ],
 )
 def test_diverged_members_cannot_tell(diverges, reason):
     runs = [
-        Run(r.recipe, r.width, r.learning_rate, r.seed, None if diverges(r) else r.held_out_loss)
+        Run(r.recipe, r.size, r.learning_rate, r.seed, None if diverges(r) else r.held_out_loss)
         for r in clean_runs()
     ]
     analysis = analyse(runs)[0]
@@ -299,7 +299,7 @@ def test_the_cost_of_reuse(exponent, expected):
     """PCHIP on a parabola, grid of an octave: within 2 % of it, and 0 without drift."""
     analysis = analyse(clean_runs(exponent))[0]
     assert analysis.reuse.cost == pytest.approx(expected, rel=0.02, abs=1e-9)
-    assert (analysis.reuse.small_width, analysis.reuse.large_width) == (32, 256)
+    assert (analysis.reuse.small, analysis.reuse.large) == (32, 256)
     assert f"costs {analysis.reuse.cost:.3f} nats" in analysis.sentence
 
 
@@ -320,7 +320,7 @@ def test_reuse_cost_on_its_own():
     runs = clean_runs(-0.5, widths=(32, 128), seeds=2)
     curves: dict[tuple[int, int], list[Run]] = {}
     for run in runs:
-        curves.setdefault((run.width, run.seed), []).append(run)
+        curves.setdefault((run.size, run.seed), []).append(run)
     optima = {
         key: fit_optimum([r.learning_rate for r in c], [r.held_out_loss for r in c])
         for key, c in curves.items()
@@ -343,8 +343,8 @@ def test_recipes_keep_their_order_and_become_json():
 
 
 def test_a_width_at_the_edge_is_flagged_with_its_seeds():
-    runs = [r for r in clean_runs(-0.7) if r.seed or r.width < 256 or r.learning_rate > 2**-6.5]
-    flags = [summary.flags for summary in analyse(runs)[0].widths]
+    runs = [r for r in clean_runs(-0.7) if r.seed or r.size < 256 or r.learning_rate > 2**-6.5]
+    flags = [summary.flags for summary in analyse(runs)[0].sizes]
     assert flags == [(), (), (), ("at the grid's lower edge (1 of 3 seeds)",)]
 
 

@@ -47,7 +47,7 @@ class Synthetic:
 def bowl(member):
     """A parabola whose minimum drifts as the theory says for the standard parameterization."""
     exponent = TRUE_EXPONENT[str(member.recipe).rsplit(":", 1)[1]]
-    place = -6 + exponent * math.log2(member.width / 32) + 0.1 * (member.seed - 1)
+    place = -6 + exponent * math.log2(member.size / 32) + 0.1 * (member.seed - 1)
     return 2.5 + 0.03 * (math.log2(member.learning_rate) - place) ** 2 - 0.01 * exponent
 
 
@@ -62,7 +62,7 @@ def docs():
 def rows_of(grid, losses):
     runs = runs_of(losses)
     planned = {str(one): sum(run.recipe == str(one) for run in runs) for one in grid.sweep.recipes}
-    return grid_rows(grid.sweep.recipes, runs, planned, max(grid.sweep.widths))
+    return grid_rows(grid.sweep.recipes, runs, planned, max(grid.sweep.sizes))
 
 
 def claims_of(rows):
@@ -108,7 +108,7 @@ def test_a_preset_has_every_parameterization_rule_and_rates(preset):
     assert len(grid.sweep.recipes) == 12 * len(PRESETS[preset].rules)
     assert {one.optimizer for one in grid.sweep.recipes} == set(grid.first)
     assert Grid.from_json(json.loads(json.dumps({**grid.sweep.to_json(), "grid": grid.to_json()})))
-    assert grid.sweep.setting.base_width == min(grid.sweep.widths)
+    assert grid.sweep.setting.base_width == min(grid.sweep.sizes)
 
 
 def test_minima_are_found_wherever_they_are_and_the_answers_follow(docs):
@@ -193,7 +193,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("grid")
     sweep = Sweep(
         tuple(map(parse_recipe, (GLOBAL, FULL))),
-        widths=(4, 16),
+        sizes=(4, 16),
         learning_rates=(2.0**-9, 2.0**-8, 2.0**-7),
         seeds=(0, 1, 2),
         setting=Setting(base_width=4, steps=3),

@@ -19,7 +19,7 @@ RESULTS = json.loads((DOCS / "results/grid.json").read_text(encoding="utf-8"))
 @pytest.fixture(scope="module")
 def rows():
     """Worked out again, from the runs alone."""
-    runs = [Run(**fields) for fields in RESULTS["runs"]]
+    runs = [Run.from_json(fields) for fields in RESULTS["runs"]]
     recipes = tuple(parse_recipe(row["recipe"]) for row in RESULTS["recipes"])
     return grid_rows(recipes, runs, Counter(run.recipe for run in runs), RESULTS["largest_width"])
 

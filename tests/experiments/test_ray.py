@@ -17,7 +17,7 @@ needs_ray = pytest.mark.skipif(
 )
 SWEEP = Sweep(
     recipes=(parse_recipe("standard:adam:full"),),
-    widths=(8, 16),
+    sizes=(8, 16),
     learning_rates=(0.01, 0.02, 0.04),
     seeds=(0, 1),
     setting=Setting(base_width=8, steps=60),

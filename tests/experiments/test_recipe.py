@@ -101,6 +101,17 @@ def test_every_entry_goes_through_its_text(name: str):
             "ntk:adam:hidden=9/10,vector=0,a=2,b=1",
         ),
         ("mup:adam:full:w[0:1]=2", "mup:adam:full:w[0:1]=2"),
+        ("mup:adam:full:malladi()", "mup:adam:full:malladi"),
+        (
+            "mup:adam:full:a=2:completed_p(decay='kosson',horizon=-0.32)",
+            "mup:adam:full:a=2:completed_p(horizon='-8/25',decay='kosson')",
+        ),
+        ("mup:adam:full:completed_p(horizon='-1/2')", "mup:adam:full:completed_p"),
+        ("mup:sgd:full:batch(learning_rate=1.0)", "mup:sgd:full:batch(learning_rate='1')"),
+        (
+            "mup:adam:none:batch(eps='-1/2',learning_rate='1/2',horizon=0)",
+            "mup:adam:none:batch(learning_rate='1/2',eps='-1/2',horizon='0')",
+        ),
     ],
 )
 def test_the_text_is_canonical(text: str, canonical: str):
@@ -113,7 +124,7 @@ def test_the_text_is_canonical(text: str, canonical: str):
     "text, message",
     [
         ("standard:adam", "not parameterization:optimizer:rates"),
-        ("a:b:c:d:e", "not parameterization:optimizer:rates"),
+        ("a:b:c:d:e:f", "not parameterization:optimizer:rates"),
         ("nope:adam:full", "unknown parameterization 'nope'; .* standard, ntk, mup, mean_field"),
         ("mup.deep(2):adam:full", r"has 'mup.deep\(2\)'; expected an exponent from 1/2 to 1"),
         ("standard:nope:full", "unknown optimizer 'nope'; choose from adam, adamw, adam_atan2"),
@@ -140,6 +151,16 @@ def test_the_text_is_canonical(text: str, canonical: str):
         ),
         ("mup:adam:full:hidden=1,hidden=2", "has 'hidden' twice; give it once"),
         ("mup:adam:full:", "has ''; expected a role or path and its factor"),
+        ("mup:adam:full:huge", "'huge' is no rule for the batch size; choose from malladi, mall"),
+        ("mup:adam:full:malladi:sdew", "has 'malladi' and 'sdew'; behind the rates stand"),
+        ("mup:adam:full:malladi:a=2", "has 'malladi' and 'a=2'; behind the rates stand"),
+        ("mup:adam:full:malladi(eps=1)", "has 'eps'; it takes horizon, decay"),
+        ("mup:adam:full:batch(eps=10**9)", "nothing is evaluated"),
+        ("mup:adam:full:batch(eps='x')", "has the exponent 'x'; expected a number from -10 to 10"),
+        ("mup:adam:full:batch(decay='x')", "decay is 'x'; choose from kosson, fan, power_lines"),
+        ("mup:adam:full:batch(1)", "has an argument without a name"),
+        ("mup:lion:full:malladi", "no rule for the batch size is known for lion; leave it out"),
+        ("mup:sgd:full:malladi", "budget rule 'malladi' is for updates of one size, as Adam's"),
         ("mup:adam:hidden=x", "rates 'hidden=x' has 'hidden=x'; expected a role or path and its"),
         ("mup:adam:=1", "rates '=1' has '=1'; expected a role or path"),
     ],

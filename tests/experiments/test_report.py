@@ -102,7 +102,7 @@ def test_the_bowls_stay_legible_beside_losses_near_divergence():
     wild = [
         Run(
             r.recipe,
-            r.width,
+            r.size,
             r.learning_rate,
             r.seed,
             1e6 if r.held_out_loss is None else r.held_out_loss,
@@ -111,7 +111,7 @@ def test_the_bowls_stay_legible_beside_losses_near_divergence():
     ]
     before, after = (_loss_limits(_curves(one), analyse(one)) for one in (runs, wild))
     assert after == pytest.approx(before, abs=0.02)
-    best = [summary.loss or 0.0 for summary in analyse(wild)[0].widths]
+    best = [summary.loss or 0.0 for summary in analyse(wild)[0].sizes]
     assert after[0] < min(best) and max(best) + 0.1 < after[1] < max(best) + 1.0
 
 
@@ -123,8 +123,8 @@ def test_the_page_is_whole_and_self_contained(runs, tmp_path):
     assert "prefers-color-scheme: dark" in source and "width=device-width" in source
     for analysis in analyses:
         assert analysis.sentence in page.text
-        for summary in analysis.widths:
-            assert str(summary.width) in page.text
+        for summary in analysis.sizes:
+            assert str(summary.size) in page.text
     assert "scalex a && b > 'c'" in page.text
     assert "nan" not in page.text.lower().split()
 
@@ -156,9 +156,9 @@ def test_the_table_fits_eighty_columns(runs):
     flat = " ".join(output.getvalue().split())
     for analysis in analyses:
         assert analysis.recipe in flat and analysis.sentence in flat
-        for summary in analysis.widths:
+        for summary in analysis.sizes:
             rows = [line.split() for line in lines]
-            assert any(row[:1] == [str(summary.width)] for row in rows)
+            assert any(row[:1] == [str(summary.size)] for row in rows)
             if summary.log2_learning_rate is not None:
                 assert f"2^{summary.log2_learning_rate:.2f}" in flat
     assert "…" not in flat
@@ -177,7 +177,7 @@ def test_the_data_are_strict_json(runs, tmp_path):
     assert content["analyses"] == [to_json(analysis) for analysis in analyses]
     assert len(content["runs"]) == len(runs)
     for plain, run in zip(content["runs"], runs, strict=True):
-        assert (plain["recipe"], plain["width"], plain["seed"]) == (run.recipe, run.width, run.seed)
+        assert (plain["recipe"], plain["width"], plain["seed"]) == (run.recipe, run.size, run.seed)
         assert plain["learning_rate"] == run.learning_rate
         lost = run.held_out_loss is None or not math.isfinite(run.held_out_loss)
         assert plain["held_out_loss"] == (None if lost else run.held_out_loss)

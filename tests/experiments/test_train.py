@@ -153,7 +153,7 @@ def test_recipes_of_one_rule_are_one_pack():
     recipes = [parse_recipe(text) for text in texts]
     members = [Member(recipe, width, 0.01, 0) for recipe in recipes for width in (32, 16)]
     found = packs(TEXT, SETTING, members)
-    assert [(len(pack.members), pack.members[0].width) for pack in found] == [
+    assert [(len(pack.members), pack.members[0].size) for pack in found] == [
         (2, 16),
         (1, 16),
         (2, 32),

@@ -138,7 +138,7 @@ class Silent:
 
 SWEEP = Sweep(
     recipes=(parse_recipe("standard:adam:full"),),
-    widths=(8, 16),
+    sizes=(8, 16),
     learning_rates=(0.01, 0.02, 0.04),
     seeds=(0,),
     setting=Setting(base_width=8, depth=1, steps=2),

@@ -14,7 +14,7 @@ from scalex_eqx.experiments._wording import conclusions, rules
 GLOBAL, FULL = map(parse_recipe, ("standard:adam:global", "standard:adam:full"))
 SWEEP = Sweep(
     recipes=(GLOBAL, FULL),
-    widths=(256, 64, 128),
+    sizes=(256, 64, 128),
     learning_rates=tuple(2.0**k for k in range(-10, -4)),
     seeds=(0, 1, 2, 3),
     setting=Setting(base_width=64, depth=2, steps=250),
@@ -25,7 +25,7 @@ UNTIL = Until(budget=1.0, work={64: 1.0, 128: 4.0, 256: 16.0})
 def loss(member):
     """One learning rate drifts, and per-layer rates don't; seeds differ a little."""
     exponent = -1.0 if member.recipe == GLOBAL else 0.0
-    best = -6.5 + exponent * math.log2(member.width / 64) + 0.02 * (member.seed % 3)
+    best = -6.5 + exponent * math.log2(member.size / 64) + 0.02 * (member.seed % 3)
     return 2.4 + 0.01 * member.seed + 0.025 * (math.log2(member.learning_rate) - best) ** 2
 
 
@@ -68,7 +68,7 @@ def test_the_report_says_what_was_searched():
     assert full.searched.runs == len(runs_of(FULL, losses)) == 27
     assert full.searched.share == pytest.approx((15 + 3 * 4 + 9 * 16) / (24 * 21))
     assert "27 runs, 0.34 of the grid's work, 1 look" in full.sentence
-    assert [len(width.by_seed) for width in full.widths] == [3, 1, 3]
+    assert [len(width.by_seed) for width in full.sizes] == [3, 1, 3]
     (name, value) = conclusions(full)[-1]
     assert name == "search" and "interval at 95.0 % for 6 looks at most" in value
     assert to_json(full)["searched"] == dataclasses.asdict(full.searched)

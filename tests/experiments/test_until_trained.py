@@ -28,7 +28,7 @@ FULL = parse_recipe("standard:adam:full")
 FALLING = parse_recipe("standard:adam:embedding=0,hidden=1,readout=1,vector=1")
 SWEEP = Sweep(
     recipes=(FULL, FALLING),
-    widths=(8, 32),
+    sizes=(8, 32),
     learning_rates=(2.0**-9, 2.0**-8, 2.0**-7),
     seeds=(0, 1, 2),
     setting=Setting(base_width=8, steps=STEPS),

@@ -86,7 +86,7 @@ def test_metrics_beside_the_loss_are_stored(tmp_path):
 
     sweep = Sweep(
         recipes=(parse_recipe("mup:sgd:full"),),
-        widths=(4, 8),
+        sizes=(4, 8),
         learning_rates=(0.01, 0.02, 0.04),
         seeds=(0,),
         setting=SETTING,

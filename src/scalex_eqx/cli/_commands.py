@@ -20,9 +20,11 @@ from ..experiments import (
     parse_recipe,
     report,
 )
+from ..experiments._axes import WIDTH
 from ..experiments._config import check_positive, given_weight_decay
 from ..experiments._engines import Engine, Local
 from ..experiments._grid_files import GRID_FILES
+from ..experiments._planned import Asked, planned
 from ..experiments._ray import OnRay
 from ..experiments._report import REPORT_FILES, check_report_files
 from ..experiments._shards import Shard, parse_shard, train_shard
@@ -45,18 +47,24 @@ from ._stress import Stress
 from ._sweep import SweepGrid
 from ._tune import Tune
 
+_WIDTHS = (64, 128, 256)
+
 
 @dataclasses.dataclass(frozen=True)
 class Transfer(ProblemOptions):
     """Train small models at several widths and learning rates, language models on real text unless
     you name a problem of your own, and say whether the best learning rate of the small ones is the
-    best of the large.
+    best of the large. In place of the widths, the depths may be swept over, or the batch sizes.
 
     Every run is kept in OUT/runs.sqlite; the same command again trains only what is missing.
 
     Example: scalex transfer --recipes standard:adam:full mup:adam:full
 
     Example: scalex transfer --problem my_model.py:problem --widths 32 64 128 --out runs/mine
+
+    Example: scalex transfer --depths 2 4 8 --recipes mup:adam:full "mup.deep(1):adam:full"
+
+    Example: scalex transfer --batch-sizes 4 8 16 --recipes standard:adam:full:malladi
 
     Example: scalex transfer --until-decided --out runs/decided
     """
@@ -65,10 +73,31 @@ class Transfer(ProblemOptions):
         "standard:adam:global",
         "standard:adam:full",
     )
-    widths: tuple[int, ...] = (64, 128, 256)
-    """Widths of the model; of the text's, multiples of the head dimension."""
+    widths: tuple[int, ...] | None = None
+    """Widths of the model, 64 128 256 if no other size is swept over; of the text's, multiples of
+    the head dimension."""
+    depths: tuple[int, ...] | None = None
+    """Depths to be swept over in place of the widths, if the model can be built of several."""
+    batch_sizes: tuple[int, ...] | None = None
+    """Batch sizes to be swept over in place of the widths."""
+    same_steps: bool = False
+    """With --batch-sizes: train as many steps at each. Otherwise each has as many examples, and
+    --steps is the number at the base batch size."""
+    width: int | None = None
+    """Of the model, with --depths and --batch-sizes; 64 if not given."""
+    depth: int | None = None
+    """Blocks of the model, if it can be built of several; 2 if not given."""
     base_width: int | None = None
     """The width at which all recipes are the same model; the smallest width by default."""
+    base_depth: int | None = None
+    """The depth at which a law for the depth, as of mup.deep(1), changes nothing; the smallest of
+    --depths by default, and that of the model."""
+    base_batch_size: int | None = None
+    """The batch size at which a recipe's rule for it changes nothing; the smallest of --batch-sizes
+    by default, and that of the training."""
+    base_steps: int | None = None
+    """With --base-batch-size: the steps for which the numbers were tuned. If not given, as many
+    examples as are trained on."""
     learning_rates: tuple[str, ...] = ("2^-10", "2^-9", "2^-8", "2^-7", "2^-6", "2^-5")
     """Peak learning rates at the base width, as 2^-8 or 0.004."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
@@ -81,8 +110,6 @@ class Transfer(ProblemOptions):
     learning rates and seeds given; 1 if not given."""
     steps: int = 250
     """Training steps of a run."""
-    depth: int | None = None
-    """Blocks of the model, if it can be built of several; 2 if not given."""
     weight_decay: float = 0.0
     """Independent weight decay a step, for recipes with adamw."""
     out: Path = Path("runs/transfer")
@@ -100,13 +127,13 @@ class Transfer(ProblemOptions):
     that one program can train. With Ray, in each of its tasks."""
 
     def run(self, console: Console) -> None:
-        base_width = min(self.widths, default=0) if self.base_width is None else self.base_width
-        sweep = Sweep(
-            recipes=given_weight_decay(self.weight_decay, [*map(parse_recipe, self.recipes)]),
-            widths=self.widths,
-            learning_rates=tuple(map(parse_learning_rate, self.learning_rates)),
+        asked = self._asked()
+        sweep = planned(
+            given_weight_decay(self.weight_decay, [*map(parse_recipe, self.recipes)]),
+            asked,
+            learning_rates=[*map(parse_learning_rate, self.learning_rates)],
             seeds=self.seeds,
-            setting=Setting(base_width=base_width, steps=self.steps, depth=self.depth),
+            steps=self.steps,
         )
         if self.at_once is not None:
             check_positive(self, "at_once")
@@ -123,7 +150,7 @@ class Transfer(ProblemOptions):
         if self.engine == "ray":
             # The accelerators are the workers', also those of this machine.
             jax.config.update("jax_platforms", "cpu")
-        problem = self.load(widths=self.widths, base_width=(base_width,))
+        problem = self._problem(asked, sweep)
         use_all_cores()
         check_recipes(sweep, problem)
         self.say_data(problem, console)
@@ -134,6 +161,32 @@ class Transfer(ProblemOptions):
             with ProgressBar(console) as bar:
                 count = train_shard(sweep, problem, shard, self.out, bar, engine=engine)
         self._say_how_to_merge(console, shard, count)
+
+    def _asked(self) -> Asked:
+        """The sizes, with the usual ones where none are given."""
+        names = [field.name for field in dataclasses.fields(Asked)]
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.depths is None and self.batch_sizes is None:
+            return Asked(**{**given, "widths": _WIDTHS if self.widths is None else self.widths})
+        if self.width is None and self.widths is None:
+            given["width"] = _WIDTHS[0]
+        return Asked(**given)
+
+    def _problem(self, asked: Asked, sweep: Sweep) -> Problem:
+        """What is trained; text, with the smallest of the batch sizes."""
+        own, base_width = self, (sweep.setting.base_width,)
+        if self.batch_sizes is not None:
+            if self.batch_size is not None:
+                raise UsageError(
+                    f"--batch-size is {self.batch_size}, and batch sizes are swept over; leave out "
+                    "one of --batch-size and --batch-sizes"
+                )
+            if self.problem == TEXT:
+                own = dataclasses.replace(self, batch_size=min(sweep.sizes))
+        if asked.axis is WIDTH:
+            return own.load(widths=sweep.sizes, base_width=base_width)
+        assert asked.width is not None, "a sweep over another size has one"
+        return own.load(width=(asked.width,), base_width=base_width)
 
     @contextlib.contextmanager
     def _engine(self, setting: Setting, problem: Problem) -> Iterator[Engine]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..experiments._status import GroupStatus, Owner, Status as Found, status
 from ..experiments._transfer import STORE
 
-_COLUMNS = ("width", "planned", "ok", "diverged", "stopped", "claimed", "missing")
+_COLUMNS = ("planned", "ok", "diverged", "stopped", "claimed", "missing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Status:
 def _table(recipe: str, found: Found) -> Table:
     title = Text(recipe, style="bold")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in _COLUMNS:
+    for name in (found.axis.noun, *_COLUMNS):
         table.add_column(name, justify="right")
-    for (name, width), group in found.groups.items():
+    for (name, size), group in found.groups.items():
         if name == recipe:
-            table.add_row(str(width), *map(str, _counts(group)))
+            table.add_row(str(size), *map(str, _counts(group)))
     return table
 
 

@@ -5,58 +5,22 @@ from collections.abc import Mapping, Sequence
 
 from .._usage import UsageError
 from ..problems import Problem
+from ._axes import BATCH_SIZE, Axis
 from ._recipe import Recipe, parse_recipe
 from ._rows import run_keys
+from ._setting import Setting as Setting
 from ._specification import specification
-
-_DEPTH = 2
 
 # Arrays are indexed, and steps counted, by 32 bits.
 LARGEST = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
-    """What all runs of a sweep have in common beside the problem.
-
-    **Arguments:**
-
-    - `base_width`: at which all recipes are the same model.
-    - `steps`: of the training.
-    - `depth`: of the model, if the problem's `make` takes one.
-    - `warmup`: the share of the steps in which the learning rate rises.
-    """
-
-    base_width: int
-    steps: int
-    depth: int | None = None
-    warmup: float = 0.1
-
-    def of(self, problem: Problem) -> "Setting":
-        """The same with the depth that the problem's model has.
-
-        **Raises:** `UsageError` for a depth that it doesn't take.
-        """
-        if problem.takes_depth:
-            return self if self.depth is not None else dataclasses.replace(self, depth=_DEPTH)
-        if self.depth is not None:
-            raise UsageError(
-                f"depth is {self.depth}, but make of the problem {problem.name} takes none; leave "
-                "out --depth, or give make a parameter depth"
-            )
-        return self
-
-    def sizes(self, width: int) -> dict[str, int]:
-        """The sizes of a model by name, as the problem's `make` takes them."""
-        return {"width": width} if self.depth is None else {"width": width, "depth": self.depth}
-
-
-@dataclasses.dataclass(frozen=True)
 class Member:
-    """One run to be made: a model of one width, trained once."""
+    """One run to be made: a recipe at one size of the sweep, trained once."""
 
     recipe: Recipe
-    width: int
+    size: int
     learning_rate: float
     seed: int
 
@@ -71,15 +35,16 @@ class AbstractRuns:
 
         **Arguments:**
 
-        - `problem`: the facts of the problem.
+        - `problem`: the facts of the problem, as the setting has them.
         """
+        setting = self.setting
         return specification(
-            problem=problem,
-            sizes=self.setting.sizes(member.width),
-            base={"width": self.setting.base_width},
+            problem=setting.facts_at(problem, member.size),
+            sizes=setting.sizes(member.size),
+            base=setting.base(member.recipe),
             recipe=str(member.recipe),
-            steps=self.setting.steps,
-            warmup=self.setting.warmup,
+            steps=setting.steps_at(member.size),
+            warmup=setting.warmup,
             learning_rate=member.learning_rate,
             seed=member.seed,
         )
@@ -89,7 +54,7 @@ class AbstractRuns:
     ) -> dict[Member, str]:
         """The store's key of each of some runs."""
         found: dict[Member, str] = {}
-        for _, group in itertools.groupby(members, lambda one: (one.recipe, one.width)):
+        for _, group in itertools.groupby(members, lambda one: (one.recipe, one.size)):
             own = list(group)
             shared = self.specification(own[0], problem)
             varying = [{"learning_rate": one.learning_rate, "seed": one.seed} for one in own]
@@ -99,20 +64,22 @@ class AbstractRuns:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep(AbstractRuns):
-    """Recipes x widths x learning rates x seeds, in one setting.
+    """Recipes x sizes x learning rates x seeds, in one setting, whose axis the sizes are on.
 
     **Raises:** `UsageError` for whatever could not be trained or judged.
     """
 
     recipes: tuple[Recipe, ...]
-    widths: tuple[int, ...]
+    sizes: tuple[int, ...]
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
     setting: Setting
 
     def __post_init__(self) -> None:
         check_distinct("--recipes", self.recipes, 1, "each is compared with the others")
-        check_distinct("--widths", self.widths, 2, "a drift is a slope across widths")
+        check_distinct(
+            self.axis.option, self.sizes, 2, f"a drift is a slope across {self.axis.plural}"
+        )
         check_distinct(
             "--learning-rates", self.learning_rates, 3, "a minimum needs a point on both sides"
         )
@@ -120,12 +87,17 @@ class Sweep(AbstractRuns):
         check_distinct("--seeds", self.seeds, 1, "each fixes draws and data order")
         _check_setting(self)
 
+    @property
+    def axis(self) -> Axis:
+        """The size that it is over."""
+        return self.setting.axis
+
     def members(self) -> list[Member]:
-        """Every run of the sweep, small widths first within each recipe."""
-        sizes = itertools.product(self.recipes, sorted(self.widths))
+        """Every run of the sweep, small sizes first within each recipe."""
+        cells = itertools.product(self.recipes, sorted(self.sizes))
         numbers = list(itertools.product(self.seeds, sorted(self.learning_rates)))
         return [
-            Member(recipe, width, rate, seed) for recipe, width in sizes for seed, rate in numbers
+            Member(recipe, size, rate, seed) for recipe, size in cells for seed, rate in numbers
         ]
 
     def keys(self, problem: Mapping[str, object]) -> dict[Member, str]:
@@ -139,29 +111,34 @@ class Sweep(AbstractRuns):
         """
         return dataclasses.replace(self, setting=self.setting.of(problem))
 
+    def facts(self, problem: Problem) -> dict[str, object]:
+        """What the problem's part of the runs' keys is made of."""
+        return self.setting.facts(problem, self.sizes)
+
     def configuration(self, problem: Problem) -> dict[str, object]:
         """The sweep with its problem, as a store keeps it for reports."""
-        return {**self.to_json(), "problem": problem.facts, "said": dict(problem.said)}
+        return {**self.to_json(), "problem": self.facts(problem), "said": dict(problem.said)}
 
     def to_json(self) -> dict[str, object]:
         """The sweep as JSON's own types; `from_json` reads it."""
         return {
             "recipes": [str(recipe) for recipe in self.recipes],
-            "widths": list(self.widths),
+            self.axis.names: list(self.sizes),
             "learning_rates": list(self.learning_rates),
             "seeds": list(self.seeds),
-            "setting": dataclasses.asdict(self.setting),
+            "setting": self.setting.to_json(),
         }
 
     @staticmethod
     def from_json(fields: dict) -> "Sweep":
         """The sweep that `to_json` has written down."""
+        setting = Setting.from_json(fields["setting"])
         return Sweep(
             recipes=tuple(parse_recipe(text) for text in fields["recipes"]),
-            widths=tuple(fields["widths"]),
+            sizes=tuple(fields[setting.axis.names]),
             learning_rates=tuple(fields["learning_rates"]),
             seeds=tuple(fields["seeds"]),
-            setting=Setting(**fields["setting"]),
+            setting=setting,
         )
 
 
@@ -201,12 +178,28 @@ def _check_apart(learning_rates: Sequence[float]) -> None:
 
 def _check_setting(sweep: Sweep) -> None:
     setting = sweep.setting
-    check_positive(setting, "steps", *(() if setting.depth is None else ("depth",)))
-    for width in sweep.widths:
-        check_width("--widths", width)
+    given = [name for name in _COUNTS if getattr(setting, name) is not None]
+    check_positive(setting, "steps", *given)
+    for size in sweep.sizes:
+        check_width(setting.axis.option, size)
     check_width("--base-width", setting.base_width)
+    if setting.axis is BATCH_SIZE:
+        _check_steps(sweep)
     check_seeds(sweep.seeds)
     given_weight_decay(0.0, sweep.recipes)
+
+
+_COUNTS = ("width", "depth", "base_depth", "base_batch_size", "base_steps")
+
+
+def _check_steps(sweep: Sweep) -> None:
+    """Refuses batches so large that as many examples are less than one."""
+    setting, largest = sweep.setting, max(sweep.sizes)
+    if setting.steps_at(largest) < 1:
+        raise UsageError(
+            f"--batch-sizes has {largest}, and {setting.steps} steps of {setting.base_batch_size} "
+            "are less than one of that; give more --steps, or --same-steps"
+        )
 
 
 def check_positive(settings: object, *names: str) -> None:

@@ -1,20 +1,20 @@
 r"""Which runs to train next until the verdict on a recipe is clear, and that verdict.
 
-**The design.** The given rates are tried at the smallest width with the first seed, and continued
-by octaves until they bracket the minimum. Each wider model begins where the narrower ones point:
+**The design.** The given rates are tried at the smallest size with the first seed, and continued
+by octaves until they bracket the minimum. Each larger model begins where the smaller ones point:
 at the last optimum, then on the line through the last two. From there on, every seed has three
-rates at the smallest and at the largest width: the mean of the width's optima so far, rounded to
+rates at the smallest and at the largest size: the mean of the size's optima so far, rounded to
 a sixteenth of an octave, and an octave on either side. A seed whose minimum is at an end of its
 three goes on by an octave, and next to a diverged run by halves, until its minimum is inside or a
 limit is reached; in that case nothing is decided.
 
-The exponent of one seed is the slope between the smallest and the largest width. In a
-least-squares slope over three equidistant widths the middle one has no weight, and of four the
-ends alone have 9/10 of the information; so the widths between are trained with the first seed
+The exponent of one seed is the slope between the smallest and the largest size. In a
+least-squares slope over three equidistant sizes the middle one has no weight, and of four the
+ends alone have 9/10 of the information; so the sizes between are trained with the first seed
 only, to say where to look. What is bought is seeds, not rates: five rates half an octave apart
 give a vertex with 0.89 of the standard deviation that three rates an octave apart give, and as
-many more seeds 0.77. Since all seeds have their rates at the same distances from their width's
-optimum, what an asymmetric curve does to a parabola is the same at both widths and leaves the
+many more seeds 0.77. Since all seeds have their rates at the same distances from their size's
+optimum, what an asymmetric curve does to a parabola is the same at both sizes and leaves the
 exponent.
 
 **Stopping.** After 3, 4, ... 8 seeds comes a look at the interval of p, and the first clear one
@@ -41,6 +41,7 @@ import dataclasses
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 
+from ._axes import WIDTH, Axis
 from ._drift import SEEDS_FOR_A_VERDICT, Drift, Verdict, fit_drift, judge, outside_reason
 from ._fits import MARGIN, Run
 from ._optimum import ALL_DIVERGED, LOWER_EDGE, UPPER_EDGE, Optimum, fit_optimum
@@ -62,14 +63,14 @@ _FINEST = 0.125  # octaves between a best run and a diverged one
 class Point:
     """One run of a recipe."""
 
-    width: int
+    size: int
     learning_rate: float
     seed: int
 
 
 Points = tuple[Point, ...]
 Rounded = tuple[int, int, int]
-Cell = tuple[int, int]  # a width and a seed
+Cell = tuple[int, int]  # a size and a seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,20 +79,22 @@ class Search:
 
     **Arguments:**
 
-    - `widths`: at least two, in any order.
-    - `learning_rates`: those to begin with, at the smallest width.
+    - `sizes`: at least two, in any order.
+    - `learning_rates`: those to begin with, at the smallest size.
     - `seeds`: in the order of their use, at most eight.
-    - `work`: of one run, by width, in any unit.
+    - `work`: of one run, by size, in any unit.
     - `budget`: the work that may be asked for, in the same unit.
     - `errors`: the one-sided error of each look's interval.
+    - `axis`: which size it is.
     """
 
-    widths: tuple[int, ...]
+    sizes: tuple[int, ...]
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
     work: Mapping[int, float]
     budget: float = math.inf
     errors: tuple[float, ...] = ERRORS_AT_LOOKS
+    axis: Axis = WIDTH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Decision:
     - `looks`: how many there were.
     - `points`: the runs that were asked for, in the order of asking.
     - `wanted`: those of them that are missing; none at its end.
-    - `optima`: of each width and seed that were tried.
+    - `optima`: of each size and seed that were tried.
     - `work`: of all the points.
     """
 
@@ -131,7 +134,7 @@ def decide(search: Search, runs: Iterable[Run]) -> Decision:
     - `runs`: the finished ones of one recipe, in any order.
     """
     losses = {
-        rounded(Point(run.width, run.learning_rate, run.seed)): run.held_out_loss for run in runs
+        rounded(Point(run.size, run.learning_rate, run.seed)): run.held_out_loss for run in runs
     }
     course = Course(search, losses)
     for wanted in course.steps():
@@ -156,7 +159,7 @@ class Course:
 
     def __init__(self, search: Search, losses: Mapping[Rounded, float | None]):
         self.search, self.losses = search, losses
-        self.widths = sorted(search.widths)
+        self.sizes = sorted(search.sizes)
         self.limits = (
             math.log2(min(search.learning_rates)) - REACH,
             math.log2(max(search.learning_rates)) + REACH,
@@ -175,24 +178,26 @@ class Course:
             self.ended = str(ended)
 
     def _steps(self) -> Generator[Points]:
-        ends = self.widths[0], self.widths[-1]
+        ends = self.sizes[0], self.sizes[-1]
         first, *others = self.search.seeds
         yield from self._settle({(ends[0], first): self.search.learning_rates})
         yield from self._settle({(ends[0], first): self._around(ends[0])})
-        for width in self.widths[1:]:
-            yield from self._settle({(width, first): _arms(self._foretold(width, first))})
+        for size in self.sizes[1:]:
+            yield from self._settle({(size, first): _arms(self._foretold(size, first))})
         seeds = [first]
         # No look comes before the third seed.
         for added in (others[:2], *([seed] for seed in others[2:])):
-            yield from self._settle({(w, s): self._around(w) for s in added for w in ends})
+            yield from self._settle({(x, s): self._around(x) for s in added for x in ends})
             seeds += added
             if self._look(ends, seeds) != Verdict.CANNOT_TELL:
                 return
 
     def _settle(self, cells: Mapping[Cell, Sequence[float]]) -> Generator[Points]:
-        """Asks until the minimum of each width and seed is inside."""
+        """Asks until the minimum of each size and seed is inside."""
         self.rates.update({cell: list(rates) for cell, rates in cells.items()})
-        wanted = [Point(w, rate, seed) for (w, seed), rates in cells.items() for rate in rates]
+        wanted = [
+            Point(size, rate, seed) for (size, seed), rates in cells.items() for rate in rates
+        ]
         while wanted:
             self._pay(wanted)
             yield tuple(wanted)
@@ -205,46 +210,46 @@ class Course:
         self.points = points
 
     def _work(self, points: Iterable[Point]) -> float:
-        return math.fsum(self.search.work[point.width] for point in points)
+        return math.fsum(self.search.work[point.size] for point in points)
 
-    def _further(self, width: int, seed: int) -> Points:
-        """The next run of a width and seed whose minimum isn't inside yet."""
-        rates = sorted(self.rates[width, seed])
-        losses = [self.losses[rounded(Point(width, rate, seed))] for rate in rates]
-        optimum = self.optima[width, seed] = fit_optimum(rates, losses)
+    def _further(self, size: int, seed: int) -> Points:
+        """The next run of a size and seed whose minimum isn't inside yet."""
+        rates = sorted(self.rates[size, seed])
+        losses = [self.losses[rounded(Point(size, rate, seed))] for rate in rates]
+        optimum = self.optima[size, seed] = fit_optimum(rates, losses)
         if optimum.inside:
             return ()
         rate = _beyond(optimum, rates, losses)
         low, high = self.limits
         if rate is None or not low <= math.log2(rate) <= high:
-            raise _Ended(outside_reason((width,), {seed: (optimum,)}))
-        self.rates[width, seed].append(rate)
-        return (Point(width, rate, seed),)
+            raise _Ended(outside_reason((size,), {seed: (optimum,)}, self.search.axis))
+        self.rates[size, seed].append(rate)
+        return (Point(size, rate, seed),)
 
-    def _around(self, width: int) -> list[float]:
-        """Three rates around the mean of a width's optima so far."""
-        places = [self._place(width, seed) for w, seed in self.optima if w == width]
+    def _around(self, size: int) -> list[float]:
+        """Three rates around the mean of a size's optima so far."""
+        places = [self._place(size, seed) for x, seed in self.optima if x == size]
         return _arms(math.fsum(places) / len(places))
 
-    def _foretold(self, width: int, seed: int) -> float:
-        """Where the optimum of a width should lie, by the narrower ones."""
-        narrower = [w for w in self.widths if w < width]
-        last = self._place(narrower[-1], seed)
-        if len(narrower) == 1:
+    def _foretold(self, size: int, seed: int) -> float:
+        """Where the optimum of a size should lie, by the smaller ones."""
+        smaller = [x for x in self.sizes if x < size]
+        last = self._place(smaller[-1], seed)
+        if len(smaller) == 1:
             return last
-        slope = (last - self._place(narrower[-2], seed)) / math.log2(narrower[-1] / narrower[-2])
+        slope = (last - self._place(smaller[-2], seed)) / math.log2(smaller[-1] / smaller[-2])
         low, high = self.limits
-        return min(max(last + slope * math.log2(width / narrower[-1]), low), high)
+        return min(max(last + slope * math.log2(size / smaller[-1]), low), high)
 
-    def _place(self, width: int, seed: int) -> float:
-        place = self.optima[width, seed].log2_learning_rate
+    def _place(self, size: int, seed: int) -> float:
+        place = self.optima[size, seed].log2_learning_rate
         assert place is not None, "an optimum that is inside has its place"
         return place
 
     def _look(self, ends: tuple[int, int], seeds: Sequence[int]) -> Verdict:
-        optima = {seed: [self.optima[width, seed] for width in ends] for seed in seeds}
+        optima = {seed: [self.optima[size, seed] for size in ends] for seed in seeds}
         level = 1 - 2 * self.search.errors[len(self.looks)]
-        self.looks.append(fit_drift(ends, optima, level))
+        self.looks.append(fit_drift(ends, optima, level, self.search.axis))
         return judge(self.looks[-1])[0]
 
     def decision(self, wanted: Points = ()) -> Decision:
@@ -256,7 +261,8 @@ class Course:
         if verdict == Verdict.CANNOT_TELL and len(drift.by_seed) >= SEEDS_FOR_A_VERDICT:
             reason = ended or (
                 f"after {len(drift.by_seed)} seeds, the most that are used, the interval of p is "
-                f"neither inside nor outside the margin of {MARGIN}; --widths further apart "
+                f"neither inside nor outside the margin of {MARGIN}; "
+                f"{self.search.axis.option} further apart "
                 "narrow it"
             )
         points = tuple(self.points)
@@ -268,7 +274,7 @@ class Course:
 def rounded(point: Point) -> Rounded:
     """A point whose learning rate is in millionths of an octave: powers differ in their last digit
     from machine to machine, and a store may have moved."""
-    return point.width, round(math.log2(point.learning_rate) * 1e6), point.seed
+    return point.size, round(math.log2(point.learning_rate) * 1e6), point.seed
 
 
 def _arms(place: float) -> list[float]:

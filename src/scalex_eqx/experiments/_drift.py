@@ -1,4 +1,4 @@
-"""How fast the best learning rate drifts with width, and the verdict on it."""
+"""How fast the best learning rate drifts with a size, and the verdict on it."""
 
 import enum
 import math
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from ._axes import WIDTH, Axis
 from ._optimum import ALL_DIVERGED, LOWER_EDGE, NEXT_TO_DIVERGED, UPPER_EDGE, Optimum
 
 Interval = tuple[float, float]
@@ -25,7 +26,7 @@ _REMEDIES = {
 
 
 class Verdict(enum.StrEnum):
-    """Whether the best learning rate stays where it is as the model widens."""
+    """Whether the best learning rate stays where it is as the size grows."""
 
     TRANSFERS = "transfers"
     DRIFTS = "drifts"
@@ -34,7 +35,7 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Drift:
-    """The exponent p of LR* ~ width^p; `exponent` is `None` where `reason` says why."""
+    """The exponent p of LR* ~ size^p; `exponent` is `None` where `reason` says why."""
 
     exponent: float | None
     interval: Interval | None
@@ -58,9 +59,10 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
 
 
 def fit_drift(
-    widths: Sequence[int],
+    sizes: Sequence[int],
     optima_by_seed: Mapping[int, Sequence[Optimum]],
     level: float = LEVEL,
+    axis: Axis = WIDTH,
 ) -> Drift:
     r"""Fits $\log_2 \eta^*_s(n) = c_s + p_s \log_2 n$ for each seed s.
 
@@ -70,14 +72,16 @@ def fit_drift(
 
     **Arguments:**
 
-    - `widths`: at least two, in the order of each seed's optima.
-    - `optima_by_seed`: for each seed, one optimum a width.
+    - `sizes`: at least two, in the order of each seed's optima.
+    - `optima_by_seed`: for each seed, one optimum a size.
     - `level`: the interval's.
+    - `axis`: which size it is.
     """
-    reason = _too_little(widths, optima_by_seed) or outside_reason(widths, optima_by_seed)
+    reason = _too_little(sizes, optima_by_seed, axis)
+    reason = reason or outside_reason(sizes, optima_by_seed, axis)
     if reason:
         return Drift(None, None, (), level, reason)
-    logs = np.log2(np.array(widths, float))
+    logs = np.log2(np.array(sizes, float))
     centred = logs - logs.mean()
     slopes = {
         seed: float(centred @ _locations(optima) / (centred @ centred))
@@ -92,26 +96,29 @@ def _locations(optima: Sequence[Optimum]) -> np.ndarray:
     return np.array([optimum.log2_learning_rate for optimum in optima], float)
 
 
-def _too_little(widths: Sequence[int], optima: Mapping[int, Sequence[Optimum]]) -> str:
-    if len(set(widths)) < 2:
-        return "a drift needs at least two widths; extend --widths"
+def _too_little(sizes: Sequence[int], optima: Mapping[int, Sequence[Optimum]], axis: Axis) -> str:
+    if len(set(sizes)) < 2:
+        return f"a drift needs at least two {axis.plural}; extend {axis.option}"
     return "" if optima else "there are no runs"
 
 
-def outside_reason(widths: Sequence[int], optima: Mapping[int, Sequence[Optimum]]) -> str:
+def outside_reason(
+    sizes: Sequence[int], optima: Mapping[int, Sequence[Optimum]], axis: Axis = WIDTH
+) -> str:
+    """Why an optimum isn't inside its grid, with the remedy; "" if all are."""
     outside = [
-        (width, seed, optimum.note)
+        (size, seed, optimum.note)
         for seed, members in optima.items()
-        for width, optimum in zip(widths, members, strict=True)
+        for size, optimum in zip(sizes, members, strict=True)
         if not optimum.inside
     ]
     if not outside:
         return ""
-    width, seed, note = outside[0]
+    size, seed, note = outside[0]
     others = f" (and {len(outside) - 1} more like it)" if len(outside) > 1 else ""
     if note == ALL_DIVERGED:
-        return f"every run of width {width}, seed {seed}, diverged{others}; {_REMEDIES[note]}"
-    found = f"the best learning rate of width {width}, seed {seed}, is {note}{others}"
+        return f"every run of {axis.noun} {size}, seed {seed}, diverged{others}; {_REMEDIES[note]}"
+    found = f"the best learning rate of {axis.noun} {size}, seed {seed}, is {note}{others}"
     return f"{found}; {_REMEDIES[note]}"
 
 

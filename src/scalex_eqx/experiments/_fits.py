@@ -3,9 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from ._axes import AXES, WIDTH, Axis
 from ._drift import (
     LEVEL as LEVEL,
     MARGIN as MARGIN,
@@ -24,21 +26,29 @@ STEEP_ABOVE = "steep above: biased low"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One trained model; a held-out loss of `None` (or a non-finite one) means diverged."""
+    """One trained model, of a size on the sweep's axis.
+
+    A held-out loss of `None` (or a non-finite one) means that it diverged.
+    """
 
     recipe: str
-    width: int
+    size: int
     learning_rate: float
     seed: int
     held_out_loss: float | None
 
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "Run":
+        """The run of a line in a report's `results.json`, whatever the axis."""
+        return Run(**{"size" if name in AXES else name: x for name, x in fields.items()})
+
 
 @dataclasses.dataclass(frozen=True)
 class ReuseCost:
-    """What the small width's best learning rate costs at the large one, in nats."""
+    """What the small size's best learning rate costs at the large one, in nats."""
 
-    small_width: int
-    large_width: int
+    small: int
+    large: int
     cost: float | None
     interval: Interval | None
     by_seed: tuple[tuple[int, float], ...]
@@ -46,10 +56,10 @@ class ReuseCost:
 
 
 @dataclasses.dataclass(frozen=True)
-class WidthSummary:
-    """The optima of one width: means over seeds, and standard deviations (`None` for one)."""
+class SizeSummary:
+    """The optima of one size: means over seeds, and standard deviations (`None` for one)."""
 
-    width: int
+    size: int
     log2_learning_rate: float | None
     log2_spread: float | None
     loss: float | None
@@ -83,33 +93,38 @@ class RecipeAnalysis:
     verdict: str
     sentence: str
     seeds: tuple[int, ...]
-    widths: tuple[WidthSummary, ...]
+    sizes: tuple[SizeSummary, ...]
     drift: Drift
     reuse: ReuseCost
     best_loss: float | None
     best_loss_spread: float | None
     searched: Searched | None = None
+    axis: Axis = WIDTH
 
 
-Curves = Mapping[tuple[int, int], Sequence[Run]]  # by width and seed
+Curves = Mapping[tuple[int, int], Sequence[Run]]  # by size and seed
 Optima = Mapping[tuple[int, int], Optimum]
 
 
 def reuse_cost(
-    widths: Sequence[int], curves: Curves, optima: Optima, level: float = LEVEL
+    sizes: Sequence[int],
+    curves: Curves,
+    optima: Optima,
+    level: float = LEVEL,
+    axis: Axis = WIDTH,
 ) -> ReuseCost:
-    r"""$L_s(n, \eta^*_s(m)) - L_s(n, \eta^*_s(n))$, m the smallest and n the largest width.
+    r"""$L_s(n, \eta^*_s(m)) - L_s(n, \eta^*_s(n))$, m the smallest and n the largest size.
 
     Taken for each seed s on its own curve, interpolated by `interpolated_loss`, and so never
     negative: noise leaves a small positive cost even where nothing drifts. One seed without a
     cost leaves the whole without one: a mean over the runs that survived would flatter.
     """
-    small, large = min(widths), max(widths)
+    small, large = min(sizes), max(sizes)
     if small == large:
-        return ReuseCost(small, large, None, None, (), "unknown: there is one width only")
+        return ReuseCost(small, large, None, None, (), f"unknown: there is one {axis.noun} only")
     costs: dict[int, float] = {}
     for seed in sorted({seed for _, seed in curves}):
-        cost = _seed_cost(curves[large, seed], optima[small, seed], optima[large, seed])
+        cost = _seed_cost(curves[large, seed], optima[small, seed], optima[large, seed], axis.noun)
         if isinstance(cost, str):
             reason = f"{cost} (seed {seed})"
             return ReuseCost(small, large, None, None, tuple(costs.items()), reason)
@@ -119,21 +134,21 @@ def reuse_cost(
     return ReuseCost(small, large, float(np.mean(values)), interval, tuple(costs.items()), "")
 
 
-def _seed_cost(runs: Sequence[Run], small: Optimum, large: Optimum) -> float | str:
+def _seed_cost(runs: Sequence[Run], small: Optimum, large: Optimum, noun: str) -> float | str:
     if not small.inside or small.log2_learning_rate is None:
-        return f"unknown: the small width's best is {small.note}"
+        return f"unknown: the small {noun}'s best is {small.note}"
     if not large.inside or large.loss is None:
-        return f"unknown: the large width's best is {large.note}"
+        return f"unknown: the large {noun}'s best is {large.note}"
     rates = [run.learning_rate for run in runs]
     if not min(rates) * 0.999 < 2**small.log2_learning_rate < max(rates) * 1.001:
-        return "unknown: the small width's best was not tried at the large width"
+        return f"unknown: the small {noun}'s best was not tried at the large {noun}"
     losses = [run.held_out_loss for run in runs]
     loss = interpolated_loss(rates, losses, large, small.log2_learning_rate)
     return "diverges" if loss is None else max(0.0, loss - large.loss)
 
 
 def analyse(
-    runs: Sequence[Run], planned: Mapping[str, int] | None = None
+    runs: Sequence[Run], planned: Mapping[str, int] | None = None, axis: Axis = WIDTH
 ) -> tuple[RecipeAnalysis, ...]:
     """One analysis a recipe, in order of first appearance.
 
@@ -141,14 +156,15 @@ def analyse(
 
     - `runs`: the finished runs.
     - `planned`: how many runs each recipe was to have. A recipe that lacks some gets no verdict:
-        a gap in the grid would look like its edge, and a missing width like a shorter sweep.
+        a gap in the grid would look like its edge, and a missing size like a shorter sweep.
+    - `axis`: over which the runs were swept.
     """
     planned = planned or {}
     recipes: dict[str, list[Run]] = {}
     for run in runs:
         recipes.setdefault(run.recipe, []).append(run)
     return tuple(
-        _analyse_recipe(recipe, members, planned.get(recipe, len(members)))
+        _analyse_recipe(recipe, members, planned.get(recipe, len(members)), axis)
         for recipe, members in recipes.items()
     )
 
@@ -156,12 +172,26 @@ def analyse(
 def to_json(analysis: RecipeAnalysis) -> dict[str, object]:
     """The analysis as JSON's own types; a number that doesn't exist is `None`."""
     fields = json.loads(json.dumps(dataclasses.asdict(analysis), allow_nan=False))
+    del fields["axis"]
     if analysis.searched is None:
         del fields["searched"]
-    return fields
+    axis = analysis.axis
+    names = {
+        "sizes": axis.names,
+        "size": axis.name,
+        "small": f"small_{axis.name}",
+        "large": f"large_{axis.name}",
+    }
+    return _renamed(fields, names)
 
 
-def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int) -> RecipeAnalysis:
+def _renamed(content: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(content, dict):
+        return {names.get(key, key): _renamed(x, names) for key, x in content.items()}
+    return [_renamed(x, names) for x in content] if isinstance(content, list) else content
+
+
+def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int, axis: Axis) -> RecipeAnalysis:
     curves = grouped(runs)
     optima = {
         key: fit_optimum(
@@ -169,58 +199,59 @@ def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int) -> RecipeAna
         )
         for key, members in curves.items()
     }
-    widths = sorted({width for width, _ in curves})
+    sizes = sorted({size for size, _ in curves})
     seeds = sorted({seed for _, seed in curves})
-    missing = _missing(widths, seeds, curves)
+    missing = _missing(sizes, seeds, curves, axis)
     if len(runs) < planned:
         missing = f"{planned - len(runs)} of {planned} runs are missing; finish the sweep"
     if missing:
         drift = Drift(None, None, (), LEVEL, missing)
-        reuse = ReuseCost(widths[0], widths[-1], None, None, (), f"unknown: {missing}")
+        reuse = ReuseCost(sizes[0], sizes[-1], None, None, (), f"unknown: {missing}")
     else:
-        drift = fit_drift(widths, {s: [optima[w, s] for w in widths] for s in seeds})
-        reuse = reuse_cost(widths, curves, optima)
-    summaries = tuple(summarise(width, seeds, optima) for width in widths)
+        drift = fit_drift(sizes, {s: [optima[x, s] for x in sizes] for s in seeds}, axis=axis)
+        reuse = reuse_cost(sizes, curves, optima, axis=axis)
+    summaries = tuple(summarise(size, seeds, optima) for size in sizes)
     verdict, reason = judge(drift)
-    sentence = conclude(recipe, verdict, reason, drift, reuse)
+    sentence = conclude(recipe, verdict, reason, drift, reuse, axis=axis)
     best = summaries[-1]
     return RecipeAnalysis(
         recipe=recipe,
         verdict=str(verdict),
         sentence=sentence,
         seeds=tuple(seeds),
-        widths=summaries,
+        sizes=summaries,
         drift=drift,
         reuse=reuse,
         best_loss=best.loss,
         best_loss_spread=best.loss_spread,
+        axis=axis,
     )
 
 
 def grouped(runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
     curves: dict[tuple[int, int], list[Run]] = {}
     for run in runs:
-        curves.setdefault((run.width, run.seed), []).append(run)
+        curves.setdefault((run.size, run.seed), []).append(run)
     return curves
 
 
-def _missing(widths: Sequence[int], seeds: Sequence[int], curves: Curves) -> str:
-    for width in widths:
+def _missing(sizes: Sequence[int], seeds: Sequence[int], curves: Curves, axis: Axis) -> str:
+    for size in sizes:
         for seed in seeds:
-            if (width, seed) not in curves:
-                return f"there are no runs of width {width}, seed {seed}; finish the sweep"
+            if (size, seed) not in curves:
+                return f"there are no runs of {axis.noun} {size}, seed {seed}; finish the sweep"
     return ""
 
 
-def summarise(width: int, seeds: Sequence[int], optima: Optima) -> WidthSummary:
-    """The optima of one width, of those seeds that have one there."""
-    members = {seed: optima[width, seed] for seed in seeds if (width, seed) in optima}
+def summarise(size: int, seeds: Sequence[int], optima: Optima) -> SizeSummary:
+    """The optima of one size, of those seeds that have one there."""
+    members = {seed: optima[size, seed] for seed in seeds if (size, seed) in optima}
     rates = [o.log2_learning_rate for o in members.values() if o.log2_learning_rate is not None]
     losses = [o.loss for o in members.values() if o.loss is not None]
     rate, rate_spread = _mean_and_spread(rates)
     loss, loss_spread = _mean_and_spread(losses)
     flags, by_seed = _flags(tuple(members.values())), tuple(members.items())
-    return WidthSummary(width, rate, rate_spread, loss, loss_spread, flags, by_seed)
+    return SizeSummary(size, rate, rate_spread, loss, loss_spread, flags, by_seed)
 
 
 def _mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -240,7 +271,13 @@ def _flags(optima: Sequence[Optimum]) -> tuple[str, ...]:
 
 
 def conclude(
-    recipe: str, verdict: Verdict, reason: str, drift: Drift, reuse: ReuseCost, cost: str = ""
+    recipe: str,
+    verdict: Verdict,
+    reason: str,
+    drift: Drift,
+    reuse: ReuseCost,
+    cost: str = "",
+    axis: Axis = WIDTH,
 ) -> str:
     """The verdict as a sentence, with its exponent or why there is none."""
     verb = f"{recipe}: cannot tell" if reason else f"{recipe} {verdict}"
@@ -249,14 +286,14 @@ def conclude(
     if reason:
         parts = [f"{verb}: {reason}", exponent]
     if not reuse.reason.startswith("unknown"):
-        parts.append(describe_reuse(reuse))
+        parts.append(describe_reuse(reuse, axis))
     return "; ".join(part for part in (*parts, cost) if part) + "."
 
 
-def describe_reuse(reuse: ReuseCost) -> str:
-    """What reusing the small width's best learning rate does, as a clause."""
-    act = f"reusing the best learning rate of width {reuse.small_width}"
-    where = f"at width {reuse.large_width}"
+def describe_reuse(reuse: ReuseCost, axis: Axis = WIDTH) -> str:
+    """What reusing the small size's best learning rate does, as a clause."""
+    act = f"reusing the best learning rate of {axis.noun} {reuse.small}"
+    where = f"at {axis.noun} {reuse.large}"
     if reuse.cost is None:
         return f"{act} {where}: {reuse.reason}"
     return f"{act} {where} costs {reuse.cost:.3f} nats"

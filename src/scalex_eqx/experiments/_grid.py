@@ -108,7 +108,7 @@ class Grid:
         recipes = itertools.product(preset.rules, PARAMETERIZATIONS, RATES)
         sweep = Sweep(
             recipes=tuple(parse_recipe(f"{law}:{rule}:{rates}") for rule, law, rates in recipes),
-            widths=preset.widths,
+            sizes=preset.widths,
             learning_rates=tuple(sorted({rate for rates in first.values() for rate in rates})),
             seeds=preset.seeds,
             setting=Setting(min(preset.widths, default=0), preset.steps, preset.depth),
@@ -128,7 +128,7 @@ class Grid:
 
     def cells(self) -> list[Cell]:
         """Every recipe at every width; rule by rule, and small widths first."""
-        widths = sorted(self.sweep.widths)
+        widths = sorted(self.sweep.sizes)
         return [
             (recipe, width)
             for rule in self.first
@@ -219,6 +219,6 @@ def runs_of(losses: Losses) -> list[Run]:
     """The finished runs, by the names of their recipes."""
     names = {recipe: str(recipe) for recipe in dict.fromkeys(one.recipe for one in losses)}
     return [
-        Run(names[one.recipe], one.width, one.learning_rate, one.seed, loss)
+        Run(names[one.recipe], one.size, one.learning_rate, one.seed, loss)
         for one, loss in losses.items()
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from .._usage import UsageError, in_shell, shown
 from ._drift import SEEDS_FOR_A_VERDICT, Interval, t_interval
+from ._facts import Noted, report_facts
 from ._fits import RecipeAnalysis, Run, analyse
 from ._grid import Grid, gone_through, runs_of
 from ._judged import Judged, Outcome, judge_claim
@@ -16,7 +17,6 @@ from ._published import CLAIMS, TABLE_E1
 from ._recipe import Recipe
 from ._rows import SweepRow
 from ._store import Store
-from ._transfer import _facts, _Noted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class GridReport:
     @property
     def largest(self) -> int:
         """The width at which losses are compared."""
-        return max(self.grid.sweep.widths)
+        return max(self.grid.sweep.sizes)
 
     @property
     def analyses(self) -> tuple[RecipeAnalysis, ...]:
@@ -78,7 +78,7 @@ def read_grid(store: Store, saved: SweepRow) -> GridReport:
     **Raises:** `UsageError` if it has not one finished run.
     """
     grid = Grid.from_json(saved.configuration)
-    noted = _Noted()
+    noted = Noted()
     facts = saved.configuration["problem"]
     known = functools.partial(losses_in, grid.sweep, facts, store, noted=noted.loss_of)
     losses, missing = gone_through(grid, known)
@@ -89,10 +89,10 @@ def read_grid(store: Store, saved: SweepRow) -> GridReport:
         )
     runs = runs_of(losses)
     planned = Counter(str(one.recipe) for one in (*losses, *missing))
-    rows = grid_rows(grid.sweep.recipes, runs, planned, max(grid.sweep.widths))
+    rows = grid_rows(grid.sweep.recipes, runs, planned, max(grid.sweep.sizes))
     outcomes = {str(row.recipe): row.outcome for row in rows}
     claims = tuple(judge_claim(claim, outcomes) for claim in CLAIMS)
-    said = _facts(grid.sweep, saved.configuration["said"], noted)
+    said = report_facts(grid.sweep, saved.configuration["said"], noted)
     said["learning rates"] = "; ".join(
         f"{rule}: from {min(rates):.3g} to {max(rates):.3g} at first, an octave apart"
         for rule, rates in grid.first.items()
@@ -123,13 +123,13 @@ def _outcome(
 ) -> Outcome:
     if analysis is None:
         return Outcome(name, {}, {}, "there are no runs", "there are no runs")
-    widest, exponents = analysis.widths[-1], dict(analysis.drift.by_seed)
+    widest, exponents = analysis.sizes[-1], dict(analysis.drift.by_seed)
     # The remedy behind it is that of a sweep whose learning rates are given.
     reason = analysis.drift.reason.split("; ")[0]
     # Runs that are missing may be those that would move a minimum.
     unknown = reason if "missing" in reason else ""
     outside = [(seed, one) for seed, one in widest.by_seed if not one.inside]
-    if widest.width != largest or not widest.by_seed:
+    if widest.size != largest or not widest.by_seed:
         unknown = unknown or f"there are no runs of width {largest}"
     elif outside:
         seed, optimum = outside[0]
@@ -137,7 +137,7 @@ def _outcome(
     losses: dict[int, float] = {}
     if not unknown:
         for run in runs:
-            if run.recipe == name and run.width == largest and run.held_out_loss is not None:
+            if run.recipe == name and run.size == largest and run.held_out_loss is not None:
                 losses[run.seed] = min(losses.get(run.seed, run.held_out_loss), run.held_out_loss)
     return Outcome(name, exponents, losses, reason, unknown)
 

@@ -34,8 +34,8 @@ def train_grid(
         rule, kept = "", Kept(0)
         while True:
             losses, missing = gone_through(grid, known)
-            done = sum((work[one.recipe, one.width] for one in losses), start=0.0)
-            left = sum((work[one.recipe, one.width] for one in missing), start=0.0)
+            done = sum((work[one.recipe, one.size] for one in losses), start=0.0)
+            left = sum((work[one.recipe, one.size] for one in missing), start=0.0)
             reporter.begin(len(losses) + len(missing), len(losses), done + left, done)
             if not missing:
                 return folder / STORE, key
@@ -51,7 +51,7 @@ def _work(grid: Grid, problem: Problem, engine: Engine) -> dict[Cell, float]:
     setting, rate, seed = grid.sweep.setting, grid.sweep.learning_rates[0], grid.sweep.seeds[0]
     found = packs(problem, setting, [Member(*cell, rate, seed) for cell in grid.cells()])
     engine.check(found)
-    return {(one.recipe, one.width): pack.work for pack in found for one in pack.members}
+    return {(one.recipe, one.size): pack.work for pack in found for one in pack.members}
 
 
 # Two chunks of steps: the second one is measured.
@@ -90,7 +90,7 @@ def foresee(grid: Grid, problem: Problem, *, at_once: int | None) -> Iterator[Fo
     """
     setting = grid.sweep.setting.of(problem)
     rule = next(iter(grid.first))
-    for width in sorted(grid.sweep.widths):
+    for width in sorted(grid.sweep.sizes):
         cells = [cell for cell in grid.cells() if cell[1] == width]
         members = [one for cell in cells for one in grid.needed(cell, {})]
         found = packs(problem, setting, members)

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from ._axes import WIDTH
 from ._fits import RecipeAnalysis
-from ._wording import WIDTH_COLUMNS, conclusions, rules, width_cells
+from ._wording import cells, columns, conclusions, rules
 from ._write import written_whole
 
 _STYLE = """
@@ -57,17 +58,18 @@ def write_html(
     - `path`: the page to write.
     - `command`: what rebuilds the report, if anything does.
     """
+    axis = analyses[0].axis if analyses else WIDTH
     encoded = base64.b64encode(picture.read_bytes()).decode("ascii")
     body = [
         f"<h1>{escape(title)}</h1>",
         *map(_verdict, analyses),
         f'<img src="data:image/png;base64,{encoded}" alt="Held-out loss against learning rate, '
-        'a line for each width and a panel for each recipe">',
+        f'a line for each {axis.noun} and a panel for each recipe">',
         *map(_recipe, analyses),
         "<h2>How it was judged</h2>",
         *(
             f"<p>{escape(rule)}</p>"
-            for rule in rules(searched=any(one.searched for one in analyses))
+            for rule in rules(searched=any(one.searched for one in analyses), axis=axis)
         ),
         *(["<h2>Facts</h2>", pairs(list(facts.items()))] if facts else []),
         *(["<h2>Rebuild</h2>", f"<pre>{escape(command)}</pre>"] if command else []),
@@ -94,10 +96,10 @@ def _verdict(analysis: RecipeAnalysis) -> str:
 
 
 def _recipe(analysis: RecipeAnalysis) -> str:
-    header = "".join(f"<th>{escape(name)}</th>" for name in WIDTH_COLUMNS)
+    header = "".join(f"<th>{escape(name)}</th>" for name in columns(analysis.axis))
     rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in width_cells(summary)) + "</tr>\n"
-        for summary in analysis.widths
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(summary)) + "</tr>\n"
+        for summary in analysis.sizes
     )
     return (
         f'<h2>{escape(analysis.recipe)}</h2>\n<div class="wide"><table class="widths">\n'

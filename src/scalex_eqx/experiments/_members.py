@@ -79,7 +79,8 @@ def train_members(
     """
     results = InStore(store) if isinstance(store, Store) else store
     engine = Local(at_once) if engine is None else engine
-    keys = sweep.keys_of(members, problem.facts)
+    facts = sweep.setting.facts(problem, {one.size for one in members})
+    keys = sweep.keys_of(members, facts)
     everything = packs(problem, sweep.setting, members, kept)
     left = _Left(keys, {one: x.work for x in everything for one in x.members}, results, reporter)
     waiting = [pack.of(left.members.__contains__) for pack in everything]
@@ -92,7 +93,7 @@ def train_members(
         while waiting:
             before = len(left.members)
             for done in engine(waiting, claims, reporter, kept):
-                results.add([row(sweep.specification(done.member, problem.facts), done)])
+                results.add([row(sweep.specification(done.member, facts), done)])
                 left.ended_here(done.member)
                 left.look(claims)
             left.look(claims, at_once=True)
@@ -118,7 +119,7 @@ def losses_in(
 
     **Arguments:**
 
-    - `problem`: the facts of the problem.
+    - `problem`: the facts of the problem, as the sweep's setting has them.
     - `noted`: takes from each row its loss. Of a row no more is kept: there may be many.
     """
     keys = sweep.keys_of(members, problem)

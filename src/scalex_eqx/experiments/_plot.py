@@ -1,4 +1,4 @@
-"""The picture of a transfer experiment: loss against learning rate, a line a width."""
+"""The picture of a transfer experiment: loss against learning rate, a line a size."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from ._axes import WIDTH, Axis
 from ._drift import describe_exponent
-from ._fits import RecipeAnalysis, Run, WidthSummary
+from ._fits import RecipeAnalysis, Run, SizeSummary
 from ._write import written_whole
 
 VERDICT_COLOURS = {"transfers": "#00695c", "drifts": "#b3400f", "cannot tell": "#55595f"}
@@ -25,7 +26,7 @@ _PANEL_HEIGHT_INCHES = 3.4
 _DOTS_PER_INCH = 150
 Colour = tuple[float, float, float, float]
 Curve = dict[float, list[float | None]]  # log2 learning rate -> a loss a seed
-Curves = dict[tuple[str, int], Curve]  # by recipe and width
+Curves = dict[tuple[str, int], Curve]  # by recipe and size
 
 
 def plot_transfer(
@@ -43,8 +44,8 @@ def plot_transfer(
     - `path`: the PNG to write.
     - `loss`: what the vertical axis says, in nats.
     """
-    widths = sorted({run.width for run in runs})
-    colours = _colours(widths)
+    sizes = sorted({run.size for run in runs})
+    colours = _colours(sizes)
     curves = _curves(runs)
     seeds = {run.seed for run in runs} if any(one.searched for one in analyses) else ()
     by_seed = {seed: _curves([run for run in runs if run.seed == seed]) for seed in seeds}
@@ -52,16 +53,16 @@ def plot_transfer(
     for axes, analysis in zip(panels, analyses, strict=True):
         _draw_panel(axes, curves, by_seed, analysis, colours)
     _set_limits(panels[0], curves, analyses)
-    _draw_legend(figure, colours)
+    _draw_legend(figure, colours, analyses[0].axis if analyses else WIDTH)
     with written_whole(Path(path)) as unfinished:
         figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")
 
 
-def _colours(widths: Sequence[int]) -> dict[int, Colour]:
+def _colours(sizes: Sequence[int]) -> dict[int, Colour]:
     # Viridis ends in a yellow that can't be seen on white.
-    places = np.linspace(0.0, 0.84, len(widths)) if len(widths) > 1 else [0.4]
+    places = np.linspace(0.0, 0.84, len(sizes)) if len(sizes) > 1 else [0.4]
     viridis = matplotlib.colormaps["viridis"]
-    return {width: viridis(float(place)) for width, place in zip(widths, places, strict=True)}
+    return {size: viridis(float(place)) for size, place in zip(sizes, places, strict=True)}
 
 
 def _figure(count: int, loss: str) -> tuple[Figure, list[Axes]]:
@@ -91,18 +92,18 @@ def _draw_panel(
     analysis: RecipeAnalysis,
     colours: dict[int, Colour],
 ) -> None:
-    for rank, (width, colour) in enumerate(colours.items()):
-        curve = curves.get((analysis.recipe, width), {})
+    for rank, (size, colour) in enumerate(colours.items()):
+        curve = curves.get((analysis.recipe, size), {})
         if analysis.searched is None:
             _draw_curve(axes, curve, colour)
         else:
             # Each seed has learning rates of its own: there is no mean to be drawn.
             for seed in analysis.seeds:
-                own = by_seed[seed].get((analysis.recipe, width), {})
+                own = by_seed[seed].get((analysis.recipe, size), {})
                 _draw_curve(axes, own, colour, thin=True)
         _draw_diverged(axes, curve, colour, rank)
-    _draw_optima(axes, analysis.widths, colours)
-    if all(summary.loss is None for summary in analysis.widths):
+    _draw_optima(axes, analysis.sizes, colours)
+    if all(summary.loss is None for summary in analysis.sizes):
         axes.text(0.5, 0.5, "every run diverged", ha="center", transform=axes.transAxes)
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -128,7 +129,7 @@ def _curves(runs: Sequence[Run]) -> Curves:
     for run in runs:
         loss = run.held_out_loss
         finite = None if loss is None or not math.isfinite(loss) else loss
-        curve = curves.setdefault((run.recipe, run.width), {})
+        curve = curves.setdefault((run.recipe, run.size), {})
         curve.setdefault(round(math.log2(run.learning_rate), 6), []).append(finite)
     return {key: dict(sorted(curve.items())) for key, curve in curves.items()}
 
@@ -146,7 +147,7 @@ def _draw_curve(axes: Axes, curve: Curve, colour: Colour, *, thin: bool = False)
 
 def _draw_diverged(axes: Axes, curve: Curve, colour: Colour, rank: int) -> None:
     places = [x for x, ys in curve.items() if None in ys]
-    # A row a width, or the widest would hide the others.
+    # A row a size, or the largest would hide the others.
     height = 0.975 - 0.035 * rank
     at_the_top = blended_transform_factory(axes.transData, axes.transAxes)
     axes.plot(
@@ -163,7 +164,7 @@ def _draw_diverged(axes: Axes, curve: Curve, colour: Colour, rank: int) -> None:
 
 def _draw_optima(
     axes: Axes,
-    summaries: Sequence[WidthSummary],
+    summaries: Sequence[SizeSummary],
     colours: dict[int, Colour],
 ) -> None:
     found = [
@@ -181,8 +182,8 @@ def _draw_optima(
             xerr=summary.log2_spread or 0.0,
             fmt="o",
             markersize=6.5,
-            markerfacecolor=colours[summary.width] if inside else "white",
-            markeredgecolor="black" if inside else colours[summary.width],
+            markerfacecolor=colours[summary.size] if inside else "white",
+            markeredgecolor="black" if inside else colours[summary.size],
             ecolor="black",
             elinewidth=1.3,
             capsize=3,
@@ -204,13 +205,11 @@ def _loss_limits(curves: Curves, analyses: Sequence[RecipeAnalysis]) -> tuple[fl
 
     Losses near divergence would otherwise flatten all the bowls into one line.
     """
-    best = [s.loss for a in analyses for s in a.widths if s.loss is not None]
+    best = [s.loss for a in analyses for s in a.sizes if s.loss is not None]
     if not best:
         return 0.0, 1.0
     low, high = min(best), max(best)
-    rises = [
-        _rise_below(curves.get((a.recipe, s.width), {}), s) for a in analyses for s in a.widths
-    ]
+    rises = [_rise_below(curves.get((a.recipe, s.size), {}), s) for a in analyses for s in a.sizes]
     known = [rise for rise in rises if rise is not None]
     # The bowls take up at least about as much room as the distance between the optima.
     room = max(float(np.median(known)) if known else 0.0, 0.8 * (high - low), 1e-3)
@@ -219,7 +218,7 @@ def _loss_limits(curves: Curves, analyses: Sequence[RecipeAnalysis]) -> tuple[fl
     return low - margin, high + room + 2 * margin
 
 
-def _rise_below(curve: Curve, summary: WidthSummary) -> float | None:
+def _rise_below(curve: Curve, summary: SizeSummary) -> float | None:
     """By how much the loss rises on the side of the optimum where nothing diverges."""
     place, loss = summary.log2_learning_rate, summary.loss
     if place is None or loss is None:
@@ -233,10 +232,10 @@ def _rise_below(curve: Curve, summary: WidthSummary) -> float | None:
     return max(rises, default=None)
 
 
-def _draw_legend(figure: Figure, colours: dict[int, Colour]) -> None:
+def _draw_legend(figure: Figure, colours: dict[int, Colour], axis: Axis) -> None:
     handles = [
-        Line2D([], [], color=colour, linewidth=2.5, label=f"width {width}")
-        for width, colour in colours.items()
+        Line2D([], [], color=colour, linewidth=2.5, label=f"{axis.noun} {size}")
+        for size, colour in colours.items()
     ]
     for marker, label in (("o", "best, ± seeds"), ("x", "diverged")):
         handles.append(Line2D([], [], linestyle="none", color="0.3", marker=marker, label=label))

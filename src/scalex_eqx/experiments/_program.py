@@ -22,7 +22,8 @@ from ..optim._numbers import ScalarOrSchedule
 from ..problems import Problem
 from ..problems._functions import parameterizing
 from ..problems._problem import data_key
-from ..theory import Parameterization, standard
+from ..theory import Budget, Parameterization, standard
+from ._batch_rules import UNCHANGED, AtBatch, at_batch
 from ._call import call_text
 from ._law_numbers import (
     NO_NUMBERS,
@@ -49,16 +50,26 @@ class State(NamedTuple):
 
 
 class RunNumbers(NamedTuple):
-    """The traced numbers in which the runs of a program differ."""
+    """The traced numbers in which the runs of a program differ.
+
+    **Arguments:**
+
+    - `learning_rate`, `seed`, `law`: of a run.
+    - `arguments`: of the update rule, those that follow the batch size.
+    """
 
     learning_rate: Any
     seed: Any
     law: LawNumbers
+    arguments: Mapping[str, Any]
 
 
-def run_numbers(learning_rate: float, seed: int, law: LawNumbers) -> RunNumbers:
+def run_numbers(
+    learning_rate: float, seed: int, law: LawNumbers, arguments: Mapping[str, float] | None = None
+) -> RunNumbers:
     """The numbers of a run, as they are in the program."""
-    return RunNumbers(np.float32(learning_rate), np.int32(seed), law)
+    given = {name: np.float32(x) for name, x in (arguments or {}).items()}
+    return RunNumbers(np.float32(learning_rate), np.int32(seed), law, given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +106,8 @@ class Program:
     - `units`: of the bare rule; `None` if the law is compiled in.
     - `shapes`: of a model as it is trained, with what it holds beside arrays.
     - `law`: the numbers of the recipe's own law.
+    - `budget`: of the recipe's rule for the batch size, if it changes anything.
+    - `at_batch`: what that makes of the update rule's numbers; nothing if the law is compiled in.
     """
 
     problem: Problem
@@ -105,6 +118,8 @@ class Program:
     units: Units | None = None
     shapes: PyTree = None
     law: LawNumbers = NO_NUMBERS
+    budget: Budget | None = None
+    at_batch: AtBatch = UNCHANGED
 
     @property
     def is_traced(self) -> bool:
@@ -120,6 +135,23 @@ class Program:
             arguments = [(k, x) for k, x in arguments if not k.endswith("_scaling")]
         return call_text(entry.name, dict(arguments))
 
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Equal for programs of one size that are the same, where the law is traced."""
+        return self.rule, self.is_deep, tuple(name for name, _ in self.at_batch.arguments)
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether the law for the depth has something to change."""
+        return self.recipe.law.branch is not None and self.sizes.get("depth") != self.base.get(
+            "depth"
+        )
+
+    def numbers(self, learning_rate: float, seed: int) -> RunNumbers:
+        """Those of a run of the recipe; the learning rate is that at the base."""
+        found = self.at_batch
+        return run_numbers(found.rate * learning_rate, seed, self.law, dict(found.arguments))
+
     @functools.cached_property
     def state(self) -> State:
         """The shapes of what training changes, the same for all runs."""
@@ -127,7 +159,7 @@ class Program:
 
     @property
     def _any_run(self) -> RunNumbers:
-        return run_numbers(0.0, 0, self.law)
+        return self.numbers(0.0, 0)
 
     @functools.cached_property
     def _static(self) -> PyTree:
@@ -136,29 +168,42 @@ class Program:
     def start(self, run: RunNumbers) -> State:
         """The initial state."""
         key = jax.random.fold_in(jax.random.key(run.seed), 0)
-        law = self.recipe.law if self.units is None else standard
-        model = self._model(law, key)
+        model = self._model(self.recipe.law if self.units is None else self._law_one, key)
         if self.units is not None:
             model = with_spreads(at_law_one(model), run.law.spread)
         arrays = eqx.filter(model, eqx.is_array)
         return State(arrays, self._optimizer(run).init(_trainable(arrays)))
 
     def _model(self, law: Parameterization, key: Any) -> PyTree:
-        rest = {name: size for name, size in self.sizes.items() if name != "width"}
+        depths: dict[str, Any] = {}
+        if self.is_deep and law.branch is not None:
+            depths = {"depth": self.sizes["depth"], "base_depth": self.base["depth"]}
+
+        def make(width: int, depth: int | None = self.sizes.get("depth")) -> PyTree:
+            sizes = {"width": width} if depth is None else {"width": width, "depth": depth}
+            return self.problem.build(sizes, key)
+
         return parameterize(
-            lambda width: self.problem.build({"width": width, **rest}, key),
+            make,
             width=self.sizes["width"],
             base_width=self.base["width"],
             parameterization=law,
+            **depths,
         )
+
+    @property
+    def _law_one(self) -> Parameterization:
+        """The law that the program is built with, for all recipes."""
+        # A law for the depth also takes what a layer's own spread had of it.
+        return standard.deep(1) if self.is_deep else standard
 
     def _optimizer(self, run: RunNumbers) -> optax.GradientTransformation:
         def rate(count: Any) -> Any:
             return run.learning_rate * self.schedule(jnp.asarray(count))
 
         if self.units is None:
-            return self.recipe.transformation(rate)
-        return traced(self.recipe, rate, self.units, run.law)
+            return self.recipe.transformation(rate, budget=self.budget)
+        return traced(self.recipe, rate, self.units, run)
 
     def advance(
         self, state: State, run: RunNumbers, data: PyTree, steps: PyTree
@@ -215,24 +260,37 @@ def build(
     base: Mapping[str, int],
     schedule: Schedule,
     recipe: Recipe,
+    budget: Budget | None = None,
 ) -> Program:
     """The program that trains a recipe's runs at some sizes.
 
-    **Raises:** `UsageError` if the recipe doesn't fit the model.
+    **Arguments:**
+
+    - `budget`: of the recipe's rule for the batch size, where that changes anything.
+
+    **Raises:** `UsageError` if the recipe doesn't fit the model, or its rule the batch size.
     """
-    own = Program(problem, sizes, base, schedule, recipe)
+    own = Program(problem, sizes, base, schedule, recipe, budget=budget)
     key = jax.random.key(0)
     with parameterizing():
         model = eqx.filter_eval_shape(own._model, recipe.law, key)
-    check_on(recipe, _trainable(model))
-    known = _units(recipe)
-    if known is None or not is_traceable(model):
+    check_on(recipe, _trainable(model), budget)
+    known, found = _units(recipe), _at_batch(recipe, budget)
+    if known is None or found is None or not is_traceable(model):
         return dataclasses.replace(own, shapes=model)
     built = model
-    if recipe.law != standard:
-        built = eqx.filter_eval_shape(own._model, standard, key)
+    if recipe.law != own._law_one:
+        built = eqx.filter_eval_shape(own._model, own._law_one, key)
     numbers = law_numbers(model, built, _scaling_rule(recipe, _trainable(model)), known)
-    return dataclasses.replace(own, units=known, shapes=at_law_one(built), law=numbers)
+    return dataclasses.replace(
+        own, units=known, shapes=at_law_one(built), law=numbers, at_batch=found
+    )
+
+
+def _at_batch(recipe: Recipe, budget: Budget | None) -> AtBatch | None:
+    if budget is None or not isinstance(recipe.entry, Entry):
+        return UNCHANGED
+    return at_batch(recipe.entry, dict(recipe.arguments), budget)
 
 
 def _units(recipe: Recipe) -> Units | None:
@@ -249,10 +307,11 @@ def _scaling_rule(recipe: Recipe, model: PyTree) -> Rule:
 
 
 def traced(
-    recipe: Recipe, learning_rate: ScalarOrSchedule, units: Units, law: LawNumbers
+    recipe: Recipe, learning_rate: ScalarOrSchedule, units: Units, run: RunNumbers
 ) -> optax.GradientTransformation:
-    """The recipe's optimizer for weights at the ratio 1, with the law's numbers in its places."""
-    entry, arguments = recipe.entry, dict(recipe.arguments)
+    """The recipe's optimizer for weights at the ratio 1, with a run's numbers in its places."""
+    law, entry = run.law, recipe.entry
+    arguments = {**dict(recipe.arguments), **run.arguments}
     if not isinstance(entry, Entry):
         plain = dataclasses.replace(recipe, rates=global_rate, multipliers=())
         return optax.chain(plain.transformation(learning_rate), at_rates(law.rate))

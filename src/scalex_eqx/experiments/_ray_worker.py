@@ -81,7 +81,7 @@ def own_version() -> str:
 
 def as_text(member: Member) -> MemberText:
     """The run in a form in which any process can be told of it."""
-    return str(member.recipe), member.width, member.learning_rate, member.seed
+    return str(member.recipe), member.size, member.learning_rate, member.seed
 
 
 def train_part(sent: Sent, runs: Sequence[MemberText]) -> Iterator[Step | Ended]:

@@ -10,11 +10,13 @@ from jaxtyping import PyTree
 
 from .. import optim, theory
 from .._usage import UsageError
+from ..optim._budget import check_budget
 from ..optim._catalogue import Entry, catalogue
 from ..optim._numbers import ScalarOrSchedule
 from ..optim._rates import GlobalRate
-from ..theory import Alignment, Budget, Parameterization
+from ..theory import Alignment, Budget, BudgetRule, Parameterization
 from ..theory._role import TRAINED
+from ._batch_rules import batch_rule_text, parse_batch_rule
 from ._call import call_text, parse_call, split_outside
 from ._foreign import EXAMPLES, Foreign, foreign, needs_family
 from ._numbers import SIZES, parse_exponent, parse_factor
@@ -37,8 +39,9 @@ class Recipe:
     r"""How a model is scaled and trained, with a text form: `parse_recipe(str(recipe)) == recipe`.
 
     The text is `parameterization:optimizer:rates`, e.g. `standard:adam:full`, or with arguments
-    and with constants $\gamma$, `mup:adam(eps=1e-08):full:embedding=2,hidden=1/2`. What is as it
-    would be if left out is left out, and so recipes that train alike are equal.
+    and with constants $\gamma$, `mup:adam(eps=1e-08):full:embedding=2,hidden=1/2`. Last may stand a
+    rule for the batch size, `standard:adam:full:malladi`. What is as it would be if left out is
+    left out, and so recipes that train alike are equal.
 
     **Arguments:**
 
@@ -48,6 +51,7 @@ class Recipe:
     - `arguments`: of the update rule, by name.
     - `multipliers`: the constants by role or path, as `role_multipliers` of
         [`scalex_eqx.scale_by_width`][]; exact.
+    - `batch_rule`: how its numbers follow the batch size and the length of training.
 
     **Raises:** `UsageError` for what has no text form, and what the rule doesn't take.
     """
@@ -57,6 +61,7 @@ class Recipe:
     rates: Any
     arguments: Any = ()
     multipliers: Any = ()
+    batch_rule: BudgetRule | None = None
 
     def __post_init__(self) -> None:
         _law_text(self.law)
@@ -75,12 +80,29 @@ class Recipe:
         has_family = not isinstance(self.entry, Foreign) or self.entry.family_name is not None
         if not has_family and self.rates is not optim.global_rate:
             raise needs_family(self.optimizer)
+        if self.batch_rule is not None:
+            self._check_batch_rule(self.batch_rule)
+
+    def _check_batch_rule(self, rule: BudgetRule) -> None:
+        batch_rule_text(rule)
+        if not self.entry.budget:
+            raise UsageError(
+                f"recipe {self}: no rule for the batch size is known for {self.entry.name}; leave "
+                "it out"
+            )
+        try:
+            check_budget(
+                Budget(rule, batch=1, base_batch=1, tokens=1, base_tokens=1), self.entry.family
+            )
+        except ValueError as error:
+            raise UsageError(f"recipe {self}: {error}") from None
 
     def __str__(self) -> str:
         named = [name for name, one in RATES.items() if one == self.rates]
         rates = named[0] if named else _pairs_text(self.rates)
         parts = [_law_text(self.law), self.optimizer, rates]
-        return ":".join([*parts, _pairs_text(self.multipliers)] if self.multipliers else parts)
+        parts += [_pairs_text(self.multipliers)] if self.multipliers else []
+        return ":".join(parts + ([batch_rule_text(self.batch_rule)] if self.batch_rule else []))
 
     @property
     def optimizer(self) -> str:
@@ -123,17 +145,18 @@ class Recipe:
             raise UsageError(f"recipe {self}: {error}") from None
 
 
-def check_on(recipe: Recipe, model: PyTree) -> None:
+def check_on(recipe: Recipe, model: PyTree, budget: Budget | None = None) -> None:
     """Refuses a recipe that names weights which the model lacks, or can't move those it has.
 
     **Arguments:**
 
     - `recipe`: to be checked.
     - `model`: completed weights, or their shapes.
+    - `budget`: the batch size that its rule is to be used at, if it has one.
 
     **Raises:** `UsageError`.
     """
-    tx = recipe.transformation(1.0)
+    tx = recipe.transformation(1.0, budget=budget)
     try:
         state = jax.eval_shape(tx.init, model)
         if isinstance(recipe.entry, Foreign):
@@ -154,7 +177,7 @@ def parse_recipe(text: str) -> Recipe:
     if len(parts) > 3 and re.search(r"\.py(#\w+)?$", parts[1]):
         # The colon between a file and a name in it.
         parts[1:3] = [":".join(parts[1:3])]
-    if len(parts) not in (3, 4):
+    if len(parts) not in (3, 4, 5):
         raise UsageError(
             f"recipe {text!r} is not parameterization:optimizer:rates; examples are "
             "standard:adam:full and, with a rule in a file, standard:my_rule.py:make@adam:full"
@@ -164,7 +187,18 @@ def parse_recipe(text: str) -> Recipe:
     if "=" not in parts[2] and parts[2] not in RATES:
         raise _unknown(text, "rates", parts[2], RATES)
     rates = RATES.get(parts[2]) or parse_exponents(parts[2])
-    return Recipe(law, entry, rates, arguments, _multipliers(parts[3]) if parts[3:] else ())
+    # Constants have an equals sign outside of brackets.
+    has_constants = parts[3:] and (not parts[3] or len(split_outside(parts[3], "=")) > 1)
+    constants = parts[3:4] if has_constants else []
+    rules = parts[3 + len(constants) :]
+    if len(rules) > 1:
+        raise UsageError(f"recipe {text!r} has {rules[0]!r} and {rules[1]!r}; {_ORDER}")
+    multipliers = _multipliers(constants[0]) if constants else ()
+    rule = parse_batch_rule(rules[0], entry) if rules else None
+    return Recipe(law, entry, rates, arguments, multipliers, rule)
+
+
+_ORDER = "behind the rates stand constants, as hidden=2, and then a rule for the batch size"
 
 
 def _parsed_law(text: str, part: str) -> Parameterization:

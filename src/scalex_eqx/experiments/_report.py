@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .._usage import UsageError, shown
+from ._axes import WIDTH, Axis
 from ._fits import RecipeAnalysis, Run, to_json
 from ._html import write_html as write_html
 from ._plot import plot_transfer as plot_transfer
-from ._wording import WIDTH_COLUMNS, conclusions, width_cells
+from ._wording import cells, columns, conclusions
 from ._write import written_whole
 
 REPORT_FILES = ("transfer.png", "results.json", "report.html")
@@ -41,12 +42,13 @@ def print_table(analyses: Sequence[RecipeAnalysis], console: Console | None = No
 def _table(analysis: RecipeAnalysis) -> Table:
     title = Text(analysis.recipe, style="bold")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in WIDTH_COLUMNS[:3]:
+    *numbers, note = columns(analysis.axis)
+    for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(WIDTH_COLUMNS[3], style="yellow")
-    for summary in analysis.widths:
+    table.add_column(note, style="yellow")
+    for summary in analysis.sizes:
         # Text, not str: brackets in a note would be read as rich's markup.
-        table.add_row(*(Text(cell) for cell in width_cells(summary)))
+        table.add_row(*(Text(cell) for cell in cells(summary)))
     return table
 
 
@@ -76,15 +78,18 @@ def write_json(
     """
     content = {"facts": dict(facts), "analyses": [to_json(analysis) for analysis in analyses]}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    lines = (json.dumps(_run_to_json(run), allow_nan=False, ensure_ascii=False) for run in runs)
+    axis = analyses[0].axis if analyses else WIDTH
+    lines = (
+        json.dumps(_run_to_json(run, axis), allow_nan=False, ensure_ascii=False) for run in runs
+    )
     with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         file.write(text.removesuffix("\n}") + ',\n  "runs": [\n    ')
         file.write(",\n    ".join(lines))
         file.write("\n  ]\n}\n")
 
 
-def _run_to_json(run: Run) -> dict[str, object]:
-    plain = dict(vars(run))
+def _run_to_json(run: Run, axis: Axis) -> dict[str, object]:
+    plain = {axis.name if name == "size" else name: value for name, value in vars(run).items()}
     loss = run.held_out_loss
     plain["held_out_loss"] = loss if loss is not None and math.isfinite(loss) else None
     return plain

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from .._parts import blank_state, parts
 from .._plan._optimizer import settings
 from ..theory import full_alignment
+from ..theory._budget import QUANTITIES
+from ._batch_rules import batch_rule_text
 from ._foreign import Foreign
 from ._recipe import Recipe
 
@@ -16,6 +18,18 @@ def update_rules(recipes: Sequence[Recipe]) -> dict[str, str]:
     """A fact for each update rule of a sweep: its transformations, each with its numbers."""
     named = {recipe.optimizer: recipe for recipe in recipes}
     return {f"update rule {name}": _said(recipe) for name, recipe in named.items()}
+
+
+def batch_rules(recipes: Sequence[Recipe]) -> dict[str, str]:
+    """A fact for each rule for the batch size: what follows it, and how."""
+    found: dict[str, str] = {}
+    for rule in dict.fromkeys(recipe.batch_rule for recipe in recipes):
+        if rule is not None:
+            growths = {name: str(getattr(rule, name)) for name in QUANTITIES}
+            said = [f"{name.replace('_', ' ')} {text}" for name, text in growths.items() if text]
+            decay = [] if rule.decay is None else [f"decay {rule.decay.growth}"]
+            found[f"batch rule {batch_rule_text(rule)}"] = ", ".join([*said, *decay])
+    return found
 
 
 def _said(recipe: Recipe) -> str:

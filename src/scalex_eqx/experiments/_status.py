@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ._axes import WIDTH, Axis
 from ._config import Member, Sweep
 from ._grid import Grid, gone_through
 from ._layout import Warn
@@ -17,12 +18,12 @@ from ._sharing import of_the_living
 from ._store import Claim, Store
 from ._transfer import saved_sweep
 
-Group = tuple[str, int]  # A recipe and a width.
+Group = tuple[str, int]  # A recipe and a size.
 
 
 @dataclass
 class GroupStatus:
-    """The runs of one recipe and width: each counts once, and the claimed ones are training."""
+    """The runs of one recipe and size: each counts once, and the claimed ones are training."""
 
     planned: int = 0
     ok: int = 0
@@ -48,7 +49,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Status:
-    """The last sweep of a store.
+    """The last sweep of a store, over the sizes of `axis`.
 
     `seconds_left` is the time that the missing runs take if as many processes as hold claims go
     on, and `None` before the first run has finished.
@@ -58,6 +59,7 @@ class Status:
     owners: Sequence[Owner]
     seconds_left: float | None
     started: str
+    axis: Axis = WIDTH
 
 
 def status(path: Path, warn: Warn) -> Status:
@@ -70,7 +72,7 @@ def status(path: Path, warn: Warn) -> Status:
         sweep = Sweep.from_json(dict(saved.configuration))
         keys = sweep.keys_of(_needed(sweep, store, saved), saved.configuration["problem"])
         names = {recipe: str(recipe) for recipe in sweep.recipes}
-        places = {key: (names[one.recipe], one.width) for one, key in keys.items()}
+        places = {key: (names[one.recipe], one.size) for one, key in keys.items()}
         groups = {place: GroupStatus() for place in places.values()}
         for place in places.values():
             groups[place].planned += 1
@@ -84,7 +86,8 @@ def status(path: Path, warn: Warn) -> Status:
             if row.status != "stopped" and "seconds" in row.result:
                 group.seconds.append(row.result["seconds"])
     owners = _owners(claims)
-    return Status(groups, owners, _seconds_left(groups, max(len(owners), 1)), saved.updated)
+    left = _seconds_left(groups, max(len(owners), 1))
+    return Status(groups, owners, left, saved.updated, sweep.axis)
 
 
 def _needed(sweep: Sweep, store: Store, saved: SweepRow) -> list[Member]:
@@ -103,16 +106,16 @@ def _owners(claims: Sequence[Claim]) -> list[Owner]:
 
 
 def _seconds_left(groups: Mapping[Group, GroupStatus], processes: int) -> float | None:
-    """A missing run takes the mean time of those of its recipe and width, or else of its width,
+    """A missing run takes the mean time of those of its recipe and size, or else of its size,
     or else of all."""
-    by_width: dict[int, list[float]] = {}
-    for (_, width), group in groups.items():
-        by_width.setdefault(width, []).extend(group.seconds)
-    every = [seconds for values in by_width.values() for seconds in values]
+    by_size: dict[int, list[float]] = {}
+    for (_, size), group in groups.items():
+        by_size.setdefault(size, []).extend(group.seconds)
+    every = [seconds for values in by_size.values() for seconds in values]
     if not every:
         return None
     left = sum(
-        (group.planned - group.finished) * float(np.mean(group.seconds or by_width[width] or every))
-        for (_, width), group in groups.items()
+        (group.planned - group.finished) * float(np.mean(group.seconds or by_size[size] or every))
+        for (_, size), group in groups.items()
     )
     return left / processes

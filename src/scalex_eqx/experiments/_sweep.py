@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ..problems import Problem
-from ._config import Setting, Sweep, parse_learning_rate
+from ._config import parse_learning_rate
 from ._fits import RecipeAnalysis
+from ._planned import Asked, planned
 from ._recipe import Recipe, parse_recipe
 from ._transfer import Reporter, report, transfer
 
@@ -16,19 +17,26 @@ def sweep(
     problem: Problem,
     recipes: Sequence[str | Recipe],
     *,
-    widths: Sequence[int],
+    widths: Sequence[int] = (),
+    depths: Sequence[int] = (),
+    batch_sizes: Sequence[int] = (),
     learning_rates: Sequence[float | str],
     seeds: Sequence[int] = (0, 1, 2, 3),
     steps: int,
     folder: Path | str,
     base_width: int | None = None,
+    width: int | None = None,
     depth: int | None = None,
+    base_depth: int | None = None,
+    base_batch_size: int | None = None,
+    base_steps: int | None = None,
+    same_steps: bool = False,
     at_once: int | None = None,
     reporter: Reporter | None = None,
     console: Console | None = None,
 ) -> tuple[RecipeAnalysis, ...]:
     """Trains a problem's model in several recipes, and says for each whether its learning rate
-    transfers across width: `scalex transfer` as a function.
+    transfers across width, depth or batch size: `scalex transfer` as a function.
 
     ```python
     analyses = sweep(
@@ -48,12 +56,19 @@ def sweep(
 
     - `problem`: what is trained.
     - `recipes`: as [`scalex_eqx.experiments.parse_recipe`][] reads them, or made by it.
-    - `widths`, `learning_rates`, `seeds`: every recipe is trained with each of them; learning rates
-        are peaks at the base width, as numbers or as `"2^-8"`.
-    - `steps`: of a run: a linear rise over the first tenth, then a cosine to 0.
+    - `widths`, `depths`, `batch_sizes`: one of them, with two values or more, is what the sweep is
+        over.
+    - `learning_rates`, `seeds`: every recipe is trained with each of them at every size; learning
+        rates are peaks at the base sizes, as numbers or as `"2^-8"`.
+    - `steps`: of a run: a linear rise over the first tenth, then a cosine to 0. Over batch sizes
+        it is the number at the base batch size, and others have as many examples.
     - `folder`: for the store and the report.
-    - `base_width`: at which all recipes are the same model; the smallest width by default.
-    - `depth`: of the model, if `make` takes one.
+    - `width`, `depth`: of the model, where they are not swept over; a depth if `make` takes one.
+    - `base_width`, `base_depth`, `base_batch_size`: at which laws and rules change nothing; by
+        default the smallest that is swept over, and what is fixed.
+    - `base_steps`: how long the training was for which the numbers were tuned, if that isn't as
+        long: for [rules for the batch size](../sizes.md) that follow the training length.
+    - `same_steps`: over batch sizes, whether all have as many steps.
     - `at_once`, `reporter`: as for [`scalex_eqx.experiments.transfer`][].
     - `console`: where the table is printed; the terminal unless given.
 
@@ -61,14 +76,25 @@ def sweep(
 
     **Raises:** `UsageError` for whatever could not be trained or judged.
     """
-    planned = Sweep(
-        recipes=tuple(parse_recipe(one) if isinstance(one, str) else one for one in recipes),
-        widths=tuple(widths),
-        learning_rates=tuple(
+    swept = {"widths": widths, "depths": depths, "batch_sizes": batch_sizes}
+    asked = Asked(
+        **{name: tuple(sizes) for name, sizes in swept.items() if len(sizes)},
+        width=width,
+        depth=depth,
+        base_width=base_width,
+        base_depth=base_depth,
+        base_batch_size=base_batch_size,
+        base_steps=base_steps,
+        same_steps=same_steps,
+    )
+    chosen = planned(
+        [parse_recipe(one) if isinstance(one, str) else one for one in recipes],
+        asked,
+        learning_rates=[
             parse_learning_rate(rate) if isinstance(rate, str) else float(rate)
             for rate in learning_rates
-        ),
-        seeds=tuple(seeds),
-        setting=Setting(min(widths, default=0) if base_width is None else base_width, steps, depth),
+        ],
+        seeds=seeds,
+        steps=steps,
     )
-    return report(transfer(planned, problem, Path(folder), reporter, at_once=at_once), console)
+    return report(transfer(chosen, problem, Path(folder), reporter, at_once=at_once), console)

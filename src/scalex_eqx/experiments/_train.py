@@ -13,8 +13,9 @@ from .._usage import UsageError
 from .._weight import weights_with_paths
 from ..problems import Problem
 from ..theory import Role
+from ._axes import WIDTH, Axis
 from ._config import Member, Setting
-from ._program import Program, RunNumbers, Schedule, build, run_numbers
+from ._program import Program, RunNumbers, Schedule, build
 from ._recipe import Recipe
 from ._slots import Progress, Slots, Trained, check_memory, train
 
@@ -28,7 +29,8 @@ class Pack(NamedTuple):
     - `members`, `runs`: which they are, and their numbers.
     - `signature`: equal for packs whose programs are the same.
     - `work`: of one run, in floating-point operations: six for each weight of a matrix, for each
-        example. Batches are the same in all packs, and so left out.
+        example. Batches are left out but for what they have grown by.
+    - `axis`: what the sizes of the members are.
     """
 
     program: Program
@@ -36,13 +38,14 @@ class Pack(NamedTuple):
     runs: list[RunNumbers]
     work: float
     signature: tuple[object, ...]
+    axis: Axis = WIDTH
 
     @property
     def name(self) -> str:
         """For people: what its runs have in common."""
         recipes = dict.fromkeys(str(one.recipe) for one in self.members)
         what = ", ".join(recipes) if len(recipes) < 3 else f"{len(recipes)} recipes"
-        return f"{what} width {self.members[0].width}"
+        return f"{what} {self.axis.noun} {self.members[0].size}"
 
     @property
     def same(self) -> list[list[int]]:
@@ -72,7 +75,7 @@ class Kept:
     **Arguments:**
 
     - `expected`: how many runs a round may have.
-    - `built`: the programs of recipes at widths.
+    - `built`: the programs of recipes at sizes.
     - `slots`: with what they have compiled.
     """
 
@@ -90,37 +93,46 @@ def packs(
     functions don't fit each other, before anything is trained.
     """
     found: dict[object, Pack] = {}
-    schedule = Schedule(setting.steps, setting.warmup)
     by_recipe = itertools.groupby(
-        sorted(members, key=lambda x: (x.width, str(x.recipe))), key=lambda x: (x.width, x.recipe)
+        sorted(members, key=lambda x: (x.size, str(x.recipe))), key=lambda x: (x.size, x.recipe)
     )
     built = {} if kept is None else kept.built
     is_first = not built
-    for (width, recipe), own in by_recipe:
-        sizes, base = setting.sizes(width), setting.sizes(setting.base_width)
-        if (width, recipe) not in built:
-            built[width, recipe] = build(problem, sizes, base, schedule, recipe)
-        program = built[width, recipe]
-        signature = width, program.rule, None if program.is_traced else recipe
-        pack = found.setdefault(
-            signature, Pack(program, [], [], _work(program, schedule), signature)
-        )
+    for (size, recipe), own in by_recipe:
+        if (size, recipe) not in built:
+            built[size, recipe] = _built(problem, setting, size, recipe)
+        program = built[size, recipe]
+        signature = size, program.signature, None if program.is_traced else recipe
+        work = setting.work_at(size) * _work(program)
+        pack = found.setdefault(signature, Pack(program, [], [], work, signature, setting.axis))
         for member in own:
             pack.members.append(member)
-            pack.runs.append(run_numbers(member.learning_rate, member.seed, program.law))
-    in_order = sorted(found.values(), key=lambda pack: pack.members[0].width)
+            pack.runs.append(program.numbers(member.learning_rate, member.seed))
+    in_order = sorted(found.values(), key=lambda pack: pack.members[0].size)
     if is_first:
-        _check_problem(problem, in_order)
+        _check_problems(in_order)
     return in_order
 
 
-def _check_problem(problem: Problem, packs: Sequence[Pack]) -> None:
-    """Refuses, from shapes alone, functions of the problem's that can't be trained with.
+def _built(problem: Problem, setting: Setting, size: int, recipe: Recipe) -> Program:
+    own = setting.problem_at(problem, size)
+    return build(
+        own,
+        setting.sizes(size),
+        setting.base_sizes(size),
+        Schedule(setting.steps_at(size), setting.warmup),
+        recipe,
+        setting.budget(recipe, own, size),
+    )
 
-    They are the same for all packs: those of the smallest and the largest width are looked at.
+
+def _check_problems(packs: Sequence[Pack]) -> None:
+    """Refuses, from shapes alone, functions of a problem's that can't be trained with.
+
+    They are the same for all packs: those of the smallest and the largest size are looked at.
     """
     for pack in (*packs[:1], *packs[-1:]):
-        problem.check_growth(pack.program.sizes, pack.program.base)
+        pack.program.problem.check_growth(pack.program.sizes, pack.program.base)
     for pack in packs[:1]:
         pack.program.check()
 
@@ -177,22 +189,22 @@ def train_pack(
         pack.program, runs, at_once=at_once, progress=progress, slots=slots, take=take
     ):
         equal = same[trained.index]
-        _check_first_loss(pack.members[equal[0]], float(trained.training_losses[0]))
+        _check_first_loss(pack.members[equal[0]], float(trained.training_losses[0]), pack.axis)
         each = dataclasses.replace(trained, seconds=trained.seconds / len(equal))
         for index in equal:
             yield pack.members[index], each
 
 
-def _check_first_loss(member: Member, loss: float) -> None:
+def _check_first_loss(member: Member, loss: float, axis: Axis) -> None:
     if not math.isfinite(loss):
         raise UsageError(
-            f"the loss is {loss} at the first step of width {member.width}, seed {member.seed}, "
-            "before any update; look for numbers that are not finite in the data, and for "
-            "logarithms, roots and quotients in the loss"
+            f"the loss is {loss} at the first step of {axis.noun} {member.size}, seed "
+            f"{member.seed}, before any update; look for numbers that are not finite in the data, "
+            "and for logarithms, roots and quotients in the loss"
         )
 
 
-def _work(program: Program, schedule: Schedule) -> float:
+def _work(program: Program) -> float:
     weights = weights_with_paths(program.shapes).values()
     matrices = [
         math.prod(weight.value.shape)
@@ -200,4 +212,4 @@ def _work(program: Program, schedule: Schedule) -> float:
         if weight.spec.role in (Role.hidden, Role.readout)
     ]
     # A model without matrices has no work to be counted, but runs all the same.
-    return max(6.0 * schedule.steps * sum(matrices), 1.0)
+    return max(6.0 * program.schedule.steps * sum(matrices), 1.0)

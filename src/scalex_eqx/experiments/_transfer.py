@@ -4,25 +4,23 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from .._usage import UsageError, in_shell, shown
 from ..problems import Problem
 from ._config import Member, Sweep
 from ._engines import Engine, Local, Reporter as Reporter, environment as environment
+from ._facts import Noted, report_facts
 from ._fits import RecipeAnalysis, Run, analyse
 from ._foreign import Foreign
 from ._lock import reporting
-from ._members import loss_of, losses_in, train_members as train_members
+from ._members import losses_in, train_members as train_members
 from ._report import check_report_files, plot_transfer, print_table, write_html, write_json
 from ._rows import SweepRow
-from ._rules import update_rules
-from ._store import Row, Store
+from ._store import Store
 from ._train import Kept, packs
 from ._until import Until, analysis, gone_through, rounds, wanted
 
@@ -91,15 +89,21 @@ def transfer(
 def check_recipes(sweep: Sweep, problem: Problem) -> None:
     """Refuses from shapes, before there is a folder, recipes that don't fit the model.
 
-    Asked are those that name weights, and rules of the user's own.
+    Asked are those that name weights, have a law or rule for another size than the width, and rules
+    of the user's own.
     """
+    sweep.facts(problem)  # Made of the problem at every batch size.
     asked = [
         one
         for one in sweep.recipes
-        if isinstance(one.rates, tuple) or one.multipliers or isinstance(one.entry, Foreign)
+        if isinstance(one.rates, tuple)
+        or one.multipliers
+        or isinstance(one.entry, Foreign)
+        or one.law.branch is not None
+        or one.batch_rule is not None
     ]
-    widest = [Member(one, max(sweep.widths), sweep.learning_rates[0], 0) for one in asked]
-    packs(problem, sweep.setting.of(problem), widest)
+    largest = [Member(one, max(sweep.sizes), sweep.learning_rates[0], 0) for one in asked]
+    packs(problem, sweep.setting.of(problem), largest)
 
 
 def train_missing(
@@ -114,7 +118,7 @@ def train_missing(
     """`transfer`, with a budget until decided; returns the sweep's key in the store too."""
     sweep = sweep.of(problem)
     kept = Kept(expected=_ROUND * len(sweep.recipes))
-    work = {} if budget is None else _work_by_width(sweep, problem, kept, engine)
+    work = {} if budget is None else _work_by_size(sweep, problem, kept, engine)
     until = None if budget is None else Until(budget, work)
     with Store.open(folder / STORE, create=True) as store:
         searched = {} if until is None else {"until_decided": until.to_json()}
@@ -123,13 +127,13 @@ def train_missing(
         if until is None:
             train(sweep.members(), reporter=reporter)
             return folder / STORE, key
-        known = functools.partial(losses_in, sweep, problem.facts, store)
+        known = functools.partial(losses_in, sweep, sweep.facts(problem), store)
         for members in rounds(sweep, until, known, reporter.begin):
             train(members, reporter=Round(reporter), kept=kept)
     return folder / STORE, key
 
 
-# A round of a search has three rates and two seeds at a width.
+# A round of a search has three rates and two seeds at a size.
 _ROUND = 6
 
 
@@ -152,11 +156,11 @@ class Round(Silent):
         self._reporter.say(line)
 
 
-def _work_by_width(sweep: Sweep, problem: Problem, kept: Kept, engine: Engine) -> dict[int, float]:
+def _work_by_size(sweep: Sweep, problem: Problem, kept: Kept, engine: Engine) -> dict[int, float]:
     first = dataclasses.replace(sweep, seeds=sweep.seeds[:1])
     found = packs(problem, sweep.setting, first.members(), kept)
     engine.check(found)
-    return {pack.members[0].width: pack.work for pack in found}
+    return {pack.members[0].size: pack.work for pack in found}
 
 
 def report(
@@ -186,7 +190,7 @@ def report(
 
             return report_grid(store, saved, console).analyses
         sweep = Sweep.from_json(dict(saved.configuration))
-        noted = _Noted()
+        noted = Noted()
         known = functools.partial(
             losses_in, sweep, saved.configuration["problem"], store, noted=noted.loss_of
         )
@@ -207,9 +211,9 @@ def report(
             "transfer` command trains them",
             style="yellow",
         )
-    facts = _facts(sweep, saved.configuration["said"], noted)
+    facts = report_facts(sweep, saved.configuration["said"], noted)
     if os.access(path.parent, os.W_OK):
-        _write_report(path, facts, runs, analyses)
+        _write_report(path, sweep, facts, runs, analyses)
     else:
         console.print(f"{shown(path.parent)} can't be written: no files are", style="yellow")
     print_table(analyses, console)
@@ -247,13 +251,13 @@ def _of_grid(
     runs = _runs(known(members))
     names = {recipe: str(recipe) for recipe in sweep.recipes}
     planned = collections.Counter(names[member.recipe] for member in members)
-    return runs, analyse(runs, planned), len(members) - len(runs)
+    return runs, analyse(runs, planned, sweep.axis), len(members) - len(runs)
 
 
 def _runs(losses: Mapping[Member, float | None]) -> list[Run]:
     names = {recipe: str(recipe) for recipe in dict.fromkeys(one.recipe for one in losses)}
     return [
-        Run(names[one.recipe], one.width, one.learning_rate, one.seed, loss)
+        Run(names[one.recipe], one.size, one.learning_rate, one.seed, loss)
         for one, loss in losses.items()
     ]
 
@@ -270,7 +274,11 @@ def _of_search(
 
 
 def _write_report(
-    path: Path, facts: Mapping[str, str], runs: Sequence[Run], analyses: Sequence[RecipeAnalysis]
+    path: Path,
+    sweep: Sweep,
+    facts: Mapping[str, str],
+    runs: Sequence[Run],
+    analyses: Sequence[RecipeAnalysis],
 ) -> None:
     folder = path.parent
     with reporting(folder):
@@ -278,66 +286,10 @@ def _write_report(
         plot_transfer(runs, analyses, folder / "transfer.png")
         write_json(facts, runs, analyses, folder / "results.json")
         write_html(
-            "Does the learning rate transfer across width?",
+            f"Does the learning rate transfer across {sweep.axis.noun}?",
             facts,
             analyses,
             folder / "transfer.png",
             folder / "report.html",
             command=f"scalex report {in_shell(path)}",
         )
-
-
-class _Noted:
-    """What a report says of all runs together: of them, not of the sweep, which may have been
-    resumed elsewhere."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.finished = ""
-        self._first: dict[str, tuple[str, dict[str, Any]]] = {}
-
-    def loss_of(self, row: Row) -> float | None:
-        """Notes the run, and returns its loss."""
-        found = row.result["environment"]
-        self.seconds += row.result["seconds"]
-        self.finished = max(self.finished, row.created)
-        name = str(found)
-        if name not in self._first or row.created < self._first[name][0]:
-            self._first[name] = row.created, found
-        return loss_of(row)
-
-    @property
-    def environments(self) -> list[dict[str, Any]]:
-        """Each once, in the order of their first runs."""
-        return [found for _, found in sorted(self._first.values(), key=lambda entry: entry[0])]
-
-
-def _facts(sweep: Sweep, said: Mapping[str, str], noted: _Noted) -> dict[str, str]:
-    setting = sweep.setting
-    batch = f" of {said['batch']}" if "batch" in said else ""
-    name, *rest = said["model"].split(", ")
-    depth = [] if setting.depth is None else [f"depth {setting.depth}"]
-    own = {key: text for key, text in said.items() if key not in ("model", "batch")}
-    return {
-        "recipes": ", ".join(map(str, sweep.recipes)),
-        "widths": f"{', '.join(map(str, sorted(sweep.widths)))} (base {setting.base_width})",
-        "learning rates": ", ".join(f"2^{np.log2(r):.4g}" for r in sorted(sweep.learning_rates)),
-        "seeds": ", ".join(map(str, sweep.seeds)),
-        "model": ", ".join([name, *depth, *rest]),
-        "training": f"{setting.steps} steps{batch}, {setting.warmup:.0%} warm-up, cosine to 0",
-        **update_rules(sweep.recipes),
-        **own,
-        "machine": _each_once(
-            f"{e['device']}, {e['processor']}, {e['cores']} cores" for e in noted.environments
-        ),
-        "versions": _each_once(
-            ", ".join(f"{name} {e[name]}" for name in ("python", "jax", "equinox", "optax"))
-            for e in noted.environments
-        ),
-        "training time": f"{noted.seconds:.0f} s, compilation included",
-        "finished": noted.finished,
-    }
-
-
-def _each_once(texts: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(texts))

@@ -96,7 +96,7 @@ def tune(
         for members in course.rounds():
             known = losses_in(tuning, problem.facts, store, members)
             total = _expected(course, work, [*losses, *members])
-            done = math.fsum(work[one.width] for one in [*losses, *known])
+            done = math.fsum(work[one.size] for one in [*losses, *known])
             reporter.begin(len(losses) + len(members), len(losses) + len(known), total, done)
             if len(known) < len(members):
                 told = Round(reporter)
@@ -116,7 +116,7 @@ def work_by_width(tuning: Tuning, problem: Problem, kept: Kept | None = None) ->
     members = [Member(every, width, rate, seed) for width in tuning.widths]
     found = packs(problem, setting, members, kept)
     _check_roles(tuning, problem, found[0])
-    return {pack.members[0].width: pack.work for pack in found}
+    return {pack.members[0].size: pack.work for pack in found}
 
 
 def _check_roles(tuning: Tuning, problem: Problem, pack: Pack) -> None:
@@ -139,7 +139,7 @@ def _expected(course: Course, work: Mapping[int, float], members: Sequence[Membe
     total = at_base * len(tuning.seeds) * work[tuning.widths[0]]
     if tuning.check_widths:
         total += sum(2 * 5 * tuning.check_seeds * work[width] for width in tuning.widths)
-    return max(total, math.fsum(work[one.width] for one in members))
+    return max(total, math.fsum(work[one.size] for one in members))
 
 
 def conclusion(course: Course) -> Tuned:

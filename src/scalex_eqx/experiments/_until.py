@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .._usage import UsageError
+from ._axes import Axis
 from ._config import Member, Sweep
 from ._decide import ERRORS_AT_LOOKS, MOST_SEEDS, Decision, Search, decide
 from ._fits import (
@@ -31,7 +32,7 @@ class Until:
     **Arguments:**
 
     - `budget`: the most work for each recipe, as a multiple of the work of the sweep's grid.
-    - `work`: of one run, by width.
+    - `work`: of one run, by size.
 
     **Raises:** `UsageError` for a budget that isn't positive.
     """
@@ -56,11 +57,18 @@ class Until:
         more = itertools.count(max(sweep.seeds) + 1)
         seeds = (*sweep.seeds, *itertools.islice(more, MOST_SEEDS - len(sweep.seeds)))
         budget = self.budget * self.grid(sweep)
-        return Search(sweep.widths, sweep.learning_rates, seeds, dict(self.work), budget)
+        return Search(
+            sweep.sizes,
+            sweep.learning_rates,
+            seeds,
+            dict(self.work),
+            budget,
+            axis=sweep.axis,
+        )
 
     def grid(self, sweep: Sweep) -> float:
         """The work of the sweep's grid, for one recipe."""
-        each = sum(self.work[width] for width in sweep.widths)
+        each = sum(self.work[size] for size in sweep.sizes)
         return len(sweep.learning_rates) * len(sweep.seeds) * each
 
     def to_json(self) -> dict[str, object]:
@@ -94,7 +102,7 @@ def gone_through(
 def wanted(decisions: Mapping[Recipe, Decision]) -> list[Member]:
     """The runs that the searches need next, all recipes side by side."""
     return [
-        Member(recipe, point.width, point.learning_rate, point.seed)
+        Member(recipe, point.size, point.learning_rate, point.seed)
         for recipe, decision in decisions.items()
         for point in decision.wanted
     ]
@@ -104,7 +112,7 @@ def runs_of(recipe: Recipe, losses: Losses) -> list[Run]:
     """The finished runs of one recipe."""
     name = str(recipe)
     return [
-        Run(name, member.width, member.learning_rate, member.seed, loss)
+        Run(name, member.size, member.learning_rate, member.seed, loss)
         for member, loss in losses.items()
         if member.recipe == recipe
     ]
@@ -114,16 +122,16 @@ def analysis(
     recipe: Recipe, decision: Decision, losses: Losses, sweep: Sweep, until: Until
 ) -> RecipeAnalysis:
     """What the report says of a recipe."""
-    widths = sorted(sweep.widths)
+    sizes = sorted(sweep.sizes)
     seeds = sorted({seed for _, seed in decision.optima})
-    summaries = tuple(summarise(width, seeds, decision.optima) for width in widths)
+    summaries = tuple(summarise(size, seeds, decision.optima) for size in sizes)
     found = Searched(
         decision.looks,
         len(ERRORS_AT_LOOKS),
         len(decision.points) - len(decision.wanted),
         decision.work / until.grid(sweep),
     )
-    reuse = _reuse(decision, runs_of(recipe, losses), widths)
+    reuse = _reuse(decision, runs_of(recipe, losses), sizes, sweep.axis)
     return RecipeAnalysis(
         recipe=str(recipe),
         verdict=str(decision.verdict),
@@ -134,28 +142,30 @@ def analysis(
             decision.drift,
             reuse,
             describe_search(found),
+            sweep.axis,
         ),
         seeds=tuple(seeds),
-        widths=summaries,
+        sizes=summaries,
         drift=decision.drift,
         reuse=reuse,
         best_loss=summaries[-1].loss,
         best_loss_spread=summaries[-1].loss_spread,
         searched=found,
+        axis=sweep.axis,
     )
 
 
-def _reuse(decision: Decision, runs: Sequence[Run], widths: Sequence[int]) -> ReuseCost:
-    ends, drift = (widths[0], widths[-1]), decision.drift
+def _reuse(decision: Decision, runs: Sequence[Run], sizes: Sequence[int], axis: Axis) -> ReuseCost:
+    ends, drift = (sizes[0], sizes[-1]), decision.drift
     if drift.exponent is None:
         return ReuseCost(*ends, None, None, (), f"unknown: {drift.reason}")
     seeds = {seed for seed, _ in drift.by_seed}
     curves = {
-        (width, seed): own
-        for (width, seed), own in grouped(runs).items()
-        if width in ends and seed in seeds
+        (size, seed): own
+        for (size, seed), own in grouped(runs).items()
+        if size in ends and seed in seeds
     }
-    return reuse_cost(ends, curves, decision.optima, drift.level)
+    return reuse_cost(ends, curves, decision.optima, drift.level, axis)
 
 
 def rounds(
@@ -172,7 +182,7 @@ def rounds(
     while True:
         decisions, losses = gone_through(sweep.recipes, search, known)
         members = wanted(decisions)
-        done = sum(until.work[member.width] for member in losses)
+        done = sum(until.work[member.size] for member in losses)
         # What may come of a search is its budget.
         most = [search.budget if one.wanted else one.work for one in decisions.values()]
         begin(len(losses) + len(members), len(losses), sum(most), done)

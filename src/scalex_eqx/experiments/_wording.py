@@ -1,24 +1,31 @@
 """How numbers are put into words, the same on the terminal and on the page."""
 
+from ._axes import WIDTH, Axis
 from ._drift import LEVEL, MARGIN, SEEDS_FOR_A_VERDICT
-from ._fits import RecipeAnalysis, Searched, WidthSummary
-
-_RULES_OF_SEARCH = (
-    "The verdicts were searched for: runs were added until each was clear, or its budget was "
-    f"spent. The exponent is that between the smallest and the largest width, and its interval "
-    "allows for all the looks that the search may take: it is wider than that of a grid, whose "
-    f"level is given above. At a drift of {MARGIN} each of the verdicts transfers and drifts has "
-    "a chance of at most 5 %, for normal scatter. Widths between the two were trained with one "
-    "seed, to say where to look.",
-)
-
-WIDTH_COLUMNS = ("width", "best learning rate", "best loss (nats)", "note")
+from ._fits import RecipeAnalysis, Searched, SizeSummary
 
 
-def width_cells(summary: WidthSummary) -> tuple[str, str, str, str]:
-    """A width's row, in the order of `WIDTH_COLUMNS`."""
+def _rules_of_search(axis: Axis) -> tuple[str, ...]:
     return (
-        str(summary.width),
+        "The verdicts were searched for: runs were added until each was clear, or its budget was "
+        f"spent. The exponent is that between the smallest and the largest {axis.noun}, and its "
+        "interval allows for all the looks that the search may take: it is wider than that of a "
+        f"grid, whose level is given above. At a drift of {MARGIN} each of the verdicts transfers "
+        "and drifts has a chance of at most 5 %, for normal scatter. "
+        f"{axis.plural.capitalize()} between the two were trained with one seed, to say where to "
+        "look.",
+    )
+
+
+def columns(axis: Axis) -> tuple[str, str, str, str]:
+    """The headings of a recipe's table."""
+    return axis.noun, "best learning rate", "best loss (nats)", "note"
+
+
+def cells(summary: SizeSummary) -> tuple[str, str, str, str]:
+    """A size's row, in the order of `columns`."""
+    return (
+        str(summary.size),
         _with_spread("2^{:.2f}", " ± {:.2f}", summary.log2_learning_rate, summary.log2_spread),
         _with_spread("{:.4f}", " ± {:.4f}", summary.loss, summary.loss_spread),
         "; ".join(summary.flags),
@@ -27,13 +34,13 @@ def width_cells(summary: WidthSummary) -> tuple[str, str, str, str]:
 
 def conclusions(analysis: RecipeAnalysis) -> tuple[tuple[str, str], ...]:
     """What stands below a recipe's table, as pairs of a name and its value."""
-    reuse, largest = analysis.reuse, analysis.widths[-1]
+    reuse, largest = analysis.reuse, analysis.sizes[-1]
     cost = f"{reuse.reason}" if reuse.cost is None else _reuse_value(analysis)
     best = _with_spread("{:.4f}", " ± {:.4f} nats", largest.loss, largest.loss_spread)
     return (
         ("drift exponent p", _exponent_value(analysis)),
         ("cost of reuse", cost),
-        (f"best loss at {largest.width}", best),
+        (f"best loss at {largest.size}", best),
         *([] if analysis.searched is None else [("search", _search_value(analysis))]),
     )
 
@@ -44,37 +51,38 @@ def describe_search(searched: Searched) -> str:
     return f"{searched.runs} runs, {searched.share:.2f} of the grid's work, {looks}"
 
 
-def rules(*, searched: bool = False) -> tuple[str, ...]:
+def rules(*, searched: bool = False, axis: Axis = WIDTH) -> tuple[str, ...]:
     """How it was judged, a paragraph each.
 
     **Arguments:**
 
     - `searched`: whether the verdicts were searched for, and not read off a grid.
+    - `axis`: the size that was swept over.
     """
     percent = f"{LEVEL:.0%}".replace("%", " %")
     return (
         "Every run is judged by its held-out loss in nats, on windows that are the same for "
         "all runs. A run whose loss is not finite counts as diverged.",
-        "For each recipe, width and seed, the best learning rate is the vertex of a "
+        f"For each recipe, {axis.noun} and seed, the best learning rate is the vertex of a "
         "least-squares parabola in log2 of the learning rate, through the points within an "
         "octave of the lowest loss and at least its two neighbours; the best loss is the vertex "
         "of the parabola through the lowest point and its neighbours. Both neighbours must "
         "exist and be finite. A best learning rate noted as steep above lies next to a much "
         "steeper side or near divergence, which pulls the vertex downwards.",
-        "The drift exponent p, in best learning rate ~ width^p, is fitted for each seed by "
-        f"least squares. Its value is the mean over seeds and its interval is Student's t at "
+        f"The drift exponent p, in best learning rate ~ {axis.symbol}^p, is fitted for each seed "
+        f"by least squares. Its value is the mean over seeds and its interval is Student's t at "
         f"{percent} over seeds. It covers the scatter between seeds, not the parabola's own "
         "bias, which grows with the spacing of the grid.",
         f"A recipe transfers if the interval lies inside [-{MARGIN}, {MARGIN}] and drifts if "
         f"it lies wholly outside. Otherwise, and with fewer than {SEEDS_FOR_A_VERDICT} seeds, "
-        "fewer than two widths, or a minimum at the grid's edge or next to a diverged run, the "
-        "report cannot tell.",
-        "The cost of reuse is the loss at the largest width with the smallest width's best "
-        "learning rate, less the best loss there, seed by seed. Between grid points the loss is "
-        "interpolated by a monotone cubic (PCHIP) through the finite losses and the optimum, so "
+        f"fewer than two {axis.plural}, or a minimum at the grid's edge or next to a diverged run, "
+        "the report cannot tell.",
+        f"The cost of reuse is the loss at the largest {axis.noun} with the smallest {axis.noun}'s "
+        "best learning rate, less the best loss there, seed by seed. Between grid points the loss "
+        "is interpolated by a monotone cubic (PCHIP) through the finite losses and the optimum, so "
         "it is never negative.",
         "± is the standard deviation over seeds.",
-        *(_RULES_OF_SEARCH if searched else ()),
+        *(_rules_of_search(axis) if searched else ()),
     )
 
 
@@ -102,5 +110,5 @@ def _search_value(analysis: RecipeAnalysis) -> str:
 def _reuse_value(analysis: RecipeAnalysis) -> str:
     reuse = analysis.reuse
     interval = "" if reuse.interval is None else " [{:+.4f}, {:+.4f}]".format(*reuse.interval)
-    where = f"width {reuse.small_width}'s best at {reuse.large_width}"
+    where = f"{analysis.axis.noun} {reuse.small}'s best at {reuse.large}"
     return f"{reuse.cost:.4f}{interval} nats ({where})"

@@ -153,6 +153,15 @@ def check_one_window(name: str, part: str, available: int, length: int) -> None:
         )
 
 
+def check_batch(name: str, batch_size: int, available: int, length: int) -> None:
+    """Refuses a batch that predicts more tokens than there are to train on."""
+    if batch_size * length > available:
+        raise UsageError(
+            f"data {name}: a batch of {batch_size} x {length} tokens is more than the {available} "
+            "of its training part; give more text or smaller batches"
+        )
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """What the system refuses becomes a `UsageError` with its reason."""

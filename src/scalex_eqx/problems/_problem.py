@@ -68,6 +68,9 @@ class Problem:
     - `batch`: `batch(data, key)`, the batch of one step, in place of `batch_size`; traced.
     - `read`: `read(seed, step)`, the same on the host, in NumPy, for data that no device holds, in
         place of `data`.
+    - `rebatched`: `rebatched(batch_size)`, the same problem with batches of another size, for a
+        sweep over those. Where `batch_size` is all that says how large they are, none is needed;
+        beside `batch` or `read` it is, and then `batch_size` says how large theirs are.
     - `evaluate`: `evaluate(model, held_out)`: a number, or a mapping of names to numbers, one of
         which is `held_out_loss`; traced. The mean of `loss` over all of `held_out` by default.
     - `identity`: what else decides a result and no array shows, as JSON: a version to be raised
@@ -85,6 +88,7 @@ class Problem:
     batch_size: int | None = None
     batch: Callable[[PyTree, PRNGKeyArray], Any] | None = None
     read: Callable[[int, int], Any] | None = None
+    rebatched: Callable[[int], "Problem"] | None = None
     evaluate: Callable[[PyTree, PyTree], Any] | None = None
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     said: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -92,7 +96,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "said", {"model": self.name, **self.said})
-        for name in ("make", "loss", "batch", "read", "evaluate"):
+        for name in ("make", "loss", "batch", "read", "rebatched", "evaluate"):
             function = getattr(self, name)
             if function is not None and not callable(function):
                 kind = type(function).__name__
@@ -117,6 +121,7 @@ class Problem:
         for name, given in (
             ("batch", ("data", "key")),
             ("read", ("seed", "step")),
+            ("rebatched", ("batch_size",)),
             ("evaluate", ("model", "held_out")),
         ):
             function = getattr(self, name)
@@ -125,6 +130,9 @@ class Problem:
 
     def _check_source(self) -> None:
         given = [name for name in ("batch_size", "batch", "read") if getattr(self, name)]
+        if self.rebatched is not None:
+            self._check_rebatched()
+            given.remove("batch_size")
         if len(given) != 1:
             said = " and ".join(given) or "none of them"
             raise UsageError(
@@ -134,13 +142,63 @@ class Problem:
             )
         if self.read is None and not jax.tree.leaves(self.data):
             raise UsageError("the problem has no data; give arrays, or read=")
-        if self.batch_size is not None:
+        if self.batch_size is not None and self.rebatched is None:
             counts = {jnp.shape(x)[:1] for x in jax.tree.leaves(self.data)}
             if self.batch_size < 1 or len(counts) > 1 or counts == {()} or counts == {(0,)}:
                 raise UsageError(
                     f"batch_size is {self.batch_size} and the arrays of data have the first axes "
                     f"{sorted(counts)}; expected at least 1 and one number of examples in all"
                 )
+
+    def _check_rebatched(self) -> None:
+        if not self.batch_size or self.batch_size < 1 or not (self.batch or self.read):
+            raise UsageError(
+                f"the problem has rebatched, and batch_size is {self.batch_size}; give rebatched "
+                "beside batch or read, with a batch_size that says how large their batches are"
+            )
+
+    def at_batch_size(self, batch_size: int) -> "Problem":
+        """The same problem with batches of another size.
+
+        **Raises:** `UsageError` if its batches have a size of their own, or the data has too few
+        examples.
+        """
+        if batch_size == self.batch_size:
+            return self
+        if self.rebatched is not None:
+            return self._from_user(batch_size)
+        if self.batch_size is None:
+            name = "batch" if self.read is None else "read"
+            raise UsageError(
+                f"the problem's {name} makes batches of one size, and {batch_size} are asked for; "
+                "give the problem its batch_size, and rebatched, a function that makes it with "
+                "another"
+            )
+        count = jnp.shape(jax.tree.leaves(self.data)[0])[0]
+        if batch_size > count:
+            raise UsageError(
+                f"a batch of {batch_size} is asked for, and data has {count} examples; take "
+                "smaller batches"
+            )
+        return dataclasses.replace(self, batch_size=batch_size)
+
+    def _from_user(self, batch_size: int) -> "Problem":
+        assert self.rebatched is not None
+        with calling("rebatched"):
+            found = self.rebatched(batch_size)
+        if not isinstance(found, Problem) or found.batch_size != batch_size:
+            said = getattr(found, "batch_size", type(found).__name__)
+            raise UsageError(
+                f"the problem's rebatched({batch_size}) returned {said}; expected the problem with "
+                f"batch_size={batch_size}"
+            )
+        if found.facts == self.facts:
+            raise UsageError(
+                f"the problem's rebatched({batch_size}) has the identity of the one with batches "
+                f"of {self.batch_size}, whose runs would be taken for its own; put the batch size "
+                "into identity"
+            )
+        return found
 
     def _check_held_out(self) -> None:
         """What the loss is averaged over."""
@@ -254,7 +312,7 @@ class Problem:
         facts: dict[str, Any] = {"kind": self.name, **self.identity}
         if "data" not in facts:
             facts["data"] = _digest((self.data, self.held_out))
-        if self.batch_size is not None:
+        if self.batch_size is not None and self.rebatched is None:
             facts.setdefault("batch_size", self.batch_size)
         return facts
 

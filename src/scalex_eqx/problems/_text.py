@@ -50,6 +50,16 @@ def text(
         "held_out_windows": held_out_windows,
     }
 
+    def rebatched(size: int) -> Problem:
+        _corpus.check_batch(corpus.name, size, len(corpus.train), sequence_length)
+        return text(
+            corpus,
+            sequence_length=sequence_length,
+            batch_size=size,
+            head_dimension=head_dimension,
+            held_out_windows=held_out_windows,
+        )
+
     def batch(tokens: UInt[Array, " n"], key: PRNGKeyArray) -> Int[Array, "batch length"]:
         length = sequence_length + 1
         starts = jax.random.randint(key, (batch_size, 1), 0, tokens.shape[0] - length + 1)
@@ -60,6 +70,7 @@ def text(
         settings,
         data=corpus.train,
         batch=batch,
+        rebatched=rebatched,
         held_out=_corpus.held_out_windows(corpus, count=held_out_windows, length=sequence_length),
         name=corpus.name,
         digest=corpus.digest,
@@ -84,7 +95,7 @@ def language_model(
     - `settings`: by the names of `text`'s arguments.
     - `held_out`: the windows that runs are judged on.
     - `name`, `digest`, `tokens`: of the text, for reports and keys.
-    - `source`: `data` and `batch`, or `read`.
+    - `source`: `data` and `batch`, or `read`; and `rebatched`.
     """
 
     def make(width: int, depth: int, key: PRNGKeyArray) -> Transformer:
@@ -108,6 +119,7 @@ def language_model(
         make,
         mean_loss,
         held_out=held_out,
+        batch_size=settings["batch_size"],
         evaluate=evaluate,
         identity=identity(digest, settings),
         said=said(name, digest, tokens, len(held_out), settings),

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from .._memory import total
 from .._usage import UsageError, shown
 from ._corpus import (
+    check_batch,
     check_kind,
     check_one_window,
     check_vocabulary_size,
@@ -175,6 +176,10 @@ def token_file(
     length = sequence_length + 1
     choices = tokens.boundary - length + 1
 
+    def rebatched(size: int) -> Problem:
+        check_batch(name, size, tokens.boundary, sequence_length)
+        return token_file(path, vocabulary_size=vocabulary_size, **{**settings, "batch_size": size})
+
     def read(seed: int, step: int) -> Any:
         return tokens.windows(drawn_starts(seed, step, batch_size, choices), length)
 
@@ -182,6 +187,7 @@ def token_file(
         vocabulary_size,
         settings,
         read=read,
+        rebatched=rebatched,
         held_out=tokens.windows(tokens.boundary + held_out, length),
         name=name,
         digest=f"sampled:{tokens.digest}",

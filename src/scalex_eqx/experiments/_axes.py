@@ -1,0 +1,42 @@
+"""The sizes that a sweep runs over: whatever says the name of one has it from here."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """A size over which the best learning rate may drift.
+
+    **Arguments:**
+
+    - `noun`, `plural`: in words.
+    - `symbol`: in a formula.
+    """
+
+    noun: str
+    plural: str
+    symbol: str
+
+    @property
+    def name(self) -> str:
+        """In Python and JSON."""
+        return self.noun.replace(" ", "_")
+
+    @property
+    def names(self) -> str:
+        """Of several, in Python and JSON."""
+        return self.plural.replace(" ", "_")
+
+    @property
+    def option(self) -> str:
+        """Of the command that sweeps over it."""
+        return f"--{self.plural.replace(' ', '-')}"
+
+
+WIDTH = Axis("width", "widths", "width")
+DEPTH = Axis("depth", "depths", "depth")
+BATCH_SIZE = Axis("batch size", "batch sizes", "(batch size)")
+
+AXES = {axis.name: axis for axis in (WIDTH, DEPTH, BATCH_SIZE)}
+"""Every one, by its name. What else one more takes: what a model of such a size is, in
+`Setting`."""
