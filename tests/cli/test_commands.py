@@ -52,6 +52,32 @@ def refused(monkeypatch, capsys, *arguments):
         (["--at-once", "0"], "--at-once is 0"),
         (["--data", "/no/such/file"], "/no/such/file"),
         (["--vocabulary-size", "7"], "--vocabulary-size"),
+        (["--depths", "2"], "--depths has 1 value; give at least 2: a drift is a slope across dep"),
+        (["--depths", "2", "4", "2"], "--depths has 2 more than once"),
+        (["--depths", "0", "2"], "--depths has 0; expected at least 1"),
+        (["--depths", "2", "4", "--width", "20"], "--width has 20"),
+        (["--depths", "2", "4", "--width", "0"], "--width is 0; expected at least 1"),
+        (
+            ["--depths", "2", "4", "--widths", "32", "64"],
+            "--widths and --depths are both given; a sweep is over one size: give a single value",
+        ),
+        (["--depths", "2", "4", "--depth", "3"], "--depth is 3, and depths are swept over"),
+        (["--width", "64"], "--width is 64, and widths are swept over; leave out one of --width"),
+        (["--batch-sizes", "4", "8", "--batch-size", "4"], "--batch-size is 4, and batch sizes"),
+        (["--batch-sizes", "4", "8000"], "250 steps of 4 are less than one of that"),
+        (["--batch-sizes", "4", "9" * 9, "--steps", "9" * 9], "is more than the"),
+        (["--same-steps"], "--same-steps is given without --batch-sizes"),
+        (["--base-steps", "9"], "--base-steps is 9 without --base-batch-size; give both"),
+        (["--base-batch-size", "4"], "no recipe has a rule for the batch size; use one such as"),
+        (["--base-depth", "2"], "no recipe has a law for the depth; use one such as mup.deep(1)"),
+        (
+            ["--recipes", "standard:adam:full:malladi", "--batch-sizes", "4", "256"],
+            "b1 is 0.9 at the base, and budget rule 'malladi' makes it -5.4",
+        ),
+        (
+            ["--problem", "digits", "--batch-sizes", "64", "5000"],
+            "a batch of 5000 is asked for, and data has 1347 examples; take smaller batches",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):

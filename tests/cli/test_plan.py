@@ -86,6 +86,10 @@ def test_a_horizon_and_a_decay_by_name(monkeypatch, capsys):
         (["mup:adam:full", *BASE, *BATCH, "--horizon", "-0.3"], "give tokens and base_tokens"),
         (["mup:adam:full", *BASE, *BATCH, "--budget-rule", "linear"], "has 'linear'; choose from"),
         (["mup:adam:full", *BASE, *BATCH, "--decay-rule", "half"], "has 'half'; choose from"),
+        (
+            ["mup:adam:full:malladi", *BASE, *BATCH, "--budget-rule", "sdew"],
+            "--budget-rule is sdew, and the recipe has the rule malladi; leave out one of them",
+        ),
         (["mup:sgd:full", *BASE, *BATCH, "--budget-rule", "sdew"], "'sdew' is for updates of one"),
         (["mup:adafactor:none", *BASE, *BATCH], "adafactor takes no budget"),
         (["mup:lion:full", *BASE, *BATCH], "lion takes no budget"),

@@ -86,7 +86,8 @@ def test_a_base_that_a_recipe_knows_nothing_of_is_not_in_its_runs():
         assert sweep.specification(Member(SWEEP.recipes[0], size, 0.5, 0), PROBLEM) == plain
     facts = LARGE_BATCH.facts(TEXT, (2, 32))
     assert facts["by_batch_size"]["2"] == TEXT.facts
-    sweep = dataclasses.replace(SWEEP, setting=dataclasses.replace(LARGE_BATCH, base_batch_size=2))
+    setting = dataclasses.replace(LARGE_BATCH, base_batch_size=2)
+    sweep = dataclasses.replace(SWEEP, sizes=(2, 4), setting=setting)
     found = sweep.specification(Member(SWEEP.recipes[0], 2, 0.5, 0), facts)
     assert found == {**plain, "problem": TEXT.facts}
 

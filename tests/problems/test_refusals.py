@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from scalex_eqx.experiments import Member, Setting, UsageError, parse_recipe
+from scalex_eqx.experiments._axes import DEPTH
 from scalex_eqx.experiments._train import packs, train_pack
 from scalex_eqx.problems import Problem
 
@@ -100,6 +101,61 @@ def test_is_refused_before_training(changes, said):
     (pack,) = packed(problem(**changes))
     with pytest.raises(UsageError, match=r"float32\[22, 3\].* at seed \d, step 1, and .*\[23, 3\]"):
         list(train_pack(pack, at_once=None, progress=lambda *_: None))
+
+
+def rebatched(size=8, **changes):
+    given = {"batch": lambda data, key: data, "batch_size": size, "identity": {"size": size}}
+    return problem(**{"rebatched": lambda batch_size: rebatched(batch_size), **given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (lambda: problem().at_batch_size(24), "a batch of 24 is asked for, and data has 23 exam"),
+        (
+            lambda: problem(batch=lambda data, key: data, batch_size=None).at_batch_size(4),
+            "batch makes batches of one size, and 4 are asked for; give the problem its batch_size",
+        ),
+        (lambda: rebatched(batch_size=None), "has rebatched, and batch_size is None; give"),
+        (lambda: rebatched(batch=None), "give rebatched beside batch or read"),
+        (lambda: rebatched(rebatched=lambda: 0), r"called as rebatched\(batch_size\)"),
+        (lambda: rebatched(rebatched=lambda size: 0).at_batch_size(4), r"\(4\) returned int; exp"),
+        (
+            lambda: rebatched(rebatched=lambda size: rebatched(9)).at_batch_size(4),
+            r"rebatched\(4\) returned 9; expected the problem with batch_size=4",
+        ),
+        (
+            lambda: rebatched(
+                rebatched=lambda size: rebatched(size, identity={"size": 8})
+            ).at_batch_size(4),
+            "has the identity of the one with batches of 8",
+        ),
+        (
+            lambda: rebatched(rebatched=lambda size: [][size]).at_batch_size(4),
+            "rebatched failed: IndexError: list index out of range, in ",
+        ),
+        (lambda: Setting(8, 2, axis=DEPTH, width=8).of(problem()), "depths are swept over, but ma"),
+    ],
+)
+def test_batch_sizes_and_depths_that_a_problem_lacks_are_refused(changes, said):
+    with pytest.raises(UsageError, match=said):
+        changes()
+
+
+def test_a_problem_with_other_batches_is_told_apart():
+    assert problem().at_batch_size(8).facts == problem().facts
+    assert problem().at_batch_size(4).facts == problem(batch_size=4).facts != problem().facts
+    assert rebatched().at_batch_size(4).facts != rebatched().facts
+
+
+def test_a_depth_that_is_not_used_is_refused():
+    def deep(width, depth, key):
+        return make(width, key)
+
+    setting = Setting(base_width=4, steps=2, axis=DEPTH, width=4, base_depth=2)
+    members = [Member(parse_recipe("standard:sgd:full"), depth, 0.03, 0) for depth in (2, 4)]
+    with pytest.raises(UsageError, match="same shapes at the depths 4 and 2; use the depth in it"):
+        packs(problem(make=deep), setting, members)
 
 
 def test_a_loss_that_is_no_number_from_the_first_step_ends_the_sweep():

@@ -31,8 +31,12 @@ class BudgetOptions:
     decay_rule: str | None = None
     """How weight decay follows: kosson, fan, power_lines, completed_p or sdew."""
 
-    def budget(self, family: Families) -> Budget | None:
+    def budget(self, family: Families, own: BudgetRule | None = None) -> Budget | None:
         """The budget that the options ask for, for updates of a family; `None` without any.
+
+        **Arguments:**
+
+        - `own`: the rule of the recipe, if it has one.
 
         **Raises:** `UsageError` for options that make none.
         """
@@ -44,7 +48,12 @@ class BudgetOptions:
             raise UsageError(f"{_option(given[0])} needs --batch and --base-batch; give both")
         degree = as_family(family).of_role(Role.hidden).gradient_degree
         default = "malladi_sgd" if degree else "malladi"
-        rule = _named(self.budget_rule or default, theory.budget_rules, "--budget-rule")
+        rule = own or _named(self.budget_rule or default, theory.budget_rules, "--budget-rule")
+        if own is not None and self.budget_rule is not None:
+            raise UsageError(
+                f"--budget-rule is {self.budget_rule}, and the recipe has the rule {own.name}; "
+                "leave out one of them"
+            )
         if self.horizon is not None:
             rule = rule.with_horizon(_exponent(self.horizon))
         if self.decay_rule is not None:

@@ -183,7 +183,7 @@ class Transfer(ProblemOptions):
                 )
             if self.problem == TEXT:
                 own = dataclasses.replace(self, batch_size=min(sweep.sizes))
-        if asked.axis is WIDTH:
+        if asked.axis == WIDTH:
             return own.load(widths=sweep.sizes, base_width=base_width)
         assert asked.width is not None, "a sweep over another size has one"
         return own.load(width=(asked.width,), base_width=base_width)

@@ -6,6 +6,7 @@ import textwrap
 from ..experiments._foreign import EXAMPLES
 from ..experiments._recipe import PARAMETERIZATIONS
 from ..optim._catalogue import catalogue
+from ..theory import budget_rules
 
 _WIDTH = 79
 
@@ -22,7 +23,9 @@ Parameterizations: {", ".join(PARAMETERIZATIONS)}.
 Rates: global, one learning rate for all weights;
 full or none, the prescription under that alignment;
 or exponents by role, as scalex align prints: embedding=0,hidden=9/10,readout=1,vector=0.
-A fourth part multiplies learning rates by role or path: standard:adam:full:embedding=2."""
+A fourth part multiplies learning rates by role or path: standard:adam:full:embedding=2.
+Last may stand a rule for the batch size: {", ".join(budget_rules)};
+or its exponents, batch(learning_rate='1/2')."""
 
 
 def summary(command: type) -> str:

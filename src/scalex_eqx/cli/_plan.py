@@ -76,4 +76,6 @@ class Plan(BudgetOptions, ProblemOptions):
 
     def _transformation(self, recipe: Recipe) -> optax.GradientTransformation:
         rate = parse_learning_rate(self.learning_rate, "--learning-rate")
-        return recipe.transformation(rate, budget=self.budget(recipe.entry.family))
+        return recipe.transformation(
+            rate, budget=self.budget(recipe.entry.family, recipe.batch_rule)
+        )

@@ -60,7 +60,7 @@ def _own(entry: Any, growths: Mapping[str, Growth]) -> BudgetRule:
     family = as_family(entry.family).of_role(Role.hidden)
     every = {name: growths.get(name, Growth()) for name in QUANTITIES}
     unsaid = {name: Growth(growth.batch, None) for name, growth in every.items()}
-    return BudgetRule(_OWN, int(family.gradient_degree), *(unsaid[name] for name in QUANTITIES))
+    return dataclasses.replace(BudgetRule(_OWN, int(family.gradient_degree)), **unsaid)
 
 
 def _exponent(text: str, value: Any) -> Any:
@@ -82,8 +82,8 @@ def batch_rule_text(rule: BudgetRule) -> str:
     if name == _OWN:
         growths = {key: getattr(rule, key).batch for key in QUANTITIES}
         arguments |= {key: str(x) for key, x in growths.items() if x != 0}
-        plain = (Growth(growths[key], None) for key in QUANTITIES)
-        known = BudgetRule(_OWN, rule.gradient_degree, *plain)
+        plain = {key: Growth(x, None) for key, x in growths.items()}
+        known = dataclasses.replace(BudgetRule(_OWN, rule.gradient_degree), **plain)
     if known is not None and rule.learning_rate.tokens != known.learning_rate.tokens:
         horizon = rule.learning_rate.tokens
         known = known.with_horizon(horizon or 0)

@@ -183,7 +183,7 @@ def _check_setting(sweep: Sweep) -> None:
     for size in sweep.sizes:
         check_width(setting.axis.option, size)
     check_width("--base-width", setting.base_width)
-    if setting.axis is BATCH_SIZE:
+    if setting.axis == BATCH_SIZE:
         _check_steps(sweep)
     check_seeds(sweep.seeds)
     given_weight_decay(0.0, sweep.recipes)

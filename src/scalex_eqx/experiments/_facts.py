@@ -89,7 +89,7 @@ def _fixed(sweep: Sweep) -> list[str]:
 
 def _steps(sweep: Sweep, said: Mapping[str, str]) -> str:
     setting = sweep.setting
-    if sweep.axis is not BATCH_SIZE:
+    if sweep.axis != BATCH_SIZE:
         return f"{setting.steps} steps" + (f" of {said['batch']}" if "batch" in said else "")
     if setting.same_steps:
         return f"{setting.steps} steps at every batch size"

@@ -35,17 +35,17 @@ class Asked:
 
     def __post_init__(self) -> None:
         for axis in (WIDTH, DEPTH):
-            if axis is self.axis and getattr(self, axis.name) is not None:
+            if axis == self.axis and getattr(self, axis.name) is not None:
                 raise UsageError(
                     f"--{axis.noun} is {getattr(self, axis.name)}, and {axis.plural} are swept "
                     f"over; leave out one of --{axis.noun} and {axis.option}"
                 )
-        if self.width is None and self.axis is not WIDTH:
+        if self.width is None and self.axis != WIDTH:
             raise UsageError(f"{self.axis.option} is given without a width; give --width, as 64")
-        if self.same_steps and self.axis is not BATCH_SIZE:
+        if self.same_steps and self.axis != BATCH_SIZE:
             raise UsageError("--same-steps is given without --batch-sizes; leave it out")
         if self.base_steps is not None:
-            if self.axis is BATCH_SIZE:
+            if self.axis == BATCH_SIZE:
                 raise UsageError(
                     f"--base-steps is {self.base_steps}, and with --batch-sizes the base trains "
                     "for --steps; leave it out"
@@ -71,10 +71,10 @@ class Asked:
             raise UsageError(f"there is no size to sweep over; give one of {options}")
         if len(given) > 1:
             one, other = given[:2]
-            single = f"--{other.noun.replace(' ', '-')}"
+            singles = " or ".join(f"--{axis.noun.replace(' ', '-')}" for axis in (one, other))
             raise UsageError(
-                f"{one.option} and {other.option} are both given; a sweep is over one size: give "
-                f"one value as {single}, and a sweep for each"
+                f"{one.option} and {other.option} are both given; a sweep is over one size: give a "
+                f"single value of the other, as {singles}"
             )
         return given[0]
 
@@ -116,7 +116,7 @@ class Asked:
                 "one such as mup.deep(1):adam:full"
             )
         has_rule = any(one.batch_rule is not None for one in recipes)
-        if self.base_batch_size is not None and self.axis is not BATCH_SIZE and not has_rule:
+        if self.base_batch_size is not None and self.axis != BATCH_SIZE and not has_rule:
             raise UsageError(
                 f"--base-batch-size is {self.base_batch_size}, but no recipe has a rule for the "
                 "batch size; use one such as standard:adam:full:malladi"

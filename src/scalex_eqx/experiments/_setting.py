@@ -57,11 +57,11 @@ class Setting:
         **Raises:** `UsageError` for a depth that it doesn't take.
         """
         if problem.takes_depth:
-            is_known = self.depth is not None or self.axis is DEPTH
+            is_known = self.depth is not None or self.axis == DEPTH
             return self if is_known else dataclasses.replace(self, depth=_DEPTH)
-        if self.axis is DEPTH or self.depth is not None:
-            given = DEPTH.option if self.axis is DEPTH else "--depth"
-            what = "depths are swept over" if self.axis is DEPTH else f"depth is {self.depth}"
+        if self.axis == DEPTH or self.depth is not None:
+            given = DEPTH.option if self.axis == DEPTH else "--depth"
+            what = "depths are swept over" if self.axis == DEPTH else f"depth is {self.depth}"
             raise UsageError(
                 f"{what}, but make of the problem {problem.name} takes none; leave out {given}, or "
                 "give make a parameter depth"
@@ -70,8 +70,8 @@ class Setting:
 
     def sizes(self, size: int) -> dict[str, int]:
         """The sizes of the model at a size of the sweep, as the problem's `make` takes them."""
-        width = size if self.axis is WIDTH else self.width
-        depth = size if self.axis is DEPTH else self.depth
+        width = size if self.axis == WIDTH else self.width
+        depth = size if self.axis == DEPTH else self.depth
         assert width is not None, "a sweep over another size has a width"
         return {"width": width} if depth is None else {"width": width, "depth": depth}
 
@@ -87,7 +87,7 @@ class Setting:
             base["depth"] = self.base_depth
         if recipe.batch_rule is not None and self.base_batch_size is not None:
             base["batch_size"] = self.base_batch_size
-            if self.axis is BATCH_SIZE and self.same_steps:
+            if self.axis == BATCH_SIZE and self.same_steps:
                 base["steps"] = self.steps
             elif self.base_steps is not None:
                 base["steps"] = self.base_steps
@@ -95,31 +95,31 @@ class Setting:
 
     def steps_at(self, size: int) -> int:
         """The steps of a run; as many examples as at the base batch size take, to half a step."""
-        if self.axis is not BATCH_SIZE or self.same_steps:
+        if self.axis != BATCH_SIZE or self.same_steps:
             return self.steps
         assert self.base_batch_size is not None, "a sweep over batch sizes has a base"
         return round(Fraction(self.steps * self.base_batch_size, size))
 
     def work_at(self, size: int) -> float:
         """The work of a step, as a multiple of that at the base batch size."""
-        if self.axis is not BATCH_SIZE:
+        if self.axis != BATCH_SIZE:
             return 1.0
         assert self.base_batch_size is not None, "a sweep over batch sizes has a base"
         return size / self.base_batch_size
 
     def problem_at(self, problem: Problem, size: int) -> Problem:
         """The problem whose batches have the size that a run is to have."""
-        return problem.at_batch_size(size) if self.axis is BATCH_SIZE else problem
+        return problem.at_batch_size(size) if self.axis == BATCH_SIZE else problem
 
     def facts(self, problem: Problem, sizes: Iterable[int]) -> dict[str, Any]:
         """What the problem's part of the runs' keys is made of, also where it isn't at hand."""
-        if self.axis is not BATCH_SIZE:
+        if self.axis != BATCH_SIZE:
             return problem.facts
         return {_BY_BATCH_SIZE: {str(n): problem.at_batch_size(n).facts for n in sorted(sizes)}}
 
     def facts_at(self, facts: Mapping[str, Any], size: int) -> Mapping[str, Any]:
         """The facts of the problem whose batches have the size that a run is to have."""
-        return facts[_BY_BATCH_SIZE][str(size)] if self.axis is BATCH_SIZE else facts
+        return facts[_BY_BATCH_SIZE][str(size)] if self.axis == BATCH_SIZE else facts
 
     def budget(self, recipe: Recipe, problem: Problem, size: int) -> Budget | None:
         """The batch and the training of a run beside those at which its numbers were tuned.
@@ -142,7 +142,7 @@ class Setting:
             )
         grown = Fraction(1) if base is None or batch is None else Fraction(batch, base)
         tokens = Fraction(1)
-        if self.axis is BATCH_SIZE and self.same_steps:
+        if self.axis == BATCH_SIZE and self.same_steps:
             tokens = grown
         elif self.base_steps is not None:
             tokens = grown * Fraction(self.steps, self.base_steps)

@@ -91,7 +91,7 @@ def check_stateless(model: PyTree) -> None:
 def check_growth(
     build: Callable[..., PyTree], sizes: Mapping[str, int], others: Mapping[str, int]
 ) -> None:
-    """Refuses a `make` whose models are as large at one width as at another, or never the same."""
+    """Refuses a `make` whose models are as large at one size as at another, or never the same."""
     key = jax.random.key(0)
 
     def built(at: Mapping[str, int]) -> PyTree:
@@ -103,14 +103,15 @@ def check_growth(
             "the problem's make returns another structure at each call, as with a function that is "
             "made inside it and kept in the model; define that function outside"
         )
-    if sizes["width"] == others["width"]:
+    grown = next((name for name in sizes if sizes[name] != others[name]), None)
+    if grown is None:
         return
     if [x.shape for x in jax.tree.leaves(model)] == [
         x.shape for x in jax.tree.leaves(built(others))
     ]:
         raise UsageError(
-            f"the problem's make returns arrays of the same shapes at the widths {sizes['width']} "
-            f"and {others['width']}; use the width in it"
+            f"the problem's make returns arrays of the same shapes at the {grown}s {sizes[grown]} "
+            f"and {others[grown]}; use the {grown} in it"
         )
 
 

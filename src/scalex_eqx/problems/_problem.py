@@ -229,7 +229,7 @@ class Problem:
         return model
 
     def check_growth(self, sizes: Mapping[str, int], others: Mapping[str, int]) -> None:
-        """Raises `UsageError` if models of two widths are of the same shapes, or those of one width
+        """Raises `UsageError` if models of two sizes are of the same shapes, or those of one size
         of different structures."""
         check_growth(self.build, sizes, others)
 
