@@ -178,10 +178,10 @@ def _check_apart(learning_rates: Sequence[float]) -> None:
 
 def _check_setting(sweep: Sweep) -> None:
     setting = sweep.setting
-    given = [name for name in _COUNTS if getattr(setting, name) is not None]
-    check_positive(setting, "steps", *given)
     for size in sweep.sizes:
         check_width(setting.axis.option, size)
+    given = [name for name in _COUNTS if getattr(setting, name) is not None]
+    check_positive(setting, "steps", *given)
     check_width("--base-width", setting.base_width)
     if setting.axis == BATCH_SIZE:
         _check_steps(sweep)
