@@ -13,6 +13,7 @@ import pytest
 import scalex_eqx as sx
 from scalex_eqx.cli._commands import Transfer
 from scalex_eqx.experiments import Run, analyse
+from scalex_eqx.experiments._axes import AXES, Axis
 from scalex_eqx.experiments._decide import MOST_SEEDS, Search, decide
 from scalex_eqx.experiments._fits import to_json
 
@@ -59,7 +60,12 @@ def analysed(results: Any, loss: Callable[[float], float] = lambda loss: loss) -
         dataclasses.replace(run, held_out_loss=run.held_out_loss and loss(run.held_out_loss))
         for run in runs
     ]
-    return [to_json(analysis) for analysis in analyse(runs)]
+    return [to_json(analysis) for analysis in analyse(runs, axis=axis_of(results))]
+
+
+def axis_of(results: Any) -> Axis:
+    """The size that a sweep was over."""
+    return next(axis for axis in AXES.values() if axis.names in results["analyses"][0])
 
 
 def test_the_verdicts_follow_from_the_runs():
@@ -129,6 +135,7 @@ def test_the_page_prints_the_run(recipe):
         ("transfer", "adam_atan2"),
         ("transfer", "relative"),
         ("choosing", "parameterizations"),
+        ("sizes", "depth"),
     ],
 )
 def test_the_page_prints_the_other_runs(page, name):
@@ -137,7 +144,8 @@ def test_the_page_prints_the_other_runs(page, name):
     assert differences(analysed(results), results["analyses"]) == []
     for analysis in results["analyses"]:
         low, high = analysis["drift"]["interval"]
-        rates = ", ".join(f"2^{w['log2_learning_rate']:.2f}" for w in analysis["widths"])
+        sizes = analysis[axis_of(results).names]
+        rates = ", ".join(f"2^{x['log2_learning_rate']:.2f}" for x in sizes)
         assert (
             f"| `{analysis['recipe']}` | {rates} | {analysis['drift']['exponent']:+.2f} "
             f"[{low:+.2f}, {high:+.2f}] | {analysis['reuse']['cost']:.3f} | "
