@@ -46,6 +46,33 @@ def test_a_check_over_the_depth(scalex):
     assert rows["readout/weight"]["update_expected"] == 0
 
 
+HOST = """
+import equinox as eqx
+import jax
+import numpy as np
+from scalex_eqx.problems import Problem
+
+problem = Problem(
+    lambda width, key: eqx.nn.MLP(3, 2, width, 1, key=key),
+    lambda model, batch: ((jax.vmap(model)(batch) - 1) ** 2).mean(),
+    held_out=np.ones((2, 3), np.float32),
+    read=lambda seed, step: np.random.default_rng([seed, step]).normal(size=(4, 3)).astype("f"),
+)
+"""
+
+
+def test_batches_may_come_from_the_host(scalex, tmp_path):
+    (tmp_path / "host.py").write_text(HOST)
+    words = f"--problem {tmp_path}/host.py:problem --widths 8 16 --seeds 0 1 --steps 2 --json"
+    data = json.loads(scalex("check", "mup:adam:full", *words.split(), code=None))
+    rows = {row["weight"]: row for row in data["tables"][0]["rows"]}
+    assert rows["layers/0/weight"]["update_expected"] == 0
+    # Other batches, other sizes: that they reach the model.
+    (tmp_path / "host.py").write_text(HOST.replace("size=(4, 3)", "size=(4, 3), scale=9.0"))
+    other = json.loads(scalex("check", "mup:adam:full", *words.split(), code=None))
+    assert data["tables"][0]["rows"] != other["tables"][0]["rows"]
+
+
 def test_alignment_becomes_a_recipe_that_is_accepted(scalex):
     recipe = ("standard:adam:full", "--learning-rate", "2^-6")
     text = scalex("align", *recipe, *SMALL.split())

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.metadata
 import re
 import shlex
@@ -13,6 +14,7 @@ import scalex_eqx
 from scalex_eqx import _version
 from scalex_eqx.cli import _commands, _main
 from scalex_eqx.cli._commands import COMMANDS, run
+from scalex_eqx.cli._problem import ProblemOptions
 from scalex_eqx.experiments import parse_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -215,3 +217,10 @@ def test_without_the_extra_errors_are_explained(core_alone, capsys):
     assert capsys.readouterr().out.startswith("### A weight without its law\n")
     assert _main.command(["explain", "no-such"]) == 2
     assert "nothing is called 'no-such'; choose from arithmetic" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["transfer", "sweep", "tune", "check", "align", "stress"])
+def test_help_shows_a_commands_own_options_first(command):
+    names = [field.name for field in dataclasses.fields(COMMANDS[command])]
+    shared = [field.name for field in dataclasses.fields(ProblemOptions)]
+    assert names[-len(shared) :] == shared

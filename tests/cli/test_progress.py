@@ -32,3 +32,16 @@ def test_a_search_says_what_was_stored_once_and_what_may_come_at_most():
     assert isinstance(console.file, io.StringIO)
     said = "12 runs are in the store, 12 % of the most work that may come\n"
     assert console.file.getvalue() == said
+
+
+def test_in_a_file_there_are_whole_lines_and_no_bar():
+    console = Console(file=io.StringIO(), width=20)
+    with ProgressBar(console) as bar:
+        bar.begin(8, 6, 8.0, 6.0)
+        bar.group("standard:adam:full width 64", 2)
+        bar.advance(2.0, 2.5)
+        bar.ended(2, 0.0)
+    assert isinstance(console.file, io.StringIO)
+    *_, training, ended = console.file.getvalue().splitlines()
+    assert training == "training standard:adam:full width 64, 2 runs"
+    assert ended == "8 of 8 runs are in the store, after 0:00:00"

@@ -57,7 +57,7 @@ def test_the_status_of_a_sweep(tmp_path, scalex):
     groups: dict[tuple[str, int], list[float]] = {}
     for member, key in keys.items():
         if key in seconds:
-            groups.setdefault((str(member.recipe), member.width), []).append(seconds[key])
+            groups.setdefault((str(member.recipe), member.size), []).append(seconds[key])
     expected = sum(6 * sum(times) / len(times) for times in groups.values()) / 2
     assert found.seconds_left == pytest.approx(expected)
     code, output, _ = scalex("status", path)

@@ -27,6 +27,8 @@ def refused(monkeypatch, capsys, *arguments):
         (["--steps", "0"], "--steps is 0"),
         (["--at-once", "0"], "--at-once is 0"),
         (["--data", "/no/such/file"], "/no/such/file"),
+        (["--shard", "1/2"], "can't be divided beforehand; start the same command several times"),
+        (["--ray-address", "auto"], "without --engine ray"),
     ],
 )
 def test_a_mistake_is_one_line(monkeypatch, capsys, tmp_path, arguments, message):

@@ -42,7 +42,7 @@ def bowl(member, planted=PLANTED, depth=0.02, rate=-6.0):
 
 
 def noise(member, run=0):
-    told = run, str(member.recipe), member.width, member.learning_rate, member.seed
+    told = run, str(member.recipe), member.size, member.learning_rate, member.seed
     return random.Random(str(told)).gauss(0, NOISE)
 
 
@@ -131,7 +131,7 @@ def test_nothing_that_trains_is_one_line():
 
 def test_a_gain_that_is_there_at_the_base_width_alone_does_not_hold():
     def loss(member):
-        return bowl(member, depth=0.02 if member.width == 64 else 0.0) + noise(member)
+        return bowl(member, depth=0.02 if member.size == 64 else 0.0) + noise(member)
 
     course, _ = followed(TUNING, loss)
     found = conclusion(course)
@@ -194,7 +194,7 @@ def test_a_recipe_that_can_not_be_improved_has_no_gain_to_hold():
     found = conclusion(course)
     assert found.tuned == found.untuned
     assert found.verdict is Holds.CANNOT_TELL and "there is no gain" in found.reason
-    assert {one.width for members in rounds for one in members} == {64}
+    assert {one.size for members in rounds for one in members} == {64}
 
 
 @pytest.mark.parametrize(

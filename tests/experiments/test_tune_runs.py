@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import shlex
+import shutil
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,34 @@ def test_the_command_reports_and_says_what_plan_takes(finished, monkeypatch, cap
     assert f"{rate:.4g}" in planned and f"{rate / 8:.4g}" in planned
 
 
+def test_its_store_has_a_report_and_a_status(finished, monkeypatch, capsys, tmp_path):
+    folder, found = finished
+    shutil.copy(folder / STORE, tmp_path)
+    assert scalex(monkeypatch, "report", tmp_path) == 0
+    output = capsys.readouterr().out
+    assert found.tuned.recipe in output and "landscape.png, tuned.json" in output
+    answer = json.loads((tmp_path / "tuned.json").read_text(encoding="utf-8"))
+    assert answer["recipe"] == found.tuned.recipe and len(answer["trials"]) == len(found.trials)
+    assert scalex(monkeypatch, "status", tmp_path) == 0
+    output = capsys.readouterr().out
+    runs = len(stored(tmp_path))
+    assert f"{runs} of {runs} runs have finished" in output
+    assert output.count("standard:adam:full and its constants") == 1
+    # Without two of its first runs it is known how it goes on, and not how it ends.
+    with closing(sqlite3.connect(tmp_path / STORE)) as connection, connection:
+        connection.execute(
+            "DELETE FROM runs WHERE key IN (SELECT key FROM runs ORDER BY created LIMIT 2)"
+        )
+    assert "2 that it needs next are missing" in refused(monkeypatch, capsys, "report", tmp_path)
+    assert scalex(monkeypatch, "status", tmp_path) == 0
+    assert "3 of 5 runs have finished" in capsys.readouterr().out
+
+
+def test_a_tuning_is_written_down_and_read():
+    wide = dataclasses.replace(TUNING, check_widths=(16, 32))
+    assert Tuning.from_json(json.loads(json.dumps(wide.to_json()))) == wide
+
+
 def refused(monkeypatch, capsys, *arguments):
     assert scalex(monkeypatch, *arguments) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -120,6 +150,11 @@ def test_without_optuna_one_line_says_what_is_missing(monkeypatch, capsys, tmp_p
     line = refused(monkeypatch, capsys, "tune", "standard:adam:full", "--out", out)
     assert "pip install 'scalex_eqx[tune]'" in line
     assert not out.exists()
+
+
+def test_it_has_no_parts(monkeypatch, capsys, tmp_path):
+    line = refused(monkeypatch, capsys, *COMMAND, "--shard", "1/2", "--out", tmp_path / "out")
+    assert "a sampler learns from the runs before" in line and "--engine ray" in line
 
 
 def test_a_role_without_a_weight_is_named(monkeypatch, capsys, tmp_path):

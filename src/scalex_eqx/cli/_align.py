@@ -7,8 +7,10 @@ from ..diagnostics import Prescription, prescribe
 from ..experiments import UsageError, parse_recipe
 from ..experiments._config import check_distinct
 from ._check import Measuring
+from ._help import own_options_first
 
 
+@own_options_first
 @dataclasses.dataclass(frozen=True)
 class Align(Measuring):
     """Measure how aligned the weights of the transfer run's Transformer are with what reaches

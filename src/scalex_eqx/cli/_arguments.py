@@ -4,12 +4,19 @@ from collections.abc import Sequence
 
 from ..experiments import UsageError
 
+# Why the runs of a command can't be divided beforehand.
+_WITHOUT_PARTS = {
+    "sweep": "a grid adds learning rates where the losses of other runs point",
+    "tune": "a sampler learns from the runs before",
+}
+
 
 def check_words(words: Sequence[str]) -> None:
     """Refuses what the parser would read as something else without a word.
 
     **Raises:** `UsageError` for an empty value, which as a path would be the current folder; for an
-    option that is given twice, of which the last would count; and for digits other than 0 to 9.
+    option that is given twice, of which the last would count; for digits other than 0 to 9; and
+    for parts of what has none, with the reason.
     """
     seen: set[str] = set()
     last = ""
@@ -27,6 +34,11 @@ def check_words(words: Sequence[str]) -> None:
         if last in seen:
             raise UsageError(f"{last} is given twice; give it once")
         seen.add(last)
+    if "--shard" in seen and words[0] in _WITHOUT_PARTS:
+        raise UsageError(
+            f"scalex {words[0]} has no --shard: {_WITHOUT_PARTS[words[0]]}, and so the runs can't "
+            "be divided beforehand; start the same command several times, or give --engine ray"
+        )
 
 
 def _check_value(option: str, value: str) -> None:

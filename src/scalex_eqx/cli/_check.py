@@ -1,11 +1,12 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from jaxtyping import PRNGKeyArray, PyTree
 from rich.console import Console
@@ -22,7 +23,7 @@ from ..experiments._recipe import check_on
 from ..problems import Problem
 from ..problems._functions import parameterizing
 from ..theory import Parameterization
-from ._help import RECIPE
+from ._help import RECIPE, own_options_first
 from ._picture import check_picture, write_picture
 from ._problem import ProblemOptions
 
@@ -62,11 +63,6 @@ class Measuring(ProblemOptions):
         (recipe,) = given_weight_decay(self.weight_decay, [recipe])
         tx = recipe.transformation(parse_learning_rate(self.learning_rate, "--learning-rate"))
         problem = self.load(widths=self.widths)
-        if problem.read is not None:
-            raise UsageError(
-                f"the problem {self.problem} reads its batches on the host; the check needs them "
-                "on the device: give it data and batch_size, or batch"
-            )
         setting = Setting(min(self.widths), self.steps, self.depth).of(problem)
         depth = setting.depth
         problem.check_growth(setting.sizes(max(self.widths)), setting.sizes(min(self.widths)))
@@ -79,7 +75,7 @@ class Measuring(ProblemOptions):
             return self._build(make, size, recipe.law)
 
         self._check_model(problem, recipe, build)
-        data = jax.tree.map(jnp.asarray, problem.data)
+        drawn = self._batches(problem)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("compiling")
 
@@ -93,7 +89,7 @@ class Measuring(ProblemOptions):
                     build,
                     lambda model, batch: problem.mean_loss(resolve(model), batch),
                     tx,
-                    lambda key: (problem.drawn(data, key),),
+                    lambda key: (drawn(key),),
                     widths=sizes if grown == "width" else None,
                     depths=sizes if grown == "depth" else None,
                     size=grown,
@@ -103,6 +99,21 @@ class Measuring(ProblemOptions):
                 )
             except ValueError as error:
                 raise UsageError(str(error)) from None
+
+    def _batches(self, problem: Problem) -> Callable[[PRNGKeyArray], Any]:
+        """What draws a batch by a key; where the host reads them, one of as many as are needed."""
+        if problem.read is None:
+            data = jax.tree.map(jnp.asarray, problem.data)
+            return lambda key: problem.drawn(data, key)
+        places = [(seed, step) for seed in self.seeds for step in range(self.steps)]
+        batches = [problem.host_batch(*place) for place in places]
+        stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *batches)
+
+        def drawn(key: PRNGKeyArray) -> Any:
+            chosen = jax.random.randint(key, (), 0, len(places))
+            return jax.tree.map(lambda x: x[chosen], stacked)
+
+        return drawn
 
     def _check_sizes(self) -> None:
         check_distinct("--widths", self.widths, 2, "an exponent is a slope across widths")
@@ -129,6 +140,7 @@ class Measuring(ProblemOptions):
         check_runs(4 * bytes_of(arrays), 1, jax.devices()[:1], width=max(self.widths))
 
 
+@own_options_first
 @dataclasses.dataclass(frozen=True)
 class Check(Measuring):
     """Train the transfer run's Transformer, or a problem of your own, for a few steps at several

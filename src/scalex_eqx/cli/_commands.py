@@ -1,19 +1,16 @@
-import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Union
 
-import jax
 import tyro
 from rich.console import Console
 
 from .. import _process
 from .._usage import in_shell, shown
 from ..experiments import (
-    Setting,
     Sweep,
     UsageError,
     parse_learning_rate,
@@ -21,14 +18,14 @@ from ..experiments import (
     report,
 )
 from ..experiments._axes import WIDTH
-from ..experiments._config import check_positive, given_weight_decay
-from ..experiments._engines import Engine, Local
+from ..experiments._config import given_weight_decay
+from ..experiments._engines import Engine
 from ..experiments._grid_files import GRID_FILES
 from ..experiments._planned import Asked, planned
-from ..experiments._ray import OnRay
 from ..experiments._report import REPORT_FILES, check_report_files
 from ..experiments._shards import Shard, parse_shard, train_shard
-from ..experiments._transfer import check_recipes, is_grid, train_missing
+from ..experiments._transfer import check_recipes, kind_of, train_missing
+from ..experiments._tuned_report import TUNED_FILES
 from ..problems import Problem
 from ._align import Align
 from ._arguments import check_words
@@ -37,21 +34,23 @@ from ._devices import use_all_cores
 from ._explain import Explain
 from ._exponents import Exponents
 from ._failure import explained, tell_traceback
-from ._help import RECIPES, description, filled, summary
+from ._help import RECIPES, description, filled, own_options_first, summary
 from ._merge import Merge
 from ._plan import Plan
-from ._problem import TEXT, ProblemOptions
+from ._problem import TEXT
 from ._progress import ProgressBar
 from ._status import Status
 from ._stress import Stress
 from ._sweep import SweepGrid
+from ._training import Training
 from ._tune import Tune
 
 _WIDTHS = (64, 128, 256)
 
 
+@own_options_first
 @dataclasses.dataclass(frozen=True)
-class Transfer(ProblemOptions):
+class Transfer(Training):
     """Train small models at several widths and learning rates, language models on real text unless
     you name a problem of your own, and say whether the best learning rate of the small ones is the
     best of the large. In place of the widths, the depths may be swept over, or the batch sizes.
@@ -117,14 +116,6 @@ class Transfer(ProblemOptions):
     shard: str | None = None
     """As 3/16: train this part of the runs alone, into a file in OUT that scalex merge puts into a
     store, for machines that share a disk and nothing else."""
-    engine: Literal["local", "ray"] = "local"
-    """Who trains: this machine's devices, or a Ray cluster, to whose nodes parts are sent."""
-    ray_address: str | None = None
-    """Of a Ray cluster that runs, as auto or ray://HOST:10001; one of this machine alone is started
-    if not given."""
-    at_once: int | None = None
-    """How many runs train together at most; one on each core by default, and on accelerators all
-    that one program can train. With Ray, in each of its tasks."""
 
     def run(self, console: Console) -> None:
         asked = self._asked()
@@ -135,26 +126,20 @@ class Transfer(ProblemOptions):
             seeds=self.seeds,
             steps=self.steps,
         )
-        if self.at_once is not None:
-            check_positive(self, "at_once")
+        self.check_engine()
         shard = None if self.shard is None else parse_shard(self.shard)
         if shard is not None and self.until_decided:
             raise UsageError(
                 f"--shard {shard} is given with --until-decided, whose runs depend on one another; "
                 "leave out one of them"
             )
-        if self.ray_address is not None and self.engine != "ray":
-            raise UsageError(f"--ray-address is {self.ray_address} without --engine ray; give both")
         if self.budget is not None and not self.until_decided:
             raise UsageError(f"--budget is {self.budget} without --until-decided; give both")
-        if self.engine == "ray":
-            # The accelerators are the workers', also those of this machine.
-            jax.config.update("jax_platforms", "cpu")
         problem = self._problem(asked, sweep)
         use_all_cores()
         check_recipes(sweep, problem)
         self.say_data(problem, console)
-        with self._engine(sweep.setting, problem) as engine:
+        with self.training(sweep.setting, problem) as engine:
             if shard is None:
                 self._train_and_report(sweep, problem, engine, console)
                 return
@@ -188,18 +173,6 @@ class Transfer(ProblemOptions):
         assert asked.width is not None, "a sweep over another size has one"
         return own.load(width=(asked.width,), base_width=base_width)
 
-    @contextlib.contextmanager
-    def _engine(self, setting: Setting, problem: Problem) -> Iterator[Engine]:
-        if self.engine == "local":
-            yield Local(self.at_once)
-            return
-        source = None if self.problem == TEXT else self.problem
-        on_ray = OnRay(
-            setting, problem, source=source, address=self.ray_address, at_once=self.at_once
-        )
-        with contextlib.closing(on_ray):
-            yield on_ray
-
     def _train_and_report(
         self, sweep: Sweep, problem: Problem, engine: Engine, console: Console
     ) -> None:
@@ -229,7 +202,8 @@ class Transfer(ProblemOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Rebuild table, picture and report of an LR-transfer run from its store, without training.
+    """Rebuild table, picture and report of the last sweep of a store, without training: of an
+    LR-transfer run, a grid or a tuning.
 
     Example: scalex report runs/transfer
     """
@@ -306,9 +280,12 @@ def _parsed(arguments: Sequence[str]) -> Any:
     )
 
 
+_FILES = {"transfer": REPORT_FILES, "grid": GRID_FILES, "tuning": TUNED_FILES}
+
+
 def _print_report(store: Path, console: Console, sweep_key: str | None = None) -> None:
     report(store, console, sweep_key=sweep_key)
     folder = store if store.is_dir() else store.parent
     if os.access(folder, os.W_OK):
-        files = GRID_FILES if is_grid(store, sweep_key) else REPORT_FILES
+        files = _FILES[kind_of(store, sweep_key)]
         console.print(f"wrote {', '.join(files)} in {shown(folder)}")

@@ -2,6 +2,7 @@
 
 import inspect
 import textwrap
+from typing import TypeVar
 
 from ..experiments._foreign import EXAMPLES
 from ..experiments._recipe import PARAMETERIZATIONS
@@ -26,6 +27,21 @@ or exponents by role, as scalex align prints: embedding=0,hidden=9/10,readout=1,
 A fourth part multiplies learning rates by role or path: standard:adam:full:embedding=2.
 Last may stand a rule for the batch size: {", ".join(budget_rules)};
 or its exponents, batch(learning_rate='1/2')."""
+
+
+_Command = TypeVar("_Command", bound=type)
+
+
+def own_options_first(command: _Command) -> _Command:
+    """A dataclass whose fields, and so its options in the help, come before those of its bases.
+
+    Dataclasses have them the other way round.
+    """
+    fields = vars(command)["__dataclass_fields__"]
+    names = [name for one in command.__mro__ for name in vars(one).get("__annotations__", ())]
+    ordered = {name: fields[name] for name in dict.fromkeys(names) if name in fields}
+    setattr(command, "__dataclass_fields__", ordered)  # noqa: B010 (a type has no such attribute)
+    return command
 
 
 def summary(command: type) -> str:

@@ -15,10 +15,11 @@ from ..experiments._config import check_positive, check_width, given_weight_deca
 from ..experiments._recipe import check_on
 from ..problems._functions import parameterizing
 from ._budget import BudgetOptions
-from ._help import RECIPE
+from ._help import RECIPE, own_options_first
 from ._problem import ProblemOptions
 
 
+@own_options_first
 @dataclasses.dataclass(frozen=True)
 class Plan(BudgetOptions, ProblemOptions):
     """Print what a recipe does to each weight of the transfer run's Transformer, or of a problem

@@ -1,4 +1,6 @@
+import datetime
 import math
+import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,7 +20,7 @@ class ProgressBar:
         self._console = console
         self._at_most = at_most
         self._begun = False
-        self._runs = self._ended = 0
+        self._runs = self._ended = self._stored = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -31,7 +33,10 @@ class ProgressBar:
             console=console,
             # The first report of a width comes after its compilation.
             speed_estimate_period=300,
+            # In a file or a pipe a bar would be one line at the end, cut to a terminal's width.
+            disable=not console.is_terminal,
         )
+        self._start = time.monotonic()
         self._task = self._progress.add_task("", total=None, loss="-", runs="")
 
     def __enter__(self) -> "ProgressBar":
@@ -40,6 +45,11 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        if not self._console.is_terminal and self._ended > self._stored:
+            took = datetime.timedelta(seconds=round(time.monotonic() - self._start))
+            self._console.print(
+                f"{self._ended} of {self._runs} runs are in the store, after {took}", soft_wrap=True
+            )
 
     def begin(self, runs: int, stored: int, work: float, done: float) -> None:
         """Sets the bar's length; at first, says how much of it was in the store already."""
@@ -47,6 +57,8 @@ class ProgressBar:
         self._runs, self._ended = runs, stored
         self._count(0)
         first, self._begun = not self._begun, True
+        if first:
+            self._stored = stored
         if first and stored == runs:
             self._console.print("all runs are in the store")
         elif first and stored and self._at_most:
@@ -61,7 +73,7 @@ class ProgressBar:
         """Names the runs that train now."""
         self._progress.update(self._task, description=name)
         if not self._console.is_terminal:
-            self._console.print(f"training {name}, {runs} runs")
+            self._console.print(f"training {name}, {runs} runs", soft_wrap=True)
 
     def advance(self, work: float, loss: float) -> None:
         """Moves the bar; a loss of NaN means that every run has diverged."""

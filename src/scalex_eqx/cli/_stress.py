@@ -21,6 +21,7 @@ from ..experiments._recipe import PARAMETERIZATIONS
 from ..optim._catalogue import Entry, catalogue
 from ..problems._corpus import check_fits
 from ._gradient_sizes import gradient_sizes
+from ._help import own_options_first
 from ._picture import check_picture, write_picture
 from ._problem import TEXT, ProblemOptions
 from ._stress_tables import Found, print_differences, print_found, print_headroom, print_json
@@ -42,6 +43,7 @@ Others are measured without an expectation: muon, adam(b2=0.99),
 and your own: optax.adan(1e-3), my_rule.py:make."""
 
 
+@own_options_first
 @dataclasses.dataclass(frozen=True)
 class Stress(ProblemOptions):
     """Find out at which gradient scales update rules stop doing what their formula says, on this

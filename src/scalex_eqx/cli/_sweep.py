@@ -14,18 +14,19 @@ from rich.table import Table
 from .. import _process
 from .._usage import in_shell, shown
 from ..experiments import report
-from ..experiments._config import check_positive
-from ..experiments._engines import Local
 from ..experiments._grid import PRESETS, Grid, Preset
 from ..experiments._grid_files import GRID_FILES, check_grid_files
 from ..experiments._grid_train import Foreseen, foresee, train_grid
 from ._devices import use_all_cores
-from ._problem import TEXT, ProblemOptions
+from ._help import own_options_first
+from ._problem import TEXT
 from ._progress import ProgressBar
+from ._training import Training
 
 
+@own_options_first
 @dataclasses.dataclass(frozen=True)
-class SweepGrid(ProblemOptions):
+class SweepGrid(Training):
     """Train four parameterizations with several update rules and three rules for the layers'
     learning rates, and say which claims of the paper behind them hold here.
 
@@ -57,14 +58,11 @@ class SweepGrid(ProblemOptions):
     """How many octaves beyond its first learning rates a recipe's may be extended."""
     out: Path = Path("runs/grid")
     """The folder for the store and the report."""
-    at_once: int | None = None
-    """How many runs train together at most, as for scalex transfer."""
 
     def run(self, console: Console) -> None:
         preset = self._preset()
         grid = Grid.of(preset, self.reach)
-        if self.at_once is not None:
-            check_positive(self, "at_once")
+        self.check_engine()
         problem = self._with(preset).load(widths=preset.widths)
         use_all_cores()
         self.say_data(problem, console)
@@ -72,8 +70,8 @@ class SweepGrid(ProblemOptions):
             _print_foreseen(grid, tuple(foresee(grid, problem, at_once=self.at_once)), console)
             return
         check_grid_files(self.out)
-        with ProgressBar(console) as bar:
-            store, key = train_grid(grid, problem, self.out, bar, engine=Local(self.at_once))
+        with self.training(grid.sweep.setting, problem) as engine, ProgressBar(console) as bar:
+            store, key = train_grid(grid, problem, self.out, bar, engine=engine)
         kept = f"all runs are kept; scalex report {in_shell(self.out)} writes the report"
         with _process.keeping(kept):
             report(store, console, sweep_key=key)

@@ -7,25 +7,26 @@ import tyro
 from rich.console import Console
 
 from .. import _process
-from .._usage import shown
+from .._usage import in_shell, shown
 from ..experiments import Setting, parse_learning_rate, parse_recipe
-from ..experiments._config import check_positive, given_weight_decay
-from ..experiments._engines import Local, environment
-from ..experiments._landscape import plot_landscape
-from ..experiments._lock import reporting
+from ..experiments._config import given_weight_decay
+from ..experiments._engines import environment
 from ..experiments._samplers import check_sampler
 from ..experiments._tune import Tuned, tune, work_by_width
-from ..experiments._tuned_report import check_tuned_files, plan_words, print_tuned, write_tuned
+from ..experiments._tuned_files import write_tuned_files
+from ..experiments._tuned_report import check_tuned_files, plan_words, print_tuned
 from ..experiments._tuning import USUAL_ROLES, Tuning
 from ..problems import Problem
 from ._devices import use_all_cores
-from ._help import RECIPE
+from ._help import RECIPE, own_options_first
 from ._problem import TEXT, ProblemOptions
 from ._progress import ProgressBar
+from ._training import Training
 
 
+@own_options_first
 @dataclasses.dataclass(frozen=True)
-class Tune(ProblemOptions):
+class Tune(Training):
     """Find the constant of each role, embedding, hidden and readout, and the learning rate, at
     which a recipe trains best at a small width; and say whether what is gained there is gained at
     a large one.
@@ -69,9 +70,6 @@ class Tune(ProblemOptions):
     """How many seeds that has, none of them one that the constants were chosen by."""
     out: Path = Path("runs/tune")
     """The folder for the store, landscape.png and tuned.json."""
-    at_once: int | None = None
-    """How many runs train together at most; one on each core by default, and on accelerators all
-    that one program can train."""
 
     def run(self, console: Console) -> None:
         (recipe,) = given_weight_decay(self.weight_decay, [parse_recipe(self.recipe)])
@@ -88,24 +86,22 @@ class Tune(ProblemOptions):
             check_seeds=self.check_seeds,
         )
         check_sampler(tuning)
-        if self.at_once is not None:
-            check_positive(self, "at_once")
+        self.check_engine()
         problem = self.load(width=(self.width,), check_widths=tuning.check_widths)
         use_all_cores()
         work_by_width(tuning, problem)  # Refuses, before there is a folder, what doesn't fit.
         self.say_data(problem, console)
         check_tuned_files(self.out)
-        with ProgressBar(console) as bar:
-            tuned = tune(tuning, problem, self.out, bar, engine=Local(self.at_once))
-        with _process.keeping("all runs are kept; the same command writes the report"):
+        with self.training(tuning.setting, problem) as engine, ProgressBar(console) as bar:
+            tuned = tune(tuning, problem, self.out, bar, engine=engine)
+        kept = f"all runs are kept; scalex report {in_shell(self.out)} writes the report"
+        with _process.keeping(kept):
             self._report(tuned, problem, console)
 
     def _report(self, tuned: Tuned, problem: Problem, console: Console) -> None:
         print_tuned(tuned, console)
         facts = {**problem.said, "environment": environment()}
-        with reporting(self.out):
-            write_tuned(tuned, facts, self.out / "tuned.json")
-            plot_landscape(tuned, self.out / "landscape.png")
+        write_tuned_files(tuned, facts, self.out, console)
         console.print(f"wrote {shown(self.out)}/tuned.json and landscape.png")
         console.print(shlex.join(["scalex", *self._plan_words(tuned)]), soft_wrap=True)
 

@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from ._axes import WIDTH, Axis
-from ._config import Member, Sweep
+from ._config import AbstractRuns, Member, Sweep
 from ._grid import Grid, gone_through
 from ._layout import Warn
 from ._members import losses_in
+from ._recipe import Recipe
 from ._rows import SweepRow
 from ._sharing import of_the_living
 from ._store import Claim, Store
 from ._transfer import saved_sweep
+from ._tune import gone_through as tuning_gone_through
+from ._tuning import Tuning
+from ._until import Until, gone_through as searches_gone_through, wanted
 
 Group = tuple[str, int]  # A recipe and a size.
 
@@ -69,9 +73,9 @@ def status(path: Path, warn: Warn) -> Status:
     """
     with Store.open(path, create=False, warn=warn) as store:
         saved = saved_sweep(store)
-        sweep = Sweep.from_json(dict(saved.configuration))
-        keys = sweep.keys_of(_needed(sweep, store, saved), saved.configuration["problem"])
-        names = {recipe: str(recipe) for recipe in sweep.recipes}
+        runs, members = _needed(store, saved)
+        keys = runs.keys_of(members, saved.configuration["problem"])
+        names = _names(runs, members)
         places = {key: (names[one.recipe], one.size) for one, key in keys.items()}
         groups = {place: GroupStatus() for place in places.values()}
         for place in places.values():
@@ -87,16 +91,39 @@ def status(path: Path, warn: Warn) -> Status:
                 group.seconds.append(row.result["seconds"])
     owners = _owners(claims)
     left = _seconds_left(groups, max(len(owners), 1))
-    return Status(groups, owners, left, saved.updated, sweep.axis)
+    return Status(groups, owners, left, saved.updated, runs.setting.axis)
 
 
-def _needed(sweep: Sweep, store: Store, saved: SweepRow) -> list[Member]:
-    """The runs of a sweep; those of a grid as far as they are known."""
-    if "grid" not in saved.configuration:
-        return sweep.members()
-    grid, problem = Grid.from_json(saved.configuration), saved.configuration["problem"]
-    losses, missing = gone_through(grid, functools.partial(losses_in, grid.sweep, problem, store))
-    return [*losses, *missing]
+def _needed(store: Store, saved: SweepRow) -> tuple[AbstractRuns, list[Member]]:
+    """What a sweep consists of, and its runs: of grids, tunings and searches for a verdict those
+    that are known to be needed."""
+    configuration = dict(saved.configuration)
+    problem = configuration["problem"]
+    if "tuning" in configuration:
+        tuning = Tuning.from_json(configuration["tuning"])
+        known = functools.partial(losses_in, tuning, problem, store)
+        course, missing = tuning_gone_through(tuning, known)
+        return tuning, [*course.losses, *missing]
+    if "grid" in configuration:
+        grid = Grid.from_json(configuration)
+        known = functools.partial(losses_in, grid.sweep, problem, store)
+        losses, missing = gone_through(grid, known)
+        return grid.sweep, [*losses, *missing]
+    sweep = Sweep.from_json(configuration)
+    if "until_decided" not in configuration:
+        return sweep, sweep.members()
+    search = Until.from_json(configuration["until_decided"]).search(sweep)
+    known = functools.partial(losses_in, sweep, problem, store)
+    decisions, losses = searches_gone_through(sweep.recipes, search, known)
+    return sweep, [*losses, *wanted(decisions)]
+
+
+def _names(runs: AbstractRuns, members: Sequence[Member]) -> dict[Recipe, str]:
+    """Of the recipes, by which runs are counted; all constants of a tuning are one."""
+    recipes = dict.fromkeys(one.recipe for one in members)
+    if isinstance(runs, Tuning):
+        return dict.fromkeys(recipes, f"{runs.recipe} and its constants")
+    return {recipe: str(recipe) for recipe in recipes}
 
 
 def _owners(claims: Sequence[Claim]) -> list[Owner]:

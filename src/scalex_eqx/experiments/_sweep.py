@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ..problems import Problem
 from ._config import parse_learning_rate
+from ._engines import Engine
 from ._fits import RecipeAnalysis
 from ._planned import Asked, planned
 from ._recipe import Recipe, parse_recipe
@@ -32,6 +33,9 @@ def sweep(
     base_steps: int | None = None,
     same_steps: bool = False,
     at_once: int | None = None,
+    until_decided: bool = False,
+    budget: float = 1.0,
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
     console: Console | None = None,
 ) -> tuple[RecipeAnalysis, ...]:
@@ -69,7 +73,8 @@ def sweep(
     - `base_steps`: how long the training was for which the numbers were tuned, if that isn't as
         long: for [rules for the batch size](../sizes.md) that follow the training length.
     - `same_steps`: over batch sizes, whether all have as many steps.
-    - `at_once`, `reporter`: as for [`scalex_eqx.experiments.transfer`][].
+    - `at_once`, `until_decided`, `budget`, `engine`, `reporter`: as for
+        [`scalex_eqx.experiments.transfer`][].
     - `console`: where the table is printed; the terminal unless given.
 
     **Returns:** an analysis of each recipe, in their order.
@@ -97,4 +102,14 @@ def sweep(
         seeds=seeds,
         steps=steps,
     )
-    return report(transfer(chosen, problem, Path(folder), reporter, at_once=at_once), console)
+    store = transfer(
+        chosen,
+        problem,
+        Path(folder),
+        reporter,
+        at_once=at_once,
+        until_decided=until_decided,
+        budget=budget,
+        engine=engine,
+    )
+    return report(store, console)

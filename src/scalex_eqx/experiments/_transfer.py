@@ -175,9 +175,10 @@ def report(
     - `console`: where the table is printed; the terminal unless given.
     - `sweep_key`: which sweep of the store, if not the last.
 
-    **Returns:** the analyses.
+    **Returns:** the analyses; none of a tuning.
 
-    **Raises:** `UsageError` if there is no store, no sweep in it, or not one run of it.
+    **Raises:** `UsageError` if there is no store, no sweep in it, or not one run of it, and for a
+    tuning that is not through.
     """
     console = console or Console()
     path = path / STORE if path.is_dir() else path
@@ -189,6 +190,11 @@ def report(
             from ._grid_files import report_grid
 
             return report_grid(store, saved, console).analyses
+        if "tuning" in saved.configuration:
+            from ._tuned_files import report_tuned
+
+            report_tuned(store, saved, console)
+            return ()
         sweep = Sweep.from_json(dict(saved.configuration))
         noted = Noted()
         known = functools.partial(
@@ -234,10 +240,11 @@ def saved_sweep(store: Store, sweep_key: str | None = None) -> SweepRow:
     return found
 
 
-def is_grid(path: Path, sweep_key: str | None = None) -> bool:
-    """Whether a sweep of a store, or of the one in a folder, is a grid's."""
+def kind_of(path: Path, sweep_key: str | None = None) -> str:
+    """What a sweep of a store, or of the one in a folder, is: transfer, grid or tuning."""
     with Store.open(path / STORE if path.is_dir() else path, create=False) as store:
-        return "grid" in saved_sweep(store, sweep_key).configuration
+        configuration = saved_sweep(store, sweep_key).configuration
+    return next((kind for kind in ("grid", "tuning") if kind in configuration), "transfer")
 
 
 _Found = tuple[list[Run], tuple[RecipeAnalysis, ...], int]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from .._weight import weights_with_paths
 from ..problems import Problem
 from ._config import Member
 from ._course import Course, Curve
-from ._engines import Engine, Reporter
+from ._engines import Engine, Reporter, environment
 from ._gain import Gain, Holds, gain, judge_gain
 from ._members import losses_in, train_members
 from ._samplers import TOGETHER
@@ -93,6 +93,8 @@ def tune(
     kept = Kept(expected=TOGETHER * len(tuning.seeds))
     work = work_by_width(tuning, problem, kept)
     with Store.open(folder / STORE, create=True) as store:
+        facts = {"problem": problem.facts, "said": dict(problem.said)}
+        store.add_sweep({"tuning": tuning.to_json(), **facts}, environment())
         for members in course.rounds():
             known = losses_in(tuning, problem.facts, store, members)
             total = _expected(course, work, [*losses, *members])
@@ -104,6 +106,27 @@ def tune(
                 known = losses_in(tuning, problem.facts, store, members)
             losses |= known
     return conclusion(course)
+
+
+def gone_through(
+    tuning: Tuning, known: Callable[[list[Member]], Mapping[Member, float | None]]
+) -> tuple[Course, list[Member]]:
+    """How far a tuning is: its course up to the first runs that are missing, and these.
+
+    **Arguments:**
+
+    - `known`: the losses of those of the runs that have ended.
+
+    **Raises:** `UsageError` if Optuna is needed and missing, or nothing trains without diverging.
+    """
+    losses: dict[Member, float | None] = {}
+    course = Course(tuning, losses)
+    for members in course.rounds():
+        losses |= known(members)
+        missing = [one for one in members if one not in losses]
+        if missing:
+            return course, missing
+    return course, []
 
 
 def work_by_width(tuning: Tuning, problem: Problem, kept: Kept | None = None) -> dict[int, float]:

@@ -1,8 +1,9 @@
 """What is tuned: the learning rate, and a constant for each role."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 from .._usage import UsageError
 from ..theory._role import TRAINED
@@ -15,7 +16,7 @@ from ._config import (
     check_width,
     given_weight_decay,
 )
-from ._recipe import Recipe
+from ._recipe import Recipe, parse_recipe
 
 SAMPLERS = ("tpe", "random", "grid")
 USUAL_ROLES = ("embedding", "hidden", "readout")
@@ -110,6 +111,19 @@ class Tuning(AbstractRuns):
         for role, power in zip(self.roles, octaves, strict=True):
             factors[role] = factors.get(role, 1) * Fraction(2) ** power
         return dataclasses.replace(self.recipe, multipliers=factors)
+
+    def to_json(self) -> dict[str, object]:
+        """The tuning as JSON's own types; `from_json` reads it."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        lists = {name: list(x) for name, x in own.items() if isinstance(x, tuple)}
+        return {**own, **lists, "recipe": str(self.recipe), "setting": self.setting.to_json()}
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "Tuning":
+        """The tuning that `to_json` has written down."""
+        lists = {name: tuple(x) for name, x in fields.items() if isinstance(x, list)}
+        recipe, setting = parse_recipe(fields["recipe"]), Setting.from_json(fields["setting"])
+        return Tuning(**{**fields, **lists, "recipe": recipe, "setting": setting})
 
     def rate(self, step: int) -> float:
         """The learning rate that many half octaves from the first."""
