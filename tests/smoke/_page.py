@@ -21,6 +21,7 @@ SMALLER = {
     "start.md": {
         "widths=widths,\n    learning_rates": "widths=widths[:2],\n    learning_rates",
         "range(-10, -2)": "range(-8, -5)",
+        "seeds=range(8)": "seeds=range(3)",
         "steps=40": "steps=4",
     }
 }
