@@ -17,10 +17,12 @@ from ._parameterize import (
     unfreeze as unfreeze,
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
+from ._sparsify import sparsify as sparsify, with_masks as with_masks
 from ._spec import WeightSpec as WeightSpec
 from ._unresolve import unresolve as unresolve
 from ._version import __version__ as __version__
 from ._weight import (
+    Masked as Masked,
     Tie as Tie,
     Weight as Weight,
     effective as effective,

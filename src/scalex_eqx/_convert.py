@@ -18,6 +18,7 @@ from ._weight import (
     Weight,
     is_weight,
     path_string,
+    rebuilt,
     require_complete,
     weights_with_paths,
 )
@@ -80,9 +81,7 @@ def convert(
     require_complete(params)
     moves = _moves(model, to)
     new_state = None if tx is None else _converted_state(params, state, moves, tx)
-    new_model = _map_weights_with_path(
-        lambda path, w: moves[path].scaled(w.value, -moves[path].t), model
-    )
+    new_model = _map_weights_with_path(lambda path, w: moves[path].scaled(w, -moves[path].t), model)
     return new_model, new_state
 
 
@@ -118,11 +117,12 @@ class _Move(NamedTuple):
         """The exponent that a quantity has to gain, if updates gain `update`."""
         return degree.update * update - degree.weight * self.t
 
-    def scaled(self, value: Any, exponent: Fraction) -> Weight:
+    def scaled(self, weight: Weight, exponent: Fraction) -> Weight:
         r"""The value times $r^{-\text{exponent}}$, under the new law."""
+        value = weight.value
         if exponent and eqx.is_array(value):
             value = self.new.scale(exponent) * value
-        return Weight(value, self.new)
+        return rebuilt(weight, value, self.new)
 
 
 class _Walk:
@@ -163,7 +163,7 @@ class _Walk:
     def _convert_field(self, degree: Degree, path: str, weight: Weight) -> Weight:
         move = self.moves[path]
         gain = move.gain(degree, self.gained[path]) if path in self.trained else Fraction(0)
-        return move.scaled(weight.value, gain)
+        return move.scaled(weight, gain)
 
     def _check_constants(self, part: Part, rule: Rule) -> None:
         for constant in rule.constants:

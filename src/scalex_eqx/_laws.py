@@ -103,6 +103,8 @@ def law_data(spec: WeightSpec) -> dict[str, Any]:
             law["ends_branch"] = spec.ends_branch
     if spec.sizes:
         law["sizes"] = {size: str(ratio) for size, ratio in spec.sizes}
+    if spec.density is not None:
+        law["density"] = str(spec.density)
     if spec.carries_tie:
         law["carries_tie"] = True
     if spec.frozen:

@@ -17,6 +17,7 @@ from .theory import (
     ntk,
     standard,
 )
+from .theory._density import DENSITY_SPREAD
 from .theory._power import GROWING, SIZES, Size, own_power, total
 
 _LAWS = (standard, ntk, mup, mean_field)
@@ -75,6 +76,8 @@ class WeightSpec(metaclass=_Interned):
     - `why`: what the role was read from, in one phrase. It says nothing of the law.
     - `declared`: whether somebody said the role, a layer or `roles`; else it was inferred. It says
         nothing of the law either.
+    - `density`: of a [`scalex_eqx.Masked`][] weight, the share of its entries that are kept, exact;
+        `None` of one that is dense. What the law makes of it is in `sizes`.
     """
 
     fan_in: tuple[int, ...]
@@ -91,6 +94,7 @@ class WeightSpec(metaclass=_Interned):
     carries_tie: bool = False
     why: str = ""
     declared: bool = False
+    density: Fraction | None = None
 
     def __post_init__(self):
         self._check_declared()
@@ -158,6 +162,7 @@ class WeightSpec(metaclass=_Interned):
             ", ".join(f"{size}={ratio}" for size, ratio in self.sizes): bool(self.sizes),
             f"std={self.std if self.std is None else number(self.std)}": self.std is not None,
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
+            f"density {self.density}": self.density is not None,
             "frozen": self.frozen,
             "forced": self.forced,
             "carries the tied readout's factor": self.carries_tie,
@@ -206,7 +211,8 @@ class WeightSpec(metaclass=_Interned):
     @property
     def spread_power(self) -> Power:
         """How the initial spread follows the weight's sizes."""
-        return self.own(self.spread_exponent)
+        own = self.own(self.spread_exponent)
+        return own if self.density is None else own + DENSITY_SPREAD
 
     @property
     def initial_std(self) -> float | None:

@@ -71,7 +71,7 @@ def _is_place(node: Any) -> bool:
 
 
 def _weight(weight: Weight, array: Any) -> Weight:
-    return weight if array is None else from_effective(jnp.asarray(array), weight.spec)
+    return weight if array is None else from_effective(jnp.asarray(array), weight.spec, weight)
 
 
 def _structure_errors(places: list[Any], given: list[Any]) -> list[str]:

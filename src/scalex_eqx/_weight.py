@@ -57,7 +57,8 @@ class Weight(Generic[_Value]):
         if not isinstance(self.spec, WeightSpec):
             return None
         value = wl.pdoc(self.value, **kwargs)
-        return wl.TextDoc("Weight(") + value + wl.TextDoc(f", {self.spec.summary()})")
+        name = type(self).__name__
+        return wl.TextDoc(f"{name}(") + value + wl.TextDoc(f", {self.spec.summary()})")
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError(not_an_array("arithmetic"))
@@ -65,6 +66,32 @@ class Weight(Generic[_Value]):
     __jax_array__ = __array__ = __getitem__ = __neg__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
     __matmul__ = __rmatmul__ = __truediv__ = __rtruediv__ = __pow__ = _refuse
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Masked(Weight):
+    r"""A weight of which some entries are left out, for good.
+
+    $$W = r^{-(a + f)}\, (M \odot w)$$
+
+    A node with two children: `value`, and the `mask`, a buffer that goes with it wherever the model
+    goes: into `vmap`, `scan`, sharding and checkpoints. [`scalex_eqx.sparsify`][] makes it. What is
+    left out is zero, has no gradient, and no update of any rule. Gradients and updates have such
+    nodes too, without a mask; the state of an optimizer has plain weights.
+
+    **Arguments:**
+
+    - `value`, `spec`: as of a [`scalex_eqx.Weight`][]. The spec has the `density`.
+    - `mask`: truth values of the value's shape; what is true is kept.
+    """
+
+    mask: Any
+
+
+def rebuilt(weight: Weight, value: Any, spec: WeightSpec | None = None) -> Weight:
+    """A node like `weight` with another value, and another spec if one is given."""
+    spec = weight.spec if spec is None else spec
+    return Masked(value, spec, weight.mask) if type(weight) is Masked else Weight(value, spec)
 
 
 _VALUE = jtu.GetAttrKey("value")
@@ -92,6 +119,21 @@ def _unflatten(spec: WeightSpec, children: Any) -> Weight:
 # are filled without the frozen class's __init__ are the quickest way; `register_dataclass` calls
 # it with keywords, which costs twice as much.
 jtu.register_pytree_with_keys(Weight, _flatten_with_keys, _unflatten, _flatten)
+
+
+_MASK = jtu.GetAttrKey("mask")
+
+
+def _masked(spec: WeightSpec, children: Any) -> Masked:
+    return Masked(children[0], spec, children[1])
+
+
+jtu.register_pytree_with_keys(
+    Masked,
+    lambda weight: (((_VALUE, weight.value), (_MASK, weight.mask)), weight.spec),
+    _masked,
+    lambda weight: ((weight.value, weight.mask), weight.spec),
+)
 
 
 def _refuse_attribute(name: str, _: Weight) -> NoReturn:
@@ -177,8 +219,19 @@ def _effective_value(weight: Weight) -> Any:
     if weight.value is None:
         return None
     multiplier = weight.spec.multiplier
-    value = weight.value if multiplier == 1.0 else multiplier * weight.value
+    value = _kept(weight) if type(weight) is Masked else weight.value
+    value = value if multiplier == 1.0 else multiplier * value
     return value if weight.spec.is_trained else jax.lax.stop_gradient(value)
+
+
+def _kept(weight: Masked) -> Any:
+    if weight.mask is None:
+        raise ValueError(
+            "a Masked weight without its mask, which a filter has taken out; put the model "
+            "together again with equinox.combine before it is run"
+        )
+    # Not a product: what is left out has no gradient, not even one of NaN.
+    return jnp.where(weight.mask, weight.value, jnp.zeros((), weight.value.dtype))
 
 
 def resolve(tree: PyTree) -> PyTree:
@@ -195,11 +248,15 @@ def resolve(tree: PyTree) -> PyTree:
     return map_weights(_effective_value, tree)
 
 
-def from_effective(array: Any, spec: WeightSpec) -> Weight:
-    """The `Weight` of a law whose effective value is `array`."""
+def from_effective(array: Any, spec: WeightSpec, like: Weight | None = None) -> Weight:
+    """The `Weight` of a law whose effective value is `array`; masked as `like` is."""
     multiplier = spec.multiplier
     # In the array's own dtype, so that the forward pass multiplies by the very same number.
-    return Weight(array if multiplier == 1.0 else jnp.asarray(array) / multiplier, spec)
+    value = array if multiplier == 1.0 else jnp.asarray(array) / multiplier
+    if type(like) is Masked:
+        kept = dataclasses.replace(like, value=value)
+        return Masked(_kept(kept), spec, like.mask)
+    return Weight(value, spec)
 
 
 def map_weights(f: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:

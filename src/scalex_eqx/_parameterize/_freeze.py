@@ -9,7 +9,7 @@ import jax.tree_util as jtu
 from jaxtyping import PyTree
 
 from .._pages import Section, listed, see
-from .._weight import Weight, is_weight, require_complete, resolve
+from .._weight import is_weight, rebuilt, require_complete, resolve
 from ..theory import Role
 from ._nodes import Path, find_nodes
 from ._select import Key, as_choices, select
@@ -72,6 +72,6 @@ def _set_frozen(name: str, model: PyTree, weights: Keys, *, frozen: bool) -> PyT
     def on_leaf(path: Path, leaf: Any) -> Any:
         if path not in chosen or not is_weight(leaf) or leaf.spec.role is Role.buffer:
             return leaf
-        return Weight(leaf.value, dataclasses.replace(leaf.spec, frozen=frozen))
+        return rebuilt(leaf, leaf.value, dataclasses.replace(leaf.spec, frozen=frozen))
 
     return jtu.tree_map_with_path(on_leaf, model, is_leaf=is_weight)

@@ -19,6 +19,7 @@ from .._weight import (
     is_weight,
     map_weights,
     of_kind,
+    rebuilt,
     weights_with_paths,
 )
 from ..ops._wide import wide
@@ -145,9 +146,8 @@ def at_law_one(model: PyTree) -> PyTree:
     def one(weight: Weight) -> Weight:
         if weight.spec.role is Role.buffer:
             return weight
-        return Weight(
-            weight.value, dataclasses.replace(weight.spec, width_ratio=Fraction(1), sizes=())
-        )
+        spec = dataclasses.replace(weight.spec, width_ratio=Fraction(1), sizes=())
+        return rebuilt(weight, weight.value, spec)
 
     return map_weights(one, model)
 
@@ -159,14 +159,14 @@ def with_spreads(model: PyTree, spreads: Float[Array, " weights"]) -> PyTree:
         spec = weight.spec
         drawn = (spec.role is not None and spec.role.is_matrix) or spec.std is not None
         is_ours = drawn and spec.role is not Role.buffer and is_trainable(weight.value)
-        return Weight(resized(weight.value, spreads[index]), spec) if is_ours else weight
+        return rebuilt(weight, resized(weight.value, spreads[index])) if is_ours else weight
 
     return _numbered(drawn, model)
 
 
 def multiplied(model: PyTree, multipliers: Float[Array, " weights"]) -> PyTree:
     """The model as the forward pass sees it, but for what is the same under all laws."""
-    return _numbered(lambda i, w: Weight(_times(multipliers[i], w.value), w.spec), model)
+    return _numbered(lambda i, w: rebuilt(w, _times(multipliers[i], w.value)), model)
 
 
 def in_units(
@@ -195,7 +195,7 @@ def at_rates(rates: Float[Array, " weights"]) -> optax.GradientTransformation:
 
 
 def _scaled(tree: PyTree, factors: Float[Array, " weights"]) -> PyTree:
-    return _numbered(lambda i, w: Weight(_times(factors[i], w.value), w.spec), tree)
+    return _numbered(lambda i, w: rebuilt(w, _times(factors[i], w.value)), tree)
 
 
 def _times(factor: Any, value: Any) -> Any:

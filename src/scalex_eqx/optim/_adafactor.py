@@ -21,7 +21,7 @@ from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known
 from ._parameter_scaling import FloorScaling, scale_by_parameter_rms
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
-from ._sizes import own_axes, root_mean_square, unit_of
+from ._sizes import kept_root_mean_square, own_axes, root_mean_square, unit_of
 from ._tree import init_values, map_values
 from ._unannotated import Unannotated
 
@@ -182,7 +182,7 @@ def _size(
     if axes is None:
         return jnp.abs(g)
     unit = unit_of(g, own_axes(spec, g))
-    return root_mean_square(g, (axes[1 - which],), _apart((unit, which))[0])
+    return kept_root_mean_square(spec, g, (axes[1 - which],), _apart((unit, which))[0])
 
 
 def _normalised(
@@ -204,13 +204,14 @@ def _normalised(
         assert full is not None
         # Multiplied, so that no NaN is hidden.
         update = jnp.where(full == 0, 0 * x, x / full)
-        return (update * _clip(root_mean_square(update, every), threshold)).astype(g.dtype)
+        size = kept_root_mean_square(spec, update, every)
+        return (update * _clip(size, threshold)).astype(g.dtype)
     unit = unit_of(x, every)
     overall = root_mean_square(row, axes[:1], unit_of(row, axes[:1]))
     of_row, of_column = _inverse(row / unit), _inverse(column * _inverse(overall))
     other_unit, other_column = _apart((unit, of_column))
     by_row = root_mean_square(x / other_unit * other_column, axes[1:])
-    factor = _clip(root_mean_square(by_row * of_row, every), threshold)
+    factor = _clip(kept_root_mean_square(spec, by_row * of_row, every), threshold)
     return (x / unit * (of_row * factor) * of_column).astype(g.dtype)
 
 

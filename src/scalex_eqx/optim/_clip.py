@@ -11,7 +11,7 @@ from ..ops._wide import wide
 from ._moments import finite_or_nan
 from ._numbers import Scalar, as_dtype_of, check_number, known_number
 from ._rule import Constant, Degree, Rule
-from ._sizes import magnitude, own_axes, root_mean_square
+from ._sizes import kept_root_mean_square, magnitude, own_axes, root_mean_square
 from ._stateless import stateless
 from ._tree import map_values
 
@@ -39,7 +39,7 @@ def clip_by_rms(threshold: Scalar) -> optax.GradientTransformation:
     rule = Rule("clip_by_rms", constants=(constant,))
 
     def clip(spec, u):
-        size = root_mean_square(wide(u), own_axes(spec, u))
+        size = kept_root_mean_square(spec, wide(u), own_axes(spec, u))
         factor = jnp.minimum(1, as_dtype_of(size, threshold) / size)
         return _times(factor, u)
 

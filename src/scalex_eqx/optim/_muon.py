@@ -4,6 +4,7 @@ from fractions import Fraction
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
@@ -119,6 +120,10 @@ def scale_by_muon(
         )
         factor = _SCALES[scale](*map(float, _base_fans(spec, g.shape)))
         moved = times(factor, _from_matrix(spec, matrix, g.shape)).astype(g.dtype)
+        if spec.density is not None:
+            # What is masked has never had a gradient. What else has none stands in a row or
+            # column of zeros, and has no update either.
+            moved = jnp.where(m == 0, jnp.zeros_like(moved), moved)
         return _placed_like(g, moved)
 
     def update(updates, state, params=None):

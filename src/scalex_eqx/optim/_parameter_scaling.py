@@ -14,7 +14,7 @@ from ._descent import descend, together
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
 from ._rates import Rates
 from ._rule import Constant, Degree, Rule
-from ._sizes import own_axes, root_mean_square
+from ._sizes import kept_root_mean_square, own_axes
 from ._stateless import stateless
 from ._tree import map_values
 from ._unannotated import Unannotated
@@ -57,9 +57,9 @@ def scale_by_parameter_rms(
     )
 
     def scale(spec: WeightSpec, u, w):
-        size = root_mean_square(wide(w), own_axes(spec, w))
+        size = kept_root_mean_square(spec, wide(w), own_axes(spec, w))
         initial = floor_scaling == "initial"
-        least = floor * spec.scale(spec.spread_exponent) if initial else floor
+        least = floor * spec.scale(spec.spread_power) if initial else floor
         size = jnp.maximum(size, as_dtype_of(size, least))
         return (wide(u) * size.astype(wide(u).dtype)).astype(u.dtype)
 

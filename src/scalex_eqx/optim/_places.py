@@ -11,7 +11,7 @@ import optax
 from jaxtyping import PyTree
 
 from .._spec import WeightSpec
-from .._weight import Weight, is_array, is_trainable, is_weight, of_kind
+from .._weight import Weight, is_array, is_trainable, is_weight, of_kind, rebuilt
 from ..ops._wide import joined_dtype
 
 GRADIENTS, WEIGHTS = "the gradients", "the weights"
@@ -88,7 +88,7 @@ class Place(NamedTuple):
             new = new.astype(joined_dtype(new.dtype, w.dtype))
         if new is g:
             return node
-        return Weight(new, node.spec) if is_weight(node) else new
+        return rebuilt(node, new) if is_weight(node) else new
 
     def moved_weight(self) -> Any:
         """The weight, or what stands in the gradients' place where there is no gradient."""
@@ -170,7 +170,7 @@ def likeness(nodes: tuple[Any, ...]) -> Any:
     """A key that weights share of which a `Place` says the same; `None` if there isn't one."""
     spec, kinds = getattr(nodes[0], "spec", None), []
     for node in nodes:
-        if type(node) is not Weight or node.spec is not spec:
+        if not is_weight(node) or node.spec is not spec:
             return None
         value = node.value
         if value is None:

@@ -12,12 +12,20 @@ from jaxtyping import PyTree
 from .._meant import meant
 from .._pages import Section, see
 from .._spec import WeightSpec
-from .._weight import Weight, is_trainable, is_weight, path_string, weights_with_paths
+from .._weight import (
+    Weight,
+    is_trainable,
+    is_weight,
+    path_string,
+    rebuilt,
+    weights_with_paths,
+)
 from ..theory import (
     Alignment,
     Power,
     Role,
     as_family,
+    density_exponent,
     depends_on_depth,
     depth_exponent,
     learning_rate_exponents,
@@ -177,7 +185,7 @@ def _times_factors(factors: list[Scalar], updates: PyTree) -> PyTree:
     moved = [i for i, leaf in enumerate(leaves) if _is_moved(leaf)]
     values = for_each(times, factors, [leaves[i].value for i in moved])
     for i, value in zip(moved, values, strict=True):
-        leaves[i] = Weight(value, leaves[i].spec)
+        leaves[i] = rebuilt(leaves[i], value)
     return without_frozen(jtu.tree_unflatten(treedef, leaves))
 
 
@@ -186,8 +194,8 @@ def rate_power(path: str, spec: WeightSpec, family: Family, rates: Any) -> Power
 
     A prescription makes up for how the updates follow each size, through the gradient or by the
     rule itself: what the exponent $c$ of equal growth has of it, $p g + o$, is taken off the
-    weight's own width and given to the sizes that it comes from. The depth has an exponent of its
-    own. Exponents that are given are those of the weight's own width.
+    weight's own width and given to the sizes that it comes from. Depth and density have exponents
+    of their own. Exponents that are given are those of the weight's own width.
 
     **Arguments:** those of `rate_exponent`.
     """
@@ -200,7 +208,9 @@ def rate_power(path: str, spec: WeightSpec, family: Family, rates: Any) -> Power
     depth = depth_exponent(spec.parameterization, one, rates)
     # Of the sum, what follows the width: the depth's share stands in the exponent of the depth.
     of_width = by_itself - Power(depth=by_itself.depth)
-    return power + spec.own(of_width.of_width(role)) - of_width + Power(depth=depth)
+    density = Fraction(0) if spec.density is None else density_exponent(one, rates)
+    by_size = Power(depth=depth, density=density)
+    return power + spec.own(of_width.of_width(role)) - of_width + by_size
 
 
 def rate_exponent(path: str, spec: WeightSpec, family: Family, rates: Any) -> Fraction:

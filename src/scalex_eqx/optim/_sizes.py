@@ -37,3 +37,17 @@ def root_mean_square(
     for axis in reversed(axes):
         squares = jnp.mean(squares, axis=axis, keepdims=True)
     return jnp.sqrt(squares)
+
+
+def kept_root_mean_square(
+    spec: WeightSpec,
+    x: Inexact[Array, "..."],
+    axes: Sequence[int],
+    unit: Float[Array, "..."] | None = None,
+) -> Float[Array, "..."]:
+    """The same over those entries of a weight that a mask keeps: the others, all zero, don't count.
+
+    Along a row or column it is taken to keep as large a share as everywhere.
+    """
+    size = root_mean_square(x, axes, unit)
+    return size if spec.density is None else float(spec.density) ** -0.5 * size

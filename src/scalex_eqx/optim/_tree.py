@@ -9,7 +9,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, PyTree
 
 from .._spec import WeightSpec
-from .._weight import Weight, is_trainable, is_weight, map_weights
+from .._weight import Weight, is_trainable, is_weight, map_weights, rebuilt
 from ._places import is_place
 
 _Name = TypeVar("_Name")
@@ -52,7 +52,7 @@ def move_values(
     results = list(zip(*for_each(f, specs, *values, inline=inline), strict=True))
     for column, new in zip(columns, results, strict=False):
         for i, spec, value in zip(moved, specs, new, strict=True):
-            column[i] = Weight(value, spec)
+            column[i] = rebuilt(column[i], value, spec)
     replaced = [jtu.tree_unflatten(treedef, column) for column in columns[: len(results)]]
     return [*replaced, *trees[len(results) :]]
 
@@ -129,7 +129,7 @@ def without_frozen(updates: PyTree) -> PyTree:
 
     def on_weight(weight: Weight) -> Weight:
         if not weight.spec.is_trained and is_trainable(weight.value):
-            return Weight(jnp.zeros_like(weight.value), weight.spec)
+            return rebuilt(weight, jnp.zeros_like(weight.value))
         return weight
 
     return map_weights(on_weight, updates)

@@ -27,6 +27,7 @@ from ._budget_rules import (
     sdew as sdew,
     sdew_decay as sdew_decay,
 )
+from ._density import density_exponent as density_exponent
 from ._depth import depth_exponent as depth_exponent
 from ._embedding_ratio import with_embedding_ratio as with_embedding_ratio
 from ._equivalence import equivalence as equivalence, shift as shift

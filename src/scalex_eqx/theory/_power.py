@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from ._rational import Exponent, exact
 from ._role import Role
 
-Size = Literal["fan_in", "fan_out", "readout", "depth"]
+Size = Literal["fan_in", "fan_out", "readout", "depth", "density"]
 
 SIZES: tuple[Size, ...] = get_args(Size)
 """The sizes of a weight that may grow, each with a ratio of its own to the base model's."""
@@ -37,6 +37,7 @@ class Power:
     | `fan_in`, `fan_out` | the weight's own fan-in and fan-out |
     | `readout` | the fan-in of the readout through which the weight's gradient comes |
     | `depth` | the number of layers of the stack that the weight stands in; 1 outside of one |
+    | `density` | the share of the weight's entries that are kept; 1 unless it is masked |
 
     `Power(fan_in="1/2", readout=1)`; what is left out is 0. Powers of products are sums:
     `+`, `-`, and `*` with a number.
@@ -48,6 +49,7 @@ class Power:
     fan_out: Fraction
     readout: Fraction
     depth: Fraction
+    density: Fraction
 
     def __init__(
         self,
@@ -55,8 +57,10 @@ class Power:
         fan_out: Exponent = 0,
         readout: Exponent = 0,
         depth: Exponent = 0,
+        density: Exponent = 0,
     ):
-        for name, value in zip(SIZES, (fan_in, fan_out, readout, depth), strict=True):
+        values = (fan_in, fan_out, readout, depth, density)
+        for name, value in zip(SIZES, values, strict=True):
             object.__setattr__(self, name, exact(value, name))
 
     @property

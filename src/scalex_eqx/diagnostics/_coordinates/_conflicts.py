@@ -14,7 +14,7 @@ from ..._laws import WeightLaw, rate_of
 from ..._parameterize import is_tie
 from ..._parts import Part
 from ..._uses import Path, Reader, Use, trace
-from ..._weight import Tie, Weight, is_weight, path_string
+from ..._weight import Tie, is_weight, path_string, rebuilt
 from ...theory import Role
 from ...theory._power import Size
 from ._growth import sloped
@@ -137,7 +137,7 @@ def _followed(loss: Callable[..., Array], batch: Batch, models: Sequence[PyTree]
     def alike(model: PyTree, factor: float) -> PyTree:
         def one(path: Path, leaf: Any) -> Any:
             if is_weight(leaf):
-                return Weight(leaf.value, specs.get(path, leaf.spec))
+                return rebuilt(leaf, leaf.value, specs.get(path, leaf.spec))
             if isinstance(leaf, Tie):
                 return Tie(factor)
             return dataclasses.replace(leaf, factor=factor) if is_tie(leaf) else leaf
