@@ -13,7 +13,17 @@ from .._files import written_whole
 from .._pages import Section, listed, see
 from . import _format1, _format2
 from ._errors import Name, damaged, not_a_checkpoint, of_leaf, reading, writing
-from ._leaves import check_values, describe, holds_numbers, leaves_by_path, number_from, placed
+from ._leaves import (
+    bits_of,
+    check_values,
+    describe,
+    holds_numbers,
+    leaves_by_path,
+    masks_of,
+    number_from,
+    placed,
+    truth_values,
+)
 
 _MAGIC = b"scalex_eqx checkpoint "
 
@@ -36,8 +46,14 @@ def save(path: Name, tree: PyTree) -> None:
     `OSError` if the file can't be written, with what to do. The older file is then unharmed.
     """
     leaves = leaves_by_path(tree)
-    entries = {leaf: _named(path, leaf, _entry, value) for leaf, value in leaves.items()}
+    masks = masks_of(tree)
+    entries = {
+        leaf: _named(path, leaf, _entry, value, id(value) in masks)
+        for leaf, value in leaves.items()
+    }
     head = _format2.header_bytes(entries, export_laws(tree))
+    packed = [leaf for leaf in leaves if _format2.is_packed(entries[leaf])]
+    leaves |= {leaf: bits_of(leaves[leaf]) for leaf in packed}
     with (
         writing(path, len(head) + _format2.arrays_size(entries)),
         written_whole(path) as unfinished,
@@ -100,6 +116,8 @@ def _load2(file: BinaryIO, path: Name, like: PyTree, accept: Collection[str]) ->
         else:
             checksum, sums = sums[:4], sums[4:]
             data = _format2.read_array(file, path, leaf, array, checksum)
+            if _format2.is_packed(described):
+                data = truth_values(data, tuple(described["shape"]))
             loaded[leaf] = _named(path, leaf, placed, data, wanted[leaf])
     return [loaded[leaf] for leaf in wanted]
 
@@ -127,9 +145,9 @@ def _load1(file: BinaryIO, path: Name, like: PyTree, accept: Collection[str]) ->
     return values
 
 
-def _entry(leaf: Any) -> dict[str, Any]:
+def _entry(leaf: Any, as_bits: bool) -> dict[str, Any]:
     check_values(leaf)
-    return _format2.entry(leaf)
+    return _format2.entry(leaf, as_bits=as_bits)
 
 
 def _check_laws(

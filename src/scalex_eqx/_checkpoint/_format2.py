@@ -15,9 +15,10 @@ little-endian).
 """
 
 import json
+import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -41,7 +42,7 @@ _CHUNK = 1 << 20
 _MOST_AXES = 64
 
 
-def entry(leaf: Any) -> Description:
+def entry(leaf: Any, *, as_bits: bool = False) -> Description:
     """What the header says of a leaf; `describe` with what is stored for it."""
     found = describe(leaf)
     if found["type"] != "array":
@@ -49,7 +50,18 @@ def entry(leaf: Any) -> Description:
     if is_key(leaf):
         data = blank_key_data(leaf)
         found["stored"] = {"shape": list(data.shape), "dtype": dtype_name(data.dtype)}
+    if as_bits and found["dtype"] == "bool":
+        found["stored"] = _bits(leaf.shape)
     return found
+
+
+def _bits(shape: Sequence[int]) -> Description:
+    return {"shape": [-(-math.prod(shape) // 8)], "dtype": "uint8"}
+
+
+def is_packed(described: Mapping[str, Any]) -> bool:
+    """Whether a leaf of truth values is stored as bits."""
+    return described.get("dtype") == "bool" and "stored" in described
 
 
 def stored(described: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -164,6 +176,8 @@ def _checked(leaves: Any) -> dict[str, Description]:
         for shape in (described["shape"], array["shape"]):
             if len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
                 raise ValueError(f"a shape is {shape!r}")
+        if is_packed(described) and array != _bits(described["shape"]):
+            raise ValueError(f"truth values of shape {described['shape']!r} as {array!r}")
         if dtype_name(array["dtype"]) != array["dtype"]:
             raise ValueError(f"a dtype is {array['dtype']!r}")
     return dict(leaves)

@@ -13,6 +13,7 @@ from jax.sharding import AbstractMesh, NamedSharding
 from jaxtyping import PyTree
 
 from .._fingerprint import by_path
+from .._weight import Masked, is_weight
 
 Description = dict[str, Any]
 
@@ -23,6 +24,23 @@ def leaves_by_path(tree: PyTree) -> dict[str, Any]:
     """The leaves that hold numbers, by paths that are unique, in the order of the tree."""
     leaves = jtu.tree_leaves_with_path(tree)
     return by_path((path, leaf) for path, leaf in leaves if holds_numbers(leaf))
+
+
+def masks_of(tree: PyTree) -> frozenset[int]:
+    """The identities of the masks of masked weights, which are kept as bits."""
+    nodes = jtu.tree_leaves(tree, is_leaf=is_weight)
+    return frozenset(id(node.mask) for node in nodes if type(node) is Masked)
+
+
+def bits_of(mask: Any) -> np.ndarray:
+    """Eight truth values a byte, the first in the lowest bit."""
+    return np.packbits(host_array(mask).reshape(-1), bitorder="little")
+
+
+def truth_values(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask that `bits_of` has packed."""
+    count = math.prod(shape)
+    return np.unpackbits(bits, count=count, bitorder="little").astype(np.bool_).reshape(shape)
 
 
 def holds_numbers(leaf: Any) -> bool:

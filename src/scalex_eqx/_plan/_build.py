@@ -24,6 +24,7 @@ from .._weight import (
 from ..theory import Role
 from ._budget import budget_lines
 from ._data import Plan, PlanRow
+from ._density import density_lines
 from ._foreign import effect
 from ._optimizer import describe
 from ._shape_factors import shape_factor_warnings
@@ -83,7 +84,11 @@ def plan(
         tuple(
             line
             for part in chain
-            for line in (describe(part, names.get(part.name)), *budget_lines(part, chain))
+            for line in (
+                describe(part, names.get(part.name)),
+                *budget_lines(part, chain),
+                *density_lines(part, weights),
+            )
         ),
         (
             *warnings(params, rows, chain, effects, names, gradients),
@@ -124,7 +129,7 @@ def _row(path: str, weight: Weight, step: Step, sigmas: dict[str, float | None])
     assert spec.width_ratio is not None
     intended, sigma = spec.initial_std, sigmas.get(path)
     if intended is None and sigma is not None and spec.role is not Role.buffer:
-        intended = sigma * spec.scale(spec.spread_exponent)
+        intended = sigma * spec.scale(spec.spread_power)
     return PlanRow(
         path,
         str(spec.role),
@@ -133,11 +138,20 @@ def _row(path: str, weight: Weight, step: Step, sigmas: dict[str, float | None])
         spec.width_ratio,
         spec.multiplier,
         intended,
-        _spread(weight.value),
+        _found(weight),
         **dataclasses.asdict(step),
         depth_ratio=spec.size_ratio("depth"),
         why=spec.why,
+        density=spec.density,
+        density_ratio=spec.size_ratio("density"),
     )
+
+
+def _found(weight: Weight) -> float | None:
+    """The spread of the values, of a masked weight that of the entries that are kept."""
+    found, density = _spread(weight.value), weight.spec.density
+    # What is kept has a mean of zero, or near it.
+    return found if found is None or density is None else found * float(density) ** -0.5
 
 
 def _spread(value: Any) -> float | None:

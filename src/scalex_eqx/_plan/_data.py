@@ -33,6 +33,9 @@ class PlanRow:
     - `is_trained`: whether it is neither a `buffer` nor frozen; what is not has no step.
     - `depth_ratio`: of the stack that it stands in; 1 outside of one. In JSON only where it isn't.
     - `why`: what the role was read from; empty, and not in JSON, if it was from the shapes alone.
+    - `density`: of a masked weight, the share of its entries that is kept; `None`, and not in JSON,
+        of a dense one. `found_std` is that of what is kept.
+    - `density_ratio`: to the base density; in JSON only where it isn't 1.
     """
 
     path: str
@@ -51,6 +54,8 @@ class PlanRow:
     is_trained: bool = True
     depth_ratio: Fraction = Fraction(1)
     why: str = ""
+    density: Fraction | None = None
+    density_ratio: Fraction = Fraction(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +93,10 @@ class Plan:
                 del row["depth_ratio"]
             if not row["why"]:
                 del row["why"]
+            if row["density"] is None:
+                del row["density"]
+            if row["density_ratio"] == 1:
+                del row["density_ratio"]
         return json.dumps(_finite(data), default=str, indent=2)
 
     def diff(self, other: "Plan") -> str:

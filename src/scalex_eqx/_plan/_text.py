@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def _notes(plan: "Plan") -> list[str]:
     return [
         f"width ratio {'; '.join(_ratios(plan))}",
         *_depths(plan),
+        *_densities(plan),
         *plan.optimizer,
         *(f"warning: {warning}" for warning in plan.warnings),
         f"fingerprint {plan.fingerprint}",
@@ -73,6 +75,18 @@ def _depths(plan: "Plan") -> Iterator[str]:
     deeper = Counter(row.depth_ratio for row in plan.rows if row.depth_ratio != 1)
     for ratio, count in deeper.items():
         yield f"depth ratio {ratio} of the {count} weights in stacks of blocks"
+
+
+def _densities(plan: "Plan") -> Iterator[str]:
+    """The density of masked weights, with the names of a few of them."""
+    found: dict[tuple[Fraction, Fraction], list[str]] = {}
+    for row in plan.rows:
+        if row.density is not None:
+            found.setdefault((row.density, row.density_ratio), []).append(row.path)
+    for (density, ratio), paths in found.items():
+        named, more = paths[:_NAMED], len(paths) - _NAMED
+        whose = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+        yield f"density {density} of {whose}; density ratio {ratio}"
 
 
 def _cells(row: "PlanRow") -> tuple[str, ...]:

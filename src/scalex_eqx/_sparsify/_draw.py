@@ -86,10 +86,14 @@ def _matrix(
 
 
 def _some(key: PRNGKeyArray, shape: tuple[int, ...], density: Fraction) -> Bool[Array, "..."]:
-    """As many of the last axis, everywhere at other places."""
-    numbers = jnp.broadcast_to(jnp.arange(shape[-1]), shape)
-    shuffled = jax.random.permutation(key, numbers, axis=-1, independent=True)
-    return shuffled < int(density * shape[-1])
+    """As many of the last axis, everywhere at other places: those with the smallest numbers."""
+    count = int(density * shape[-1])
+    # One sort of plain numbers: a permutation takes eight times as long on the CPU.
+    numbers = jax.random.bits(key, shape)
+    largest = jnp.sort(numbers, axis=-1)[..., count - 1 : count]
+    below, equal = numbers < largest, numbers == largest
+    missing = count - jnp.sum(below, axis=-1, keepdims=True)
+    return below | (equal & (jnp.cumsum(equal, axis=-1) <= missing))
 
 
 def _as_weight(

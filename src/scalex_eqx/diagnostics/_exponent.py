@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Exponent:
 
 
 def fit_exponent(
-    widths: Sequence[int], sizes: Sequence[Sequence[float]], level: float = LEVEL
+    widths: Sequence[int | Fraction | float], sizes: Sequence[Sequence[float]], level: float = LEVEL
 ) -> Exponent | None:
     r"""Fits $\log_2 s = c + p \log_2 n$ by least squares, for each seed by itself.
 

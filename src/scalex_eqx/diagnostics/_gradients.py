@@ -18,7 +18,15 @@ from ..theory import Role
 from ._columns import columns
 from ._coordinates._growth import sloped, slopes
 from ._coordinates._law import SYMBOLS
-from ._coordinates._models import Over, named_weights, sizes_of, stacked_paths
+from ._coordinates._models import (
+    Number,
+    Over,
+    folded,
+    named_weights,
+    plural,
+    sizes_of,
+    stacked_paths,
+)
 from ._coordinates._positions import placed, positions
 from ._coordinates._run import (
     by_layer,
@@ -64,12 +72,13 @@ class GradientExponents:
     - `cotangent`: the exponent of the objective's gradient with respect to the model's output,
         which the theory takes to be 0.
     - `widths`, `seeds`: at which.
-    - `over`: what grows: `"width"`, or `"depth"`, and then the numbers of `widths` are depths.
+    - `over`: what grows: `"width"`, `"depth"` or `"density"`; then the numbers of `widths` are
+        depths, or densities.
     """
 
     weights: Mapping[str, GradientExponent]
     cotangent: Exponent
-    widths: tuple[int, ...]
+    widths: tuple[Number, ...]
     seeds: tuple[int, ...]
     over: Over = "width"
 
@@ -90,8 +99,8 @@ class GradientExponents:
         header = ["weight", "role", "size", "gradient", "relative", "theory"]
         rows = [[name, str(weight.role), *_cells(weight)] for name, weight in self.weights.items()]
         head = (
-            f"{self.over}s {', '.join(map(str, self.widths))}, {len(self.seeds)} seeds: exponents "
-            f"of gradients that go as {SYMBOLS[self.over]}^p; the output's cotangent has "
+            f"{plural(self.over)} {', '.join(map(str, self.widths))}, {len(self.seeds)} seeds: "
+            f"exponents of gradients that go as {SYMBOLS[self.over]}^p; the output's cotangent has "
             f"{self.cotangent}"
         )
         return "\n".join([head, columns([header, *rows], text=2)])
@@ -120,6 +129,7 @@ def gradient_exponents(
     *,
     widths: Sequence[int] | None = None,
     depths: Sequence[int] | None = None,
+    densities: Sequence[Any] | None = None,
     size: Over = "width",
     seeds: Sequence[int] = (0, 1, 2, 3),
 ) -> GradientExponents:
@@ -132,7 +142,7 @@ def gradient_exponents(
 
     **Arguments:**
 
-    - `build`, `batch`, `widths`, `depths`, `size`, `seeds`: as in
+    - `build`, `batch`, `widths`, `depths`, `densities`, `size`, `seeds`: as in
         [`scalex_eqx.diagnostics.coordinate_check`][].
     - `apply`: `apply(model, *inputs)`, the model's output.
     - `objective`: `objective(output, *inputs)`, a scalar.
@@ -142,7 +152,7 @@ def gradient_exponents(
     **Raises:** `ValueError` for fewer than two widths and for a model with arrays without a scaling
     law.
     """
-    ordered = sizes_of(size, widths, depths)
+    ordered = sizes_of(size, {"width": widths, "depth": depths, "density": densities})
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     with traced("build, apply or objective"):
         found = [_at_width(build, apply, objective, batch, width, keys) for width in ordered]
@@ -188,7 +198,7 @@ def _at_width(
     build, apply, objective, batch, width, keys
 ) -> Sequence[tuple[dict[str, float], float]]:
     def one(key):
-        model = build(width, jax.random.fold_in(key, width))
+        model = build(width, jax.random.fold_in(key, folded(width)))
         inputs = inputs_of(batch, jax.random.fold_in(key, 0))
         params, static = eqx.partition(model, eqx.is_inexact_array)
         output, pull_back = jax.vjp(
@@ -196,7 +206,7 @@ def _at_width(
         )
         cotangent = jax.grad(functools.partial(_first, objective, inputs))(output)
         (gradient,) = pull_back(cotangent)
-        return map_layers(layer_size, gradient), layer_size(cotangent, 0)
+        return map_layers(layer_size, gradient, masked=0.5), layer_size(cotangent, 0)
 
     return [
         (by_layer(gradients), float(cotangent))

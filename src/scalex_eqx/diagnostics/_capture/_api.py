@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..._traced import traced
-from ..._weight import Weight, is_weight, path_string
+from ..._weight import Masked, Weight, is_weight, path_string
 from ...theory import Role
 from .._columns import columns
 from ._flow import flow
@@ -92,7 +92,7 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     _check(leaves, count)
     with traced("apply"):
         closed, structure, static = eqx.filter_make_jaxpr(apply)(model, *inputs)
-    origins = [*(_origin(*leaf) for leaf in leaves), *[DATA] * count]
+    origins = [*(origin for leaf in leaves for origin in _origins(*leaf)), *[DATA] * count]
     arguments = jtu.tree_leaves(eqx.filter((model, inputs), eqx.is_array))
     weights = {path: leaf for path, leaf in leaves if _is_trained(leaf)}
     try:
@@ -142,6 +142,12 @@ def _leaves(model: PyTree) -> list[tuple[str, Any]]:
 
 def _is_trained(leaf: Any) -> bool:
     return is_weight(leaf) and leaf.spec.is_trained
+
+
+def _origins(path: str, leaf: Any) -> list[Origin]:
+    """Those of the arrays of a leaf: of a weight, and of its mask if it has one."""
+    is_masked = type(leaf) is Masked and eqx.is_array(leaf.mask)
+    return [_origin(path, leaf), *[CONSTANT] * is_masked]
 
 
 def _origin(path: str, leaf: Any) -> Origin:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
@@ -46,6 +47,7 @@ class Use(eqx.Module):
     _steps: tuple[Step, ...] = eqx.field(static=True)
     _scans: tuple[bool, ...] = eqx.field(static=True)
     _stack: Stack = eqx.field(static=True)
+    _density: Fraction | None = eqx.field(static=True, default=None)
 
     @property
     def kind(self) -> Kind:
@@ -56,9 +58,10 @@ class Use(eqx.Module):
     def fan_in(self) -> int:
         """How many terms the sum has; for a lookup, which is one with one-hot inputs, the rows.
 
-        1 for an elementwise use, and for vectors that are chosen from a stack.
+        1 for an elementwise use, and for vectors that are chosen from a stack. Of a masked weight
+        those that its mask keeps, on average.
         """
-        return self._operation.fan_in
+        return round(self._operation.fan_in * (self._density or 1))
 
     @property
     def is_chosen(self) -> bool:
@@ -100,6 +103,8 @@ class Use(eqx.Module):
     ) -> Float[Array, "*stack"]:
         r"""$\|W x\| / (\|W\| \|x\|)$ in root mean squares: between 0 and the fan-in.
 
+        That of a masked weight is over the entries that its mask keeps.
+
         NaN where $W$ or $x$ is zero, and for members of a stack that the inputs don't choose. Each
         factor is divided by its size before the product, so that a small change neither underflows
         nor overflows in a short dtype.
@@ -118,11 +123,21 @@ class Use(eqx.Module):
             left = self.input_size(input) if self._stack.members else jnp.ones_like(input_size)
         size = self.output_size(self.contract(weight, input))
         known = (weight_size > 0) & (input_size > 0) & (left > 0)
-        return jnp.where(known, size / jnp.where(known, left, 1), jnp.nan)
+        ratio = jnp.where(known, size / jnp.where(known, left, 1), jnp.nan)
+        return ratio * self._kept if self._density is not None else ratio
 
     def weight_size(self, weight: Shaped[Array, "..."]) -> Float[Array, "*stack"]:
-        """The root mean square of `weight`, or of a change of it, for each member of a stack."""
-        return jnp.sqrt(mean_square(weight, self._weight_places))
+        """The root mean square of `weight`, or of a change of it, for each member of a stack.
+
+        Of a masked weight over the entries that its mask keeps.
+        """
+        size = jnp.sqrt(mean_square(weight, self._weight_places))
+        return size / self._kept if self._density is not None else size
+
+    @property
+    def _kept(self) -> float:
+        """The root mean square over all entries, as a share of that over those that are kept."""
+        return math.sqrt(self._density or 1)
 
     def input_size(self, input: Shaped[Array, "..."]) -> Float[Array, "*stack"]:
         """The same of `input`; for a lookup that of the one-hot vectors."""
@@ -220,6 +235,7 @@ def use_at(site: Site, meeting: Meeting, spec: WeightSpec, ndim: int) -> Use | N
         site.origin.steps,
         scans,
         stack,
+        spec.density,
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ...theory import Power
 from ...theory._power import SIZES, Size
 
 
-def slopes(widths: Sequence[int], specs: Sequence[WeightSpec]) -> dict[Size, float]:
+def slopes(widths: Sequence[Any], specs: Sequence[WeightSpec]) -> dict[Size, float]:
     r"""For each size of a weight the exponent that it grows with, fitted as measurements are.
 
     Exactly 1 for a size that grows as the width does. Sizes that are rounded grow a little faster
@@ -26,7 +27,7 @@ def slopes(widths: Sequence[int], specs: Sequence[WeightSpec]) -> dict[Size, flo
     return {size: _slope(widths, [spec.size_ratio(size) for spec in specs]) for size in SIZES}
 
 
-def fan_in_slope(widths: Sequence[int], weights: Sequence[Weight]) -> float:
+def fan_in_slope(widths: Sequence[Any], weights: Sequence[Weight]) -> float:
     """The same of the fan-in that the shapes show, whatever the weight is declared to be."""
     fans = []
     for weight in weights:
@@ -40,7 +41,7 @@ def sloped(power: Power, by_size: dict[Size, float]) -> float:
     return sum(float(power[size]) * by_size[size] for size in SIZES)
 
 
-def _slope(widths: Sequence[int], sizes: Sequence[Fraction]) -> float:
+def _slope(widths: Sequence[Any], sizes: Sequence[Fraction]) -> float:
     if len({size / width for size, width in zip(sizes, widths, strict=True)}) == 1:
         return 1.0
     x = np.log2(np.asarray(widths, np.float64))

@@ -1,7 +1,7 @@
 """What is wrong, by name: from measured exponents to findings."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -108,7 +108,7 @@ def _of_row(
         yield from _role(row)
     implementation = [*_initial(row), *_update(row)]
     yield from implementation
-    rate = [*_rate(row), *(_gradient(row) if row.law.over == "width" else _branch(row, common))]
+    rate = [*_rate(row), *(_branch(row, common) if row.law.over == "depth" else _gradient(row))]
     yield from rate
     if not implementation and not rate:
         yield from _activations(row)
@@ -227,7 +227,9 @@ def _rate(row: CoordinateRow) -> Iterator[CoordinateFinding]:
     rate = row.law.rate
     wanted = rate + largest - update
     summed = row.law.summed
-    if update < summed - _SAME_RATE:
+    if row.law.over == "density":
+        consequence = f"what comes out of it changes as {_power(row.law, summed - update)}"
+    elif update < summed - _SAME_RATE:
         what = "what comes out of it" if row.law.over == "width" else "the residual stream"
         consequence = f"{what} changes by more and more, {_power(row.law, summed - update)}"
     elif update < largest:
@@ -299,7 +301,7 @@ def _branch(row: CoordinateRow, common: Sequence[float]) -> Iterator[CoordinateF
 
 
 def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
-    if row.law.role.sums_over_width and _above(row.input, 0.0):
+    if row.law.role.sums_over_width and _strays(row, row.input, 0.0):
         assert row.input is not None
         yield CoordinateFinding(
             "input",
@@ -310,7 +312,10 @@ def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
             f"{_power(row.law, row.input.value)}",
         )
     explained = row.change_explained
-    if row.change is None or explained is None or not _above(row.change, max(explained, 0.0)):
+    if row.change is None or explained is None:
+        return
+    limit = explained if row.law.over == "density" else max(explained, 0.0)
+    if not _strays(row, row.change, limit):
         return
     yield CoordinateFinding(
         "change",
@@ -320,6 +325,15 @@ def _activations(row: CoordinateRow) -> Iterator[CoordinateFinding]:
         f"puts out what changes as {_power(row.law, row.change.value)}, where its update, its "
         f"alignment and what reaches it explain {_power(row.law, explained)}",
     )
+
+
+def _strays(row: CoordinateRow, found: Exponent | None, limit: float) -> bool:
+    """Whether it grows by more than the limit, or, over the density, which falls, by less too."""
+    if row.law.over != "density" or found is None:
+        return _above(found, limit)
+    high = found.value if found.interval is None else found.interval[1]
+    below = found.value < -LOOSE + min(limit, 0.0) and high < min(limit, 0.0)
+    return _above(found, max(limit, 0.0)) or below
 
 
 def _above(found: Exponent | None, limit: float) -> bool:
@@ -344,46 +358,6 @@ def _decay(rows: Sequence[CoordinateRow], found: Measurements) -> Iterator[Coord
                 f"decays by a share a step that goes as {_power(row.law, fitted.value)}: its decay "
                 "is coupled to its learning rate",
             )
-
-
-def broken_assumptions(rows: Sequence[CoordinateRow]) -> list[str]:
-    """Where a measured alignment is not the assumed one, beyond tolerance and interval."""
-    told = []
-    for row in rows:
-        # Over the depth nothing is assumed of sums over a fan-in, which stays.
-        for name in ("alpha", "omega", "u") if row.law.over == "width" else ():
-            measured, assumed = (
-                getattr(row, name),
-                row.law.aligned(getattr(row.law.alignment, name)),
-            )
-            if not row.law.role.sums_over_width or measured is None:
-                continue
-            low = measured.value if measured.interval is None else measured.interval[0]
-            if measured.value > assumed + LOOSE / 2 and low > assumed:
-                told.append(f"{row.name}: {name} is {measured}, above the assumed {assumed:g}")
-    return told
-
-
-def declarations(laws: Mapping[str, Law], found: Measurements) -> list[str]:
-    """What is judged as it is declared, though something else speaks against it."""
-    told = []
-    for law in {law.path: law for law in laws.values()}.values():
-        if is_declared_inside(law, found):
-            told.append(
-                f"{law.path} is judged as {law.spec.role}, as it is declared, though its shapes "
-                f"are those of a {law.shown} weight"
-            )
-    families = {
-        (law.family.name, law.measured_family.name)
-        for law in laws.values()
-        if law.measured_family is not None
-    }
-    told += [
-        f"updates are judged as those of the family {declared}, as declared, though by the rules "
-        f"in front of the scaling they are those of {measured}"
-        for declared, measured in sorted(families)
-    ]
-    return told
 
 
 def _power(law: Law, exponent: float) -> str:

@@ -33,7 +33,7 @@ from ...theory._power import Power, Size, growing_fans
 from ._growth import fan_in_slope, sloped, slopes
 from ._models import Over, named_weights, stacked_paths
 
-SYMBOLS: dict[Over, str] = {"width": "n", "depth": "L"}
+SYMBOLS: dict[Over, str] = {"width": "n", "depth": "L", "density": "rho"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,12 @@ class Law:
     - `declared`: its law over its sizes, under the optimizer.
     - `slopes`: by size, how fast it grows with the width: 1 unless it is rounded or has a width of
         its own. Exponents are those of the width.
-    - `fan_in_slope`: the same of the fan-in that the shapes show.
+    - `fan_in_slope`: the same of the fan-in that the shapes show; over the density of what a mask
+        keeps of it.
     - `measured_family`: that of the rules in front of the scaling, where it is another one.
     - `alignment`: what is assumed of it; that of a weight whose fan-in doesn't grow is 0.
-    - `over`: whether the exponents are those of the width or of the depth. Shapes show no roles
-        where the depth grows.
+    - `over`: whether the exponents are those of the width, of the depth or of the density. Shapes
+        show no roles where it is not the width.
     - `in_stack`: whether it stands in the stack that the depth makes longer.
     - `units`: how many outputs it has at each width, as its spec counts them.
     """
@@ -129,7 +130,8 @@ class Law:
     def summed(self) -> float:
         r"""By what sums over what grows raise an update: a change of order one falls as that.
 
-        Over the width it is $\alpha$ of a weight whose fan-in grows. Over the depth it is the one
+        Over the width it is $\alpha$ of a weight whose fan-in grows, over the density that of
+        a masked one, whose outputs sum over what its mask keeps. Over the depth it is the one
         of the residual stream, less what the branch's factor takes of what comes out of a weight
         that the branch doesn't end in.
         """
@@ -139,6 +141,9 @@ class Law:
             return sloped(Power(readout=parameterization.tie_exponent), self.slopes)
         if self.over == "width":
             return self.aligned(self.alignment.alpha) if self.role.sums_over_width else 0.0
+        if self.over == "density":
+            # The largest singular value stands for all of a matrix, whatever is left out of it.
+            return 0.0 if self.family.norm == "spectral" else self.aligned(self.alignment.alpha)
         if not self.in_stack or parameterization is None:
             return 0.0
         inside = Fraction(0) if self.spec.ends_branch else parameterization.branch or Fraction(0)
@@ -158,7 +163,7 @@ class Law:
 
 
 def laws(
-    widths: Sequence[int],
+    widths: Sequence[Any],
     models: Sequence[PyTree],
     chain: Sequence[Part],
     family: Families | None,
@@ -195,14 +200,21 @@ def laws(
             shown,
             WeightLaw(spec, own, rate_of(path, spec, [part.rule for part in rules])),
             slopes(widths, [one.spec for one in weights]),
-            fan_in_slope(widths, weights),
+            _summed_slope(over, widths, weights),
             measured if measured is not None and _degrees(measured) != _degrees(own) else None,
             alignment or _assumed(own, rules),
             over,
-            name not in of_deepest,
+            over == "depth" and name not in of_deepest,
             tuple(_units(one) for one in weights),
         )
     return found
+
+
+def _summed_slope(over: Over, widths: Sequence[Any], weights: Sequence[Weight]) -> float:
+    """How fast the number of products grows that an output of a weight sums over."""
+    if over == "density":
+        return 0.0 if weights[-1].spec.density is None else 1.0
+    return fan_in_slope(widths, weights)
 
 
 def _units(weight: Weight) -> int:

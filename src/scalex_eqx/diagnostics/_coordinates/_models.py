@@ -1,8 +1,9 @@
 """The models of a check: of several widths, or of several depths, and all else alike."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -15,37 +16,55 @@ from ..._weight import Weight, require_complete, weights_with_paths
 from ...theory import Role
 from ._positions import placed, positions
 
-Over = Literal["width", "depth"]
+Over = Literal["width", "depth", "density"]
 """The size that grows over the models of a check."""
 
-Build = Callable[[int, PRNGKeyArray], PyTree]
+Number = int | Fraction
+"""A width or depth, or a density."""
 
-_USUAL: dict[Over, tuple[int, ...]] = {"width": (64, 128, 256, 512), "depth": (2, 4, 8, 16)}
+Build = Callable[[Any, PRNGKeyArray], PyTree]
+
+_USUAL: dict[Over, tuple[Number, ...]] = {
+    "width": (64, 128, 256, 512),
+    "depth": (2, 4, 8, 16),
+    "density": tuple(Fraction(1, 4**i) for i in (2, 1, 0)),
+}
 
 
-def sizes_of(
-    over: Over, widths: Sequence[int] | None, depths: Sequence[int] | None
-) -> tuple[int, ...]:
-    """The widths or depths at which models are built, the smallest first.
+def plural(over: Over) -> str:
+    """`widths`, `depths`, `densities`."""
+    return "densities" if over == "density" else f"{over}s"
+
+
+def sizes_of(over: Over, given: Mapping[Over, Sequence[Any] | None]) -> tuple[Any, ...]:
+    """The sizes at which models are built, the smallest first.
 
     **Raises:** `ValueError` if they are fewer than two, or those of another size are given.
     """
     if over not in _USUAL:
-        raise ValueError(f"size is {over!r}; expected 'width' or 'depth'")
-    own, other = (widths, depths) if over == "width" else (depths, widths)
-    if other is not None:
-        wrong = "depths" if over == "width" else "widths"
-        raise ValueError(
-            f"{wrong} are given, but size is {over!r}, which is what grows; give {over}s, or "
-            f"size={wrong[:-1]!r}"
-        )
+        raise ValueError(f"size is {over!r}; expected {' or '.join(map(repr, _USUAL))}")
+    for other, sizes in given.items():
+        if other != over and sizes is not None:
+            raise ValueError(
+                f"{plural(other)} are given, but size is {over!r}, which is what grows; give "
+                f"{plural(over)}, or size={other!r}"
+            )
+    own = given.get(over)
     sizes = tuple(_USUAL[over] if own is None else own)
+    if over == "density":
+        sizes = tuple(Fraction(size) for size in sizes)
     if len(set(sizes)) < 2 or len(set(sizes)) < len(sizes):
-        raise ValueError(f"{over}s are {list(sizes)}; expected at least two different ones")
+        shown = ", ".join(map(str, sizes))
+        raise ValueError(f"{plural(over)} are [{shown}]; expected at least two different ones")
     return tuple(sorted(sizes))
 
 
-def shapes(build: Build, widths: Sequence[int], over: Over = "width") -> list[PyTree]:
+def folded(size: Any) -> int:
+    """A whole number that stands for a size, to draw from a key of its own at each."""
+    return int(size) if isinstance(size, int | np.integer) else round(size * 2**20)
+
+
+def shapes(build: Build, widths: Sequence[Any], over: Over = "width") -> list[PyTree]:
     """The model at each width or depth, of which nothing is computed.
 
     **Raises:** `ValueError` for arrays without a scaling law, and if the models don't have the same
@@ -55,7 +74,7 @@ def shapes(build: Build, widths: Sequence[int], over: Over = "width") -> list[Py
         models = [eqx.filter_eval_shape(build, width, jax.random.key(0)) for width in widths]
     for model in models:
         require_complete(eqx.filter(model, lambda x: isinstance(x, jax.ShapeDtypeStruct)))
-    (_check_bases if over == "width" else _check_base_depths)(widths, models)
+    _CHECKS[over](widths, models)
     return models
 
 
@@ -101,6 +120,44 @@ def _check_base_depths(depths: Sequence[int], models: Sequence[PyTree]) -> None:
             )
 
 
+def _check_base_densities(densities: Sequence[Any], models: Sequence[PyTree]) -> None:
+    """Holds each weight's density to be its ratio times one of the base, and all else to stay."""
+    shown = ", ".join(map(str, densities))
+    by_model = [weights_with_paths(model) for model in models]
+    masked = False
+    for path, first in by_model[0].items():
+        specs = [weights[path].spec for weights in by_model]
+        shapes = {weights[path].value.shape for weights in by_model}
+        if len(shapes) > 1 or len({spec.width_ratio for spec in specs}) > 1:
+            raise ValueError(
+                f"{path} has other sizes, or another width ratio, at some of the densities "
+                f"{shown}; build(density, key) must make models of one width and base width"
+            )
+        if first.spec.density is None:
+            continue
+        masked = True
+        ratios = [spec.size_ratio("density") for spec in specs]
+        pairs = zip(specs, ratios, strict=True)
+        bases = {spec.density / ratio for spec, ratio in pairs if spec.density is not None}
+        if len(bases) > 1 and set(ratios) != {1}:
+            raise ValueError(
+                f"{path} has different base densities, {', '.join(map(str, sorted(bases)))}, at "
+                f"the densities {shown}; give sparsify the same base_density at every density"
+            )
+    if not masked:
+        raise ValueError(
+            f"no weight is masked at the density {densities[0]}; build(density, key) must return "
+            "scalex_eqx.sparsify(model, density, key=key)"
+        )
+
+
+_CHECKS: dict[Over, Callable[..., None]] = {
+    "width": _check_bases,
+    "depth": _check_base_depths,
+    "density": _check_base_densities,
+}
+
+
 def _own_fans(weights: Sequence[Weight]) -> list[int]:
     """Of a vector with several axes that grow, as `parameterize` reads it, the last of them."""
     spec = weights[0].spec
@@ -120,7 +177,7 @@ def _own_fan(weight: Weight) -> int:
 def named_weights(models: Sequence[PyTree], over: Over) -> list[dict[str, tuple[str, Weight]]]:
     """The path and the weight behind each name that the models are compared by."""
     found = [stacked_paths(model) for model in models]
-    if over == "width":
+    if over != "depth":
         return found
     return [placed(weights, own) for weights, own in zip(found, positions(found), strict=True)]
 

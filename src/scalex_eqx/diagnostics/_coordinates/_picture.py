@@ -50,19 +50,20 @@ def coordinate_figure(check: CoordinateCheck) -> Figure:
 def _sizes(axes: Axes, check: CoordinateCheck, rows: list[CoordinateRow]) -> None:
     from matplotlib.ticker import NullLocator
 
+    numbers = [float(width) for width in check.widths]
     for role, colour in _COLOURS.items():
         of_role = [row for row in rows if row.law.role is role]
         if of_role:
             axes.plot([], [], color=colour, label=str(role))
         for row in of_role:
-            axes.plot(check.widths, row.sizes, ".-", color=colour, alpha=0.7, linewidth=1)
+            axes.plot(numbers, row.sizes, ".-", color=colour, alpha=0.7, linewidth=1)
     axes.set(
         xlabel=check.over,
         ylabel="change of what the weight puts out (RMS)",
         xscale="log",
         yscale="log",
     )
-    axes.set_xticks(check.widths, labels=[str(width) for width in check.widths])
+    axes.set_xticks(numbers, labels=[str(width) for width in check.widths])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from fractions import Fraction
+from typing import Any, Literal
 
 import optax
 from jaxtyping import Array
@@ -13,9 +14,10 @@ from .._columns import columns
 from .._exponent import Exponent
 from .._results import Table
 from ._conflicts import Conflicts, conflicts
-from ._judge import LOOSE, CoordinateFinding, broken_assumptions, declarations, findings
+from ._judge import LOOSE, CoordinateFinding, findings
 from ._law import SYMBOLS, Law, laws, may_rescale, optimizer_parts
-from ._models import Build, Over, shapes, sizes_of
+from ._models import Build, Number, Over, plural, shapes, sizes_of
+from ._notices import broken_assumptions, declarations
 from ._rows import CoordinateRow, loss_drops, rows, starves
 from ._run import Advance, Batch, Measurements, measure
 from ._shares import StepShares, notable, shares
@@ -41,7 +43,8 @@ class CoordinateCheck:
     - `trained`: whether that was enough at every width.
     - `widths`, `seeds`, `steps`: at which, and after how many steps.
     - `unjudged`: the trained weights that the check can't vouch for; a notice for each says why.
-    - `over`: what grows: `"width"`, or `"depth"`, and then the numbers of `widths` are depths.
+    - `over`: what grows: `"width"`, `"depth"` or `"density"`; then the numbers of `widths` are
+        depths, or densities.
     """
 
     verdict: Verdict
@@ -51,7 +54,7 @@ class CoordinateCheck:
     shares: tuple[StepShares, ...]
     loss_drops: tuple[float, ...]
     trained: bool
-    widths: tuple[int, ...]
+    widths: tuple[Number, ...]
     seeds: tuple[int, ...]
     steps: int
     unjudged: tuple[str, ...] = ()
@@ -74,12 +77,13 @@ class CoordinateCheck:
                 "optimizer has one"
             )
         if self.verdict == "inconclusive":
-            fell = f"the loss fell by {drops} at the {self.over}s"
+            fell = f"the loss fell by {drops} at the {plural(self.over)}"
             return f"inconclusive: {fell}; train longer or faster"
         return f"passes: nothing found, and the loss fell by {drops}"
 
     def __str__(self) -> str:
-        head = f"{self.over}s {_listed(self.widths)}, {len(self.seeds)} seeds, {self.steps} steps"
+        numbers = f"{len(self.seeds)} seeds, {self.steps} steps"
+        head = f"{plural(self.over)} {_listed(self.widths)}, {numbers}"
         header = ["weight", "role", "init", "meant", "update", "meant", "largest", "alpha"]
         header += ["omega", "u", "change", "assumed", "explained"]
         lines = [header, *(_cells(row) for row in self.rows)]
@@ -156,7 +160,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:2])} and {len(names) - 2} more: each"
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _listed(numbers: Sequence[Number]) -> str:
     return ", ".join(map(str, numbers))
 
 
@@ -168,6 +172,7 @@ def coordinate_check(
     *,
     widths: Sequence[int] | None = None,
     depths: Sequence[int] | None = None,
+    densities: Sequence[Fraction | float | str] | None = None,
     size: Over = "width",
     seeds: Sequence[int] = (0, 1, 2, 3),
     steps: int = 10,
@@ -211,11 +216,14 @@ def coordinate_check(
     - `tx`: the optimizer; its first step must not have a learning rate of zero.
     - `batch`: `batch(key)` makes the inputs of a step, the same at every width.
     - `widths`: at least two; 64, 128, 256 and 512 unless given.
-    - `size`: `"width"`, or `"depth"`: then `build(depth, key)` makes models of one width, and
+    - `size`: `"width"`, or `"density"`: then `build(density, key)` masks a model of one width with
+        [`scalex_eqx.sparsify`][], exponents are those of the density $\rho$, and sizes of masked
+        weights, their gradients and updates those over the entries that are kept. Or `"depth"`:
+        then `build(depth, key)` makes models of one width, and
         exponents are those of the depth $L$. Of the layers of a stack the first, the middle and
         the last are compared. A gradient that doesn't go as the law says is a finding for every
         family of updates, since it shows the factors of residual branches.
-    - `depths`: with that size; 2, 4, 8 and 16 unless given.
+    - `depths`, `densities`: with that size; 2, 4, 8 and 16, or 1/16, 1/4 and 1, unless given.
     - `seeds`: intervals are over seeds.
     - `steps`: how many. The activations looked at are those on the batch of the first.
     - `alignment`: assumed; by default what `tx` takes its rates from, or the family's usual one.
@@ -230,7 +238,12 @@ def coordinate_check(
     without a scaling law, models that differ in more than that size, a first update of zero,
     and an optimizer whose family is not known.
     """
-    ordered = sizes_of(size, widths, depths)
+    given: dict[Over, Sequence[Any] | None] = {
+        "width": widths,
+        "depth": depths,
+        "density": densities,
+    }
+    ordered = sizes_of(size, given)
     _check_arguments(seeds, steps)
     looked = dict.fromkeys((1, steps))
     models = shapes(build, ordered, size)

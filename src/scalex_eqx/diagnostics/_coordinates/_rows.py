@@ -11,6 +11,7 @@ from ...theory import Role
 from .._alignment import MeasuredAlignment, weight_name
 from .._exponent import Exponent, fit_exponent
 from ._law import Law
+from ._models import Number
 from ._run import Measurements, without_gradient
 
 _OCTAVES_PER_E = math.log2(math.e)
@@ -261,13 +262,14 @@ def _sum(exponent: float, *others: Exponent | None) -> float | None:
     return exponent + sum(values) if len(values) == len(others) else None
 
 
-def _sampling(widths: Sequence[int], seeds: int, numbers: Sequence[int]) -> float:
+def _sampling(widths: Sequence[Number], seeds: int, numbers: Sequence[int]) -> float:
     r"""The standard error of a fitted exponent of a normal sample's root mean square.
 
     That of $\log_2$ of it is $\log_2(e) / \sqrt{2 N}$ with $N$ entries over all seeds, `numbers`
     for each of them at each width.
     """
-    x = np.log2(widths) - np.mean(np.log2(widths))
+    x = np.log2(np.asarray(widths, np.float64))
+    x = x - np.mean(x)
     counts = np.array(numbers) * seeds
     return float(np.sqrt(np.sum(x**2 * _OCTAVES_PER_E**2 / (2 * counts))) / np.sum(x**2))
 
@@ -278,7 +280,9 @@ def loss_drops(found: Measurements) -> list[float]:
     return [float(x) for x in np.mean((first - last) / np.abs(first), axis=1)]
 
 
-def starves(losses: np.ndarray, widths: Sequence[int], least_drop: float, tolerance: float) -> bool:
+def starves(
+    losses: np.ndarray, widths: Sequence[Number], least_drop: float, tolerance: float
+) -> bool:
     r"""Whether the model learns at the smallest width, and less and less at larger ones.
 
     With the drop $d$ of the loss at the smallest width $n$ and $d'$ at the largest, $n'$:

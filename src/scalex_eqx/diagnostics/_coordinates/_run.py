@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,11 @@ from ..._weight import Weight, weights_with_paths
 from ...optim._muon import as_matrix
 from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
 from .._capture import NotFollowed
-from ._models import Build, Over, named_weights, stacked_paths
+from ._models import Build, Number, Over, folded, named_weights, stacked_paths
 from ._positions import placed, positions
 
 Batch = Callable[[PRNGKeyArray], tuple[Any, ...]]
-Advance = Callable[[int, int, int], None]
+Advance = Callable[[Any, int, int], None]
 
 # A gradient that is so much smaller than the largest of all is what rounding leaves of zero.
 _NO_GRADIENT = 1e-6
@@ -51,7 +52,7 @@ class Measurements:
     - `over`: what the numbers of `widths` are.
     """
 
-    widths: tuple[int, ...]
+    widths: tuple[Number, ...]
     seeds: tuple[int, ...]
     steps: tuple[int, ...]
     uses: dict[int, list[list[dict[str, MeasuredAlignment]]]]
@@ -75,7 +76,7 @@ def measure(
     tx: optax.GradientTransformation,
     batch: Batch,
     *,
-    widths: Sequence[int],
+    widths: Sequence[Any],
     models: Sequence[PyTree],
     seeds: Sequence[int],
     steps: Sequence[int],
@@ -138,7 +139,7 @@ def _at_one_place(found: Sequence[dict[str, Any]], models: Sequence[PyTree]) -> 
     ]
 
 
-def _tell(advance: Advance | None, width: int, index: int, widths: int, share: float) -> None:
+def _tell(advance: Advance | None, width: Any, index: int, widths: int, share: float) -> None:
     if advance is not None:
         advance(width, round(100 * (index + share)), 100 * widths)
 
@@ -200,7 +201,7 @@ def _is_layer(name: str, path: str) -> bool:
 
 
 def _start(build, tx, width, key):
-    model = build(width, jax.random.fold_in(key, width))
+    model = build(width, jax.random.fold_in(key, folded(width)))
     return model, tx.init(eqx.filter(model, eqx.is_inexact_array))
 
 
@@ -212,8 +213,8 @@ def _step(loss, tx, batch, spectral, carry, key, count):
     update, new_state = tx.update(gradient, state, params)
     still, _ = tx.update(jtu.tree_map(jnp.zeros_like, gradient), state, params)
     sizes = {
-        "gradient": map_layers(layer_size, gradient),
-        "moved": map_layers(lambda u, kept: _mean(u != 0, kept), update),
+        "gradient": map_layers(layer_size, gradient, masked=0.5),
+        "moved": map_layers(lambda u, kept: _mean(u != 0, kept), update, masked=1.0),
         "decay": map_layers(_share, still, params),
         "peak": _peaks(update, spectral),
     }
@@ -225,14 +226,22 @@ def _look(loss, batch, initial, model, key) -> tuple[Array, MeasuredAlignments]:
     return loss(model, *inputs), alignment(loss, initial, model, *inputs)
 
 
-def map_layers(f: Callable[..., Array], tree: PyTree, *rest: PyTree) -> dict[str, Array]:
-    """`f` of each weight's value, with its stack axes as the last argument, by path."""
+def map_layers(
+    f: Callable[..., Array], tree: PyTree, *rest: PyTree, masked: float = 0.0
+) -> dict[str, Array]:
+    """`f` of each weight's value, with its stack axes as the last argument, by path.
+
+    That of a masked weight is divided by the power `masked` of its density: a mean over all entries
+    is then one over those that are kept.
+    """
     others = [weights_with_paths(other) for other in rest]
     found = {}
     for path, weight in weights_with_paths(tree).items():
         if eqx.is_inexact_array(weight.value):
             values = (other[path].value for other in others)
-            found[path] = f(weight.value, *values, len(weight.spec.stack_axes(weight.value.ndim)))
+            one = f(weight.value, *values, len(weight.spec.stack_axes(weight.value.ndim)))
+            density = weight.spec.density
+            found[path] = one if density is None else one * float(density) ** -masked
     return found
 
 
@@ -245,7 +254,9 @@ def _peaks(update: PyTree, spectral: frozenset[str]) -> dict[str, Array]:
             unit = jnp.max(jnp.abs(matrix), axis=(-2, -1), keepdims=True)
             values = jnp.linalg.svd(matrix / jnp.where(unit > 0, unit, 1), compute_uv=False)
             norm = jnp.sqrt(jnp.sum(jnp.square(values), axis=-1))
-            found[path] = values[..., 0] / jnp.where(norm > 0, norm, 1)
+            # The largest singular value is that of the whole matrix, also of a masked one.
+            kept = math.sqrt(weight.spec.density or 1)
+            found[path] = kept * values[..., 0] / jnp.where(norm > 0, norm, 1)
     return found
 
 
@@ -316,5 +327,5 @@ def _entries(weights: Mapping[str, tuple[str, Weight]]) -> dict[str, int]:
     for name, (_, weight) in weights.items():
         shape = weight.value.shape
         stack = len(weight.spec.stack_axes(len(shape)))
-        found[name] = int(np.prod(shape[stack:]))
+        found[name] = round(int(np.prod(shape[stack:])) * (weight.spec.density or 1))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..._parts import Part
-from ._models import Over, named_weights
+from ._models import Number, Over, named_weights
 from ._run import Measurements
 
 # A share of the update that is worth a word.
@@ -64,7 +64,7 @@ def _epsilon(
     return None
 
 
-def notable(widths: Sequence[int], found: Sequence[StepShares], over: Over) -> list[str]:
+def notable(widths: Sequence[Number], found: Sequence[StepShares], over: Over) -> list[str]:
     """A sentence for each weight of whose update epsilon takes more and more."""
     told = []
     for share in found:
