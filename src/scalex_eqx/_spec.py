@@ -258,7 +258,21 @@ class WeightSpec(metaclass=_Interned):
         for size in SIZES:
             ratio = self.size_ratio(size)
             exponents[ratio] = exponents.get(ratio, Fraction(0)) + exponent[size]
+        self._join_density(exponents)
         return math.prod(_raised(ratio, e) for ratio, e in exponents.items())
+
+    def _join_density(self, exponents: dict[Fraction, Fraction]) -> None:
+        """Takes the density together with a size of its exponent: they may make up for each other.
+
+        A wider layer that keeps as many entries an output then has the very numbers of the base.
+        """
+        density = self.size_ratio("density")
+        own = exponents.get(density)
+        alike = [ratio for ratio, e in exponents.items() if e == own and ratio not in (density, 1)]
+        if density != 1 and own and alike:
+            del exponents[density], exponents[alike[0]]
+            both = density * alike[0]
+            exponents[both] = exponents.get(both, Fraction(0)) + own
 
     def stack_axes(self, ndim: int) -> tuple[int, ...]:
         """The leading axes of an array with `ndim` axes that number separate weights."""

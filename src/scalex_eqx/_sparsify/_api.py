@@ -3,7 +3,7 @@ import functools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,10 @@ from ..theory._density import DENSITY_SPREAD
 from ._draw import drawn, keeps, sides
 
 Density = Fraction | int | float | str
-Densities = Density | Mapping[Any, Density] | Callable[[str, Any], Density | None]
+Densities = Density | Mapping[Any, Any] | Callable[[str, Any], Any]
 """One for the matrices of the trunk, or by role, path pattern or module type, or a function."""
 
-Values = Literal["rescale", "keep"]
+_VALUES = ("rescale", "keep")
 
 
 def sparsify(
@@ -33,9 +33,9 @@ def sparsify(
     density: Densities,
     *,
     key: PRNGKeyArray,
-    base_density: Density | None = 1,
+    base_density: Densities | None = 1,
     pattern: str = "unstructured",
-    values: Values = "rescale",
+    values: str = "rescale",
 ) -> PyTree:
     r"""`model` with static random masks on some weights, and with the law of their density.
 
@@ -97,8 +97,8 @@ def with_masks(
     model: PyTree,
     masks: Mapping[str, Any],
     *,
-    base_density: Density | None = 1,
-    values: Values = "rescale",
+    base_density: Densities | None = 1,
+    values: str = "rescale",
 ) -> PyTree:
     """`model` with masks of your own on some weights, and with the law of their density.
 
@@ -255,7 +255,7 @@ def _masked(
     values: Any,
     errors: list[str],
 ) -> PyTree:
-    if values not in get_args(Values):
+    if values not in _VALUES:
         errors.append(f'values is {values!r}; expected "rescale" or "keep"')
     for path, mask in masks.items():
         empty = _unconnected(mask.array, nodes[path].leaf.spec)
@@ -273,7 +273,7 @@ def _masked(
     return jtu.tree_map_with_path(on_leaf, model, is_leaf=is_weight)
 
 
-def _made(weight: Weight, mask: _Mask, base: Fraction | None, values: Values) -> Masked:
+def _made(weight: Weight, mask: _Mask, base: Fraction | None, values: str) -> Masked:
     ratio = Fraction(1) if base is None else mask.density / base
     sizes = weight.spec.sizes if ratio == 1 else (*weight.spec.sizes, ("density", ratio))
     spec = dataclasses.replace(weight.spec, density=mask.density, sizes=sizes)

@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +16,7 @@ from rich.progress import Progress
 from .. import diagnostics
 from .._memory import bytes_of, check_runs
 from .._parameterize import parameterize
+from .._sparsify import sparsify
 from .._weight import is_trainable, resolve
 from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
 from ..experiments._config import check_distinct, check_positive, check_seeds, given_weight_decay
@@ -67,12 +69,12 @@ class Measuring(ProblemOptions):
         depth = setting.depth
         problem.check_growth(setting.sizes(max(self.widths)), setting.sizes(min(self.widths)))
 
-        def build(size: int, key: PRNGKeyArray) -> PyTree:
+        def build(size: Any, key: PRNGKeyArray) -> PyTree:
             def make(width: int, depth: int | None = depth) -> PyTree:
                 sizes = {"width": width} if depth is None else {"width": width, "depth": depth}
                 return problem.build(sizes, key)
 
-            return self._build(make, size, recipe.law)
+            return self._build(make, size, recipe.law, key)
 
         self._check_model(problem, recipe, build)
         drawn = self._batches(problem)
@@ -81,7 +83,7 @@ class Measuring(ProblemOptions):
 
             grown, sizes = self._grown()
 
-            def advance(size: int, done: int, total: int) -> None:
+            def advance(size: Any, done: int, total: int) -> None:
                 progress.update(task, description=f"{grown} {size}", completed=done, total=total)
 
             try:
@@ -92,6 +94,7 @@ class Measuring(ProblemOptions):
                     lambda key: (drawn(key),),
                     widths=sizes if grown == "width" else None,
                     depths=sizes if grown == "depth" else None,
+                    densities=sizes if grown == "density" else None,
                     size=grown,
                     seeds=self.seeds,
                     steps=self.steps,
@@ -118,11 +121,13 @@ class Measuring(ProblemOptions):
     def _check_sizes(self) -> None:
         check_distinct("--widths", self.widths, 2, "an exponent is a slope across widths")
 
-    def _grown(self) -> tuple[Literal["width", "depth"], tuple[int, ...]]:
+    def _grown(self) -> tuple[Literal["width", "depth", "density"], tuple[Any, ...]]:
         """What grows, and its sizes."""
         return "width", self.widths
 
-    def _build(self, make: Callable[..., PyTree], size: int, law: Parameterization) -> PyTree:
+    def _build(
+        self, make: Callable[..., PyTree], size: Any, law: Parameterization, key: PRNGKeyArray
+    ) -> PyTree:
         return parameterize(make, width=size, base_width=min(self.widths), parameterization=law)
 
     def _check_model(
@@ -133,11 +138,24 @@ class Measuring(ProblemOptions):
         _, sizes = self._grown()
         with parameterizing():
             model = eqx.filter_eval_shape(lambda: build(max(sizes), jax.random.key(0)))
+            if self._grown()[0] == "density":
+                # The sparsest may leave an output without an entry.
+                eqx.filter_eval_shape(lambda: build(min(sizes), jax.random.key(0)))
         problem.check(eqx.filter_eval_shape(resolve, model))
         arrays = eqx.filter(model, is_trainable)
         check_on(recipe, arrays)
         # Gradient and two moments.
         check_runs(4 * bytes_of(arrays), 1, jax.devices()[:1], width=max(self.widths))
+
+
+def _parsed_density(text: str) -> Fraction:
+    try:
+        density = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        density = Fraction(0)
+    if not 0 < density <= 1:
+        raise UsageError(f"--densities has {text!r}; expected above 0 and at most 1, such as 1/16")
+    return density
 
 
 @own_options_first
@@ -146,8 +164,8 @@ class Check(Measuring):
     """Train the transfer run's Transformer, or a problem of your own, for a few steps at several
     widths, and say which of its weights scales wrongly, and why.
 
-    Numbers are exponents p of sizes that grow as width^p, or as depth^p. The exit code is 0 if the
-    check passes, 1 if it is rejected and 3 if it can't be told.
+    Numbers are exponents p of sizes that grow as width^p, depth^p or density^p. The exit code is 0
+    if the check passes, 1 if it is rejected and 3 if it can't be told.
 
     Example: scalex check mup:adam:full
 
@@ -156,15 +174,21 @@ class Check(Measuring):
     Example: scalex check mup:adam:full --problem my_model.py:problem
 
     Example: scalex check mup:adam:full --size depth --widths 64 --depths 2 4 8
+
+    Example: scalex check mup:adam:full --size density --widths 128 --densities 1 1/2 1/8
     """
 
-    size: Literal["width", "depth"] = "width"
-    """What grows; with depth the parameterization gets a law for it, and --widths has one width."""
+    size: Literal["width", "depth", "density"] = "width"
+    """What grows; with depth the parameterization gets a law for it, with density the matrices of
+    the trunk get random masks. --widths has one width then."""
     depths: tuple[int, ...] | None = None
     """With --size depth: numbers of blocks; the smallest is the base. 2 4 8 16 if not given."""
     alpha: str | None = None
     """With --size depth: residual branches are scaled as depth^-alpha, from 1/2 to 1; 1 if not
     given."""
+    densities: tuple[str, ...] | None = None
+    """With --size density: shares of the entries that are kept, as many for each output; the base
+    is dense. 1/16 1/4 1 if not given."""
 
     json: bool = False
     """Print JSON."""
@@ -179,18 +203,24 @@ class Check(Measuring):
         return {"passes": 0, "rejected": 1, "inconclusive": 3}[check.verdict]
 
     def _check_sizes(self) -> None:
+        given = {"--depths": self.depths, "--alpha": self.alpha, "--densities": self.densities}
+        for option, value in given.items():
+            owner = "density" if option == "--densities" else "depth"
+            if value is not None and self.size != owner:
+                raise UsageError(
+                    f"{option} is given, but --size is {self.size}; use --size {owner}"
+                )
         if self.size == "width":
-            given = {"--depths": self.depths, "--alpha": self.alpha}
-            for option, value in given.items():
-                if value is not None:
-                    raise UsageError(f"{option} is given, but --size is width; use --size depth")
             super()._check_sizes()
             return
         if len(self.widths) != 1:
             raise UsageError(
-                f"--widths has {len(self.widths)} values; with --size depth give one, such as "
-                "--widths 64"
+                f"--widths has {len(self.widths)} values; with --size {self.size} give one, such "
+                "as --widths 64"
             )
+        if self.size == "density":
+            check_distinct("--densities", self._densities, 2, "an exponent is a slope over them")
+            return
         if self.depth is not None:
             raise UsageError("--depth is given, but --size is depth; use --depths")
         check_distinct("--depths", self._depths, 2, "an exponent is a slope across depths")
@@ -202,12 +232,26 @@ class Check(Measuring):
     def _depths(self) -> tuple[int, ...]:
         return (2, 4, 8, 16) if self.depths is None else self.depths
 
-    def _grown(self) -> tuple[Literal["width", "depth"], tuple[int, ...]]:
-        return ("depth", self._depths) if self.size == "depth" else super()._grown()
+    @property
+    def _densities(self) -> tuple[Fraction, ...]:
+        """Exact, the smallest first."""
+        given = ("1/16", "1/4", "1") if self.densities is None else self.densities
+        found = [_parsed_density(text) for text in given]
+        return tuple(sorted(found))
 
-    def _build(self, make: Callable[..., PyTree], size: int, law: Parameterization) -> PyTree:
+    def _grown(self) -> tuple[Literal["width", "depth", "density"], tuple[Any, ...]]:
+        sizes = {"depth": lambda: self._depths, "density": lambda: self._densities}
+        return (self.size, sizes[self.size]()) if self.size != "width" else super()._grown()
+
+    def _build(
+        self, make: Callable[..., PyTree], size: Any, law: Parameterization, key: PRNGKeyArray
+    ) -> PyTree:
         if self.size == "width":
-            return super()._build(make, size, law)
+            return super()._build(make, size, law, key)
+        if self.size == "density":
+            model = super()._build(make, self.widths[0], law, key)
+            masks = jax.random.fold_in(key, 1)
+            return sparsify(model, size, key=masks, pattern="balanced")
         return parameterize(
             make,
             width=self.widths[0],

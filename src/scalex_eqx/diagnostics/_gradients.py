@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
@@ -129,7 +130,7 @@ def gradient_exponents(
     *,
     widths: Sequence[int] | None = None,
     depths: Sequence[int] | None = None,
-    densities: Sequence[Any] | None = None,
+    densities: Sequence[Fraction | int | float | str] | None = None,
     size: Over = "width",
     seeds: Sequence[int] = (0, 1, 2, 3),
 ) -> GradientExponents:

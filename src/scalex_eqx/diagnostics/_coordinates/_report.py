@@ -172,7 +172,7 @@ def coordinate_check(
     *,
     widths: Sequence[int] | None = None,
     depths: Sequence[int] | None = None,
-    densities: Sequence[Fraction | float | str] | None = None,
+    densities: Sequence[Fraction | int | float | str] | None = None,
     size: Over = "width",
     seeds: Sequence[int] = (0, 1, 2, 3),
     steps: int = 10,

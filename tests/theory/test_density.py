@@ -1,0 +1,40 @@
+"""The law of the density against the printed table, and against the balance of the width."""
+
+from fractions import Fraction
+
+import pytest
+
+from scalex_eqx.theory import (
+    Power,
+    adafactor,
+    adam,
+    density_exponent,
+    full_alignment,
+    muon,
+    no_alignment,
+    sgd,
+)
+from scalex_eqx.theory._density import DENSITY_SPREAD
+
+HALF = Fraction(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("family", "full", "none"),
+    [
+        # Dey et al. (2024), table of SmuPar: hidden variance 1 / (m_d m_rho), Adam's rate
+        # 1 / (m_d m_rho), SGD's 1 / m_rho.
+        pytest.param(adam, 1, HALF, id="adam"),
+        pytest.param(sgd, 1, HALF, id="sgd"),
+        # RMS(w) has grown as density^-1/2 by itself.
+        pytest.param(adafactor, HALF, 0, id="adafactor"),
+        pytest.param(muon, 0, 0, id="muon"),
+    ],
+)
+def test_the_exponents(family, full, none):
+    assert density_exponent(family, full_alignment) == full
+    assert density_exponent(family, no_alignment) == none
+
+
+def test_the_spread_is_that_of_the_printed_variance():
+    assert DENSITY_SPREAD + DENSITY_SPREAD == Power(density=1)
