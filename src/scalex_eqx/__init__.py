@@ -17,7 +17,14 @@ from ._parameterize import (
     unfreeze as unfreeze,
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
-from ._sparsify import sparsify as sparsify, with_masks as with_masks
+from ._sparsify import (
+    cubic_density as cubic_density,
+    magnitude_masks as magnitude_masks,
+    pruned as pruned,
+    remasked as remasked,
+    sparsify as sparsify,
+    with_masks as with_masks,
+)
 from ._spec import WeightSpec as WeightSpec
 from ._unresolve import unresolve as unresolve
 from ._version import __version__ as __version__

@@ -3,8 +3,9 @@
     python tests/scaling/density_exponents.py [--out docs/results/density_exponents.json]
 
 A fixed input, a masked matrix of width 1024 (base width 128) and a fixed readout, at densities 1,
-1/2 to 1/64 with five seeds: the size of what comes out at first, and what one step of each rule
-changes of it. Numbers are exponents p of root mean squares that go as density^p, so that 0 is
+1/2 to 1/64 with five seeds: the size of what comes out at first, and what one step of Adam changes
+of it, under muP. Then the same of width 512 (base width 64) at densities 1, 1/4 and 1/16 for other
+parameterizations and rules. Numbers are exponents p of sizes that go as density^p, so that 0 is
 what transfers. Writes the tables that the docs show.
 """
 
@@ -23,6 +24,7 @@ from scalex_eqx.diagnostics._exponent import fit_exponent
 from scalex_eqx.optim._catalogue import catalogue
 
 WIDTH, BASE, DENSITIES, SEEDS = 1024, 128, tuple(Fraction(1, 2**i) for i in range(7)), range(5)
+OTHERS: Any = {"width": 512, "base": 64, "densities": (1, Fraction(1, 4), Fraction(1, 16))}
 LAWS = {law.name: law for law in (sx.standard, sx.ntk, sx.mup, sx.mean_field)}
 RULES = ("adam", "sgd", "adafactor", "muon")
 CORRECTIONS = ("none", "spread alone", "rate alone", "spread and rate")
@@ -131,8 +133,8 @@ def exponents(
     return tuple(fit_exponent(numbers, [row[i] for row in found]) for i in range(2))  # pyright: ignore
 
 
-def row(law: str, name: str, correction: str) -> dict[str, Any]:
-    size, change = exponents(LAWS[law], name, correction)
+def row(law: str, name: str, correction: str, **sizes: Any) -> dict[str, Any]:
+    size, change = exponents(LAWS[law], name, correction, **sizes)
     found = {"parameterization": law, "rule": name, "corrected": correction}
     for what, exponent in (("size", size), ("change", change)):
         found |= {what: exponent.value, f"{what} low": exponent.interval[0]}
@@ -146,9 +148,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/density_exponents.json"))
     arguments = parser.parse_args()
     rows = [row("mup", "adam", correction) for correction in CORRECTIONS]
-    rows.append(row("mup", "adafactor", MIXED))
+    rows.append(row("mup", "adafactor", MIXED, **OTHERS))
     rows += [
-        row(law, name, "spread and rate")
+        row(law, name, "spread and rate", **OTHERS)
         for law in LAWS
         for name in RULES
         if (law, name) != ("mup", "adam")
