@@ -38,7 +38,7 @@ class Layer(eqx.Module):
 
     embedding: sx.nn.Linear
     hidden: sx.nn.Linear
-    readout: sx.nn.Linear
+    readout: sx.nn.Readout
 
     def __init__(self, width: int, key: Any):
         keys = jax.random.split(key, 3)

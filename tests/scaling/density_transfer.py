@@ -59,6 +59,7 @@ def start(task: Any, kind: str, density: Fraction, seed: int, trained: Any) -> t
         model = sx.sparsify(model, density, key=key, base_density=base, pattern="balanced")
     rows = [row for row in sx.plan(model, sx.adam(1.0)).rows if row.density is not None]
     (factor,) = {row.learning_rate_factor for row in rows}
+    assert factor is not None
 
     def plain(x: Any) -> Any:
         if type(x) is not sx.Masked:

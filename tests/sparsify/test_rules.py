@@ -26,8 +26,9 @@ def transformation(name: str) -> optax.GradientTransformation:
         chain = (optax.scale_by_adam(), sx.scale_by_width("adam", sx.full_alignment))
         return optax.chain(*chain, optax.scale(-0.01))
     entry = catalogue[name]
-    options = {"weight_decay": 0.1, "decay_mode": "independent"} if entry.decay else {}
-    own = {"min_factored_size": 2} if name == "adafactor" else {}
+    options: dict[str, Any] = {"weight_decay": 0.1, "decay_mode": "independent"}
+    options = options if entry.decay else {}
+    own: dict[str, Any] = {"min_factored_size": 2} if name == "adafactor" else {}
     return entry.optimizer(0.01, sx.full_alignment, **options, **own)
 
 
@@ -83,7 +84,7 @@ def updated(density: Any, name: str, gradient: Any) -> Any:
     gradients = jax.tree.map(lambda x: x, params)
     value = jax.numpy.where(weight.mask, gradient, 0)
     gradients = eqx.tree_at(lambda m: m.blocks.weight.value, gradients, value)
-    update, _ = tx.update(gradients, tx.init(params), params)
+    update: Any = tx.update(gradients, tx.init(params), params)[0]
     return np.asarray(update.blocks.weight.value)[np.asarray(weight.mask)], weight
 
 
