@@ -73,6 +73,7 @@ def start(task: Any, kind: str, density: Fraction, seed: int, trained: Any) -> t
 
 def trainer(task: Any) -> Any:
     """Trains a model at several learning rates; returns the models and their held-out losses."""
+    data, held_out = jax.tree.map(jnp.asarray, (task.data, task.held_out))
 
     def one(rate: Any, model: Any, factor: Any, seed: Any) -> Any:
         arrays, static = eqx.partition(model, eqx.is_array)
@@ -86,7 +87,7 @@ def trainer(task: Any) -> Any:
         def step(carry: Any, index: Any) -> Any:
             arrays, state = carry
             model = eqx.combine(arrays, static)
-            batch = task.drawn(task.data, jax.random.fold_in(jax.random.key(seed), index))
+            batch = task.drawn(data, jax.random.fold_in(jax.random.key(seed), index))
             gradient = eqx.filter_grad(lambda m: task.mean_loss(sx.resolve(m), batch))(model)
             params = eqx.filter(model, eqx.is_inexact_array)
             updates, state = tx.update(gradient, state, params)
@@ -95,7 +96,7 @@ def trainer(task: Any) -> Any:
         state = tx.init(eqx.filter(model, eqx.is_inexact_array))
         (arrays, _), _ = jax.lax.scan(step, (arrays, state), jnp.arange(STEPS))
         model = eqx.combine(arrays, static)
-        return task.judged(sx.resolve(model), task.held_out), model
+        return task.judged(sx.resolve(model), held_out), model
 
     return eqx.filter_jit(eqx.filter_vmap(one, in_axes=(0, None, None, None)))
 
