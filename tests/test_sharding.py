@@ -62,7 +62,7 @@ def test_the_page_and_what_it_says():
     blocks = re.findall(r"^```\{\.python \.mesh\}\n(.*?)^```$", text, re.M | re.S)
     outputs = re.findall(r"^```output\n(.*?)^```$", text, re.M | re.S)
     assert len(blocks) == len(outputs) > 3
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     run = subprocess.run(
         [sys.executable, "-c", "\n".join([*blocks, MORE])],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},

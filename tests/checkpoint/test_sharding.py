@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import os, sys
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 import equinox as eqx
 import jax
 import jax.numpy as jnp

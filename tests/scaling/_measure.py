@@ -1,7 +1,7 @@
 """Sizes in a small Transformer, and the exponents that they follow as its width grows.
 
 A size is the root mean square (RMS) of a weight's entries, or of an activation's. Its exponent
-is the slope of log2(size), averaged over seeds, against log2(width), by least squares. Every
+is the slope of log2(size), averaged over seeds, against log2(width). Every
 seed and width has draws of its own, the same ones in every parameterization; what comes from
 outside the model (tokens, the cotangent of the logits) is the same at every width as well.
 """
@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 import scalex_eqx as sx
 
-WIDTHS = (64, 192, 512)
+WIDTHS = (64, 512)
 BASE_WIDTH = WIDTHS[0]
 SEEDS = 8
 VOCABULARY, SEQUENCE_LENGTH, DEPTH, HEAD_DIMENSION = 16, 16, 2, 16
@@ -39,10 +39,13 @@ def sizes(
     """
     found: list[list[dict[str, float]]] = []
     for width in WIDTHS:
-        draw, measured = _at_width(measure, parameterization, width, tied)
-        keys = [jax.random.key(seed) for seed in range(SEEDS)]
-        drawn = (draw(jax.random.fold_in(key, width)) for key in keys)
-        found.append([jax.device_get(measured(d, k)) for d, k in zip(drawn, keys, strict=True)])
+        measured = _at_width(measure, parameterization, width, tied)
+        found.append(
+            [
+                jax.device_get(measured(_drawn(width, tied, seed), jax.random.key(seed)))
+                for seed in range(SEEDS)
+            ]
+        )
     return {
         name: np.log2([[float(seed[name]) for seed in row] for row in found])
         for name in found[0][0]
@@ -50,20 +53,23 @@ def sizes(
 
 
 def _at_width(measure, parameterization, width, tied):
-    draw = _draw(width, tied)
-
     def measured(drawn, key):
         def make(wanted):
             return drawn if wanted == width else transformer(wanted, tied, key)
 
         return measure(_parameterize(make, width, parameterization), key)
 
-    return draw, jax.jit(measured, compiler_options=FAST_COMPILE)
+    return jax.jit(measured, compiler_options=FAST_COMPILE)
+
+
+@functools.cache
+def _drawn(width, tied, seed):
+    """Apart from the measurement, since it is the same in all parameterizations, and takes time."""
+    return _draw(width, tied)(jax.random.fold_in(jax.random.key(seed), width))
 
 
 @functools.cache
 def _draw(width, tied):
-    """Apart from the measurement, so that it is compiled once for all parameterizations."""
     return jax.jit(functools.partial(transformer, width, tied))
 
 

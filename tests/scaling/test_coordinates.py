@@ -1,7 +1,7 @@
 """One update under full alignment changes every hidden output alike at every width.
 
 The change is the RMS of a layer's output after one step of Adam minus that before it, on one
-sequence of eight tokens. Exponents are fitted over widths 64, 192 and 512 (base width 64) to the
+sequence of eight tokens. Exponents are those from width 64, the base width, to 512, of the
 mean over eight seeds; sigma, an exponent's standard error from the scatter between seeds, is
 0.018 or less, and 0.004 for the gap between two parameterizations on the same seeds.
 

@@ -1,7 +1,7 @@
 """Gradients, initial weights and first updates follow the exponents of `scalex_eqx.theory`.
 
-Every fit is over widths 64, 192 and 512 (base width 64) and the mean of eight seeds. In standard
-errors sigma of an exponent, from the scatter between seeds:
+Every exponent is that from width 64, the base width, to 512, of the mean of eight seeds. In
+standard errors sigma of an exponent, from the scatter between seeds:
 
 | size | sigma | tolerance |
 |---|---|---|

@@ -1,6 +1,6 @@
 """Unmodified modules of equinox.nn follow their exponents in the first step of Adam.
 
-Full alignment, widths 64 to 1024, base width 64, means over four seeds of draws. An update's size
+Full alignment, widths 64 and 1024, base width 64, means over four seeds of draws. An update's size
 is the RMS over the entries of an effective weight that have a gradient: a dead unit of the ReLU
 has none, and how many are dead at width 64 is chance. Adam's first update has one size at all
 others, so its exponent is sharp; a hidden output's change is a sum over many terms, and scatters.
@@ -20,7 +20,7 @@ import scalex_eqx as sx
 
 from ._measure import FAST_COMPILE, PARAMETERIZATIONS, rms
 
-WIDTHS = (64, 256, 1024)
+WIDTHS = (64, 1024)
 SEEDS = 4
 INPUTS, CLASSES, TOKENS = 8, 4, 8
 RATE = 1e-3
@@ -146,7 +146,8 @@ def slopes(
             functools.partial(measure, case, width, parameterization, dict(forced)),
             compiler_options=FAST_COMPILE,
         )
-        found = [jax.device_get(measured(jax.random.key(seed))) for seed in range(SEEDS)]
+        keys = [jax.random.key(seed, impl="rbg") for seed in range(SEEDS)]  # Twice as fast.
+        found = [jax.device_get(measured(key)) for key in keys]
         logs.append({name: np.mean([np.log2(seed[name]) for seed in found]) for name in found[0]})
     steps = np.log2(WIDTHS)
     return {name: float(np.polyfit(steps, [row[name] for row in logs], 1)[0]) for name in logs[0]}
