@@ -9,8 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from scalex_eqx._memory import available_on
 from scalex_eqx.experiments import Member, Setting, UsageError, parse_recipe
 from scalex_eqx.experiments._program import Schedule
+from scalex_eqx.experiments._room import new_bytes
+from scalex_eqx.experiments._slots import Slots, train as train_in
 from scalex_eqx.experiments._train import check_packs, packs, train_pack
 from scalex_eqx.nn import Transformer
 from scalex_eqx.optim._catalogue import catalogue
@@ -173,6 +176,50 @@ def test_what_does_not_fit_is_refused_before_training(monkeypatch):
     found = packs(TEXT, SETTING, [Member(RECIPE, 16, 0.01, seed) for seed in range(3)])
     with pytest.raises(UsageError, match=r"out of memory: .* of width 16"):
         check_packs(found, None)
+
+
+def test_an_accelerator_trains_as_many_at_once_as_its_memory_holds(monkeypatch):
+    """The machine's cores stand for it, with a memory that we say."""
+    free = []
+    monkeypatch.setattr("scalex_eqx.experiments._room.is_cpu", lambda devices: False)
+    monkeypatch.setattr("scalex_eqx.experiments._slots.is_cpu", lambda devices: False)
+    for module in ("_memory", "experiments._room"):
+        monkeypatch.setattr(f"scalex_eqx.{module}.available_on", lambda devices: free[0])
+    members = [Member(RECIPE, 16, 0.01, seed) for seed in range(8)]
+    (pack,) = packs(TEXT, SETTING, members)
+    free[:] = [None]
+    everything = Slots(pack.program, pack.runs, None)
+    assert len(everything.slots) == 8
+    compiled, devices = everything._fitting(), everything.mesh.size
+    assert compiled == everything.each == 8 // devices
+    whole = devices * (new_bytes(everything._advance) or 0)
+    free[:] = [0.6 * whole]
+    check_packs([pack], None)
+    slots = Slots(pack.program, pack.runs, None)
+    assert 0 < len(slots.slots) < 8
+    assert devices * (new_bytes(slots._advance) or 0) <= free[0]
+    # They are trained one lot after the other, and all of them.
+    found = train_in(pack.program, pack.runs, at_once=None, progress=lambda *_: None, slots=slots)
+    assert sorted(one.index for one in found) == list(range(8))
+    free[:] = [0.01 * whole]
+    with pytest.raises(UsageError, match="out of memory"):
+        Slots(pack.program, pack.runs, None)
+
+
+def test_what_a_device_has_left_is_what_it_says():
+    class Accelerator:
+        platform = "gpu"
+
+        def __init__(self, *stats):
+            self.memory_stats = lambda: dict(
+                zip(("bytes_limit", "bytes_in_use"), stats, strict=False)
+            )
+
+    one, other, silent = Accelerator(100, 40), Accelerator(100, 70), Accelerator()
+    assert available_on([one]) == 60
+    # All have the same number of runs: the fullest one counts.
+    assert available_on([one, other]) == 60
+    assert available_on([one, silent]) is None
 
 
 RATES = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1, "muon": 0.05}

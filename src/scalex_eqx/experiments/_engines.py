@@ -104,7 +104,7 @@ class Local:
     **Arguments:**
 
     - `at_once`: how many runs train together at most; one on each core by default, and on
-        accelerators all that differ in numbers alone.
+        accelerators as many as their memory holds.
     """
 
     def __init__(self, at_once: int | None = None):

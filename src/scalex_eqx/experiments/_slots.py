@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from .._memory import bytes_of, check_runs
 from ._program import Program, RunNumbers
+from ._room import check_program, fitting, fitting_by_shapes, is_cpu, shared_out
 
 _AXIS = "runs"
 _LONGEST_CHUNK = 20
@@ -63,7 +63,7 @@ def train(
     - `program`: what all runs have in common.
     - `runs`: their numbers.
     - `at_once`: how many train together at most. By default one on each core of a CPU, whose
-        caches then hold it, and all of them on accelerators.
+        caches then hold it, and on accelerators as many as their memory holds.
     - `progress`: called as the training goes on.
     - `slots`: of a program of the same signature, to go on with what it has compiled.
     - `take`: says which of the runs to train next when slots are free; all in order by default.
@@ -122,17 +122,38 @@ class Slots:
         expected: int = 0,
     ):
         self.program = program
-        self.mesh, self.each = _layout(max(len(runs), expected), at_once)
-        self.slots: list[_Slot | None] = [None] * (self.mesh.size * self.each)
+        devices, each = shared_out(max(len(runs), expected), at_once)
+        self.mesh = Mesh(np.array(devices), (_AXIS,))
         self.chunk = _chunk(program.schedule.steps)
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.data = jax.device_put(program.problem.data, everywhere)
         self.held_out = jax.device_put(program.problem.held_out, everywhere)
-        self.numbers = self._placed([runs[0]] * len(self.slots))
+        if at_once is not None or is_cpu(devices):
+            self._allot(each, runs)
+            return
+        self._allot(fitting_by_shapes(program, each, devices), runs)
+        # What the steps need beside their state is known once they are compiled.
+        while (fits := self._fitting()) < self.each:
+            self._allot(fits, runs)
+
+    def _allot(self, each: int, runs: Sequence[RunNumbers]) -> None:
+        """Gives each device so many slots, none of which has a run yet."""
+        self.each = each
+        self.slots: list[_Slot | None] = [None] * (self.mesh.size * each)
+        self.current = [runs[0]] * len(self.slots)
+        self.numbers = self._placed(self.current)
+        # The old states must be gone before there are new ones.
+        self.state = None
         self.state = self._blank()
-        self._start = self._compiled_start()
-        self._advance = None
-        self._evaluate = None
+        self._start = self._advance = self._evaluate = None
+
+    def _fitting(self) -> int:
+        self._advance = self._compiled_advance(self._sources())
+        return fitting(self._advance, self.program, self.each, self._devices)
+
+    @property
+    def _devices(self) -> list[Any]:
+        return list(self.mesh.devices.flat)
 
     @property
     def busy(self) -> bool:
@@ -155,6 +176,8 @@ class Slots:
             return
         self.current = [runs[0 if slot is None else slot.index] for slot in self.slots]
         self.numbers = self._placed(self.current)
+        if self._start is None:
+            self._start = self._compiled_start()
         self.state = self._start(self.state, self.numbers, self._shared_out(fresh))
 
     def advance(self) -> tuple[int, float]:
@@ -162,6 +185,7 @@ class Slots:
         sources = self._sources()
         if self._advance is None:
             self._advance = self._compiled_advance(sources)
+            check_program(self._advance, self.program, self.each, self._devices)
         self.state, found = self._advance(self.state, self.numbers, self.data, sources)
         losses = np.asarray(found)
         steps, last = 0, []
@@ -247,18 +271,11 @@ class Slots:
 
     def _quick(self) -> dict[str, Any]:
         """Compiler options for what is run once: its draws are the same, bit by bit."""
-        is_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        return {"xla_backend_optimization_level": 1} if is_cpu else {}
+        return {"xla_backend_optimization_level": 1} if is_cpu(self._devices) else {}
 
     def _compiled_advance(self, sources: PyTree) -> Any:
         mapped = jax.jit(self._mapped(self.program.advance, shared=(2,)), donate_argnums=0)
-        compiled = mapped.lower(self.state, self.numbers, self.data, sources).compile()
-        found = compiled.memory_analysis()
-        if found is not None:
-            new = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-            devices, width = list(self.mesh.devices.flat), self.program.sizes["width"]
-            check_runs(len(devices) * new, len(self.slots), devices, width=width)
-        return compiled
+        return mapped.lower(self.state, self.numbers, self.data, sources).compile()
 
     def _compiled_evaluate(self) -> Any:
         def evaluate(state, run, finished, held_out):
@@ -304,29 +321,6 @@ class Slots:
 
     def _shared_out(self, tree: PyTree) -> PyTree:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(_AXIS)))
-
-
-def check_memory(program: Program, runs: int, at_once: int | None) -> None:
-    """Refuses runs whose weights, gradients and optimizer state alone don't fit, from shapes.
-
-    **Raises:** `UsageError` that names what was asked for and the remedy.
-    """
-    mesh, each = _layout(runs, at_once)
-    state, problem = program.state, program.problem
-    # A gradient is as large as the model.
-    slots = each * mesh.size
-    needed = slots * (bytes_of(state) + bytes_of(state.model))
-    needed += mesh.size * (bytes_of(problem.data) + bytes_of(problem.held_out))
-    check_runs(needed, slots, list(mesh.devices.flat), width=program.sizes["width"])
-
-
-def _layout(runs: int, at_once: int | None) -> tuple[Mesh, int]:
-    """The devices that are used, and how many runs each has at a time."""
-    devices = jax.devices()
-    is_cpu = devices[0].platform == "cpu"
-    most = min(runs, at_once or (len(devices) if is_cpu else runs))
-    used = devices[: min(len(devices), most)]
-    return Mesh(np.array(used), (_AXIS,)), -(-most // len(used))
 
 
 def _chunk(steps: int) -> int:

@@ -17,7 +17,8 @@ from ._axes import WIDTH, Axis
 from ._config import Member, Setting
 from ._program import Program, RunNumbers, Schedule, build
 from ._recipe import Recipe
-from ._slots import Progress, Slots, Trained, check_memory, train
+from ._room import check_memory
+from ._slots import Progress, Slots, Trained, train
 
 
 class Pack(NamedTuple):

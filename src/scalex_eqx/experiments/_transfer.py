@@ -63,7 +63,7 @@ def transfer(
     - `folder`: where `runs.sqlite` is, or will be.
     - `reporter`: is told of progress, if given.
     - `at_once`: how many runs train together at most; one on each core by default, and on
-        accelerators all that differ in numbers alone.
+        accelerators as many as their memory holds.
     - `until_decided`: instead of the sweep's whole grid, train what is needed for each recipe's
         verdict: learning rates near the optima and seeds are added until it is clear. The sweep's
         learning rates are where the search begins, its seeds the first that are used.
