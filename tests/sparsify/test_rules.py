@@ -111,6 +111,26 @@ def test_statistics_count_what_is_kept(name: str, monkeypatch: pytest.MonkeyPatc
     assert ratio == pytest.approx(1 / 2, rel=0.02)
 
 
+@pytest.mark.parametrize("density", [1, 0.5, 0.1])
+def test_what_a_mask_leaves_of_an_orthogonal_matrix_is_no_larger(density: float):
+    """Of a gradient of rank one the rest adds up in its direction: six times one, at half of it."""
+    from scalex_eqx.ops import orthogonalized
+    from scalex_eqx.optim._masked import masked_like
+
+    rng = np.random.default_rng(0)
+    mask = rng.random((2, 48, 64)) < density
+    gradient = np.where(mask, rng.normal(size=(2, 48, 1)) * rng.normal(size=(2, 1, 64)), 0)
+    gradient = jax.numpy.asarray(gradient, "float32")
+    whole = orthogonalized(gradient)
+    found = np.asarray(masked_like(whole, gradient))
+    assert not found[~mask].any()
+    left = np.linalg.svd(np.where(mask, whole, 0), compute_uv=False)[:, 0]
+    size = np.linalg.svd(found, compute_uv=False)[:, 0]
+    # The power method is a little short of it, from below.
+    np.testing.assert_allclose(size, np.minimum(left, 1.25), rtol=0.05)
+    assert density == 1 or (left > 1.4).all()
+
+
 def test_gradients_of_plain_jax():
     """Masks are truth values: JAX wants to be told that there are such arguments."""
     model, tx = masked(), sx.adam(0.01)

@@ -4,7 +4,6 @@ from fractions import Fraction
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
@@ -23,6 +22,7 @@ from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend, together
 from ._for_roles import for_roles
+from ._masked import masked_like
 from ._moments import MomentDtype, ema, moved, zeros_of
 from ._numbers import Scalar, ScalarOrSchedule, check_number, known_number, times
 from ._rates import Rates
@@ -118,12 +118,10 @@ def scale_by_muon(
             steps=steps,
             compute_dtype=compute_dtype,
         )
+        if spec.density is not None:
+            matrix = masked_like(matrix, as_matrix(spec, _gathered(spec, m)))
         factor = _SCALES[scale](*map(float, _base_fans(spec, g.shape)))
         moved = times(factor, _from_matrix(spec, matrix, g.shape)).astype(g.dtype)
-        if spec.density is not None:
-            # What is masked has never had a gradient. What else has none stands in a row or
-            # column of zeros, and has no update either.
-            moved = jnp.where(m == 0, jnp.zeros_like(moved), moved)
         return _placed_like(g, moved)
 
     def update(updates, state, params=None):
