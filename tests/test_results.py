@@ -136,6 +136,7 @@ def test_the_page_prints_the_run(recipe):
         ("transfer", "relative"),
         ("choosing", "parameterizations"),
         ("sizes", "depth"),
+        ("sizes", "batch"),
     ],
 )
 def test_the_page_prints_the_other_runs(page, name):

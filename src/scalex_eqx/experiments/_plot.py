@@ -121,7 +121,7 @@ def _draw_panel(
 
 def _shortened(recipe: str) -> str:
     """A recipe with exponents of its own may be longer than the panel is wide."""
-    return recipe if len(recipe) <= 52 else f"{recipe[:51]}…"
+    return recipe if len(recipe) <= 42 else f"{recipe[:41]}…"
 
 
 def _curves(runs: Sequence[Run]) -> Curves:
