@@ -517,7 +517,8 @@ def test_option_table(page: str, command: Any):
     rows = {row[0]: row[1] for row in tables(page)["option"][1:]}
     options = [field for field in dataclasses.fields(command) if field.name != "recipe"]
     fields = {f"--{field.name.replace('_', '-')}": field for field in options}
-    assert list(rows) == list(fields)
+    # In the page's own order: the help has a command's own options first.
+    assert sorted(rows) == sorted(fields)
     for option, shown in rows.items():
         default = fields[option].default
         if default is False:
