@@ -24,7 +24,7 @@ from scalex_eqx.experiments import (
     sweep,
     transfer,
 )
-from scalex_eqx.experiments._axes import BATCH_SIZE, DEPTH, WIDTH
+from scalex_eqx.experiments._axes import BATCH_SIZE, DEPTH, INVERSE_DENSITY, WIDTH
 from scalex_eqx.experiments._batch_rules import UNCHANGED
 from scalex_eqx.experiments._fits import to_json
 from scalex_eqx.experiments._program import Program
@@ -112,6 +112,39 @@ def test_a_traced_law_for_the_depth_trains_as_the_law_itself():
     at_base = _built(PROBLEM, OVER_DEPTH, 2, program.recipe)
     assert not without.is_deep
     assert not at_base.is_deep
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["mup:adam(eps=0.01):full", "ntk:adafactor(min_factored_size=2):full", "mup:muon:full"],
+)
+def test_a_traced_law_for_the_density_trains_as_the_law_itself(recipe):
+    over = Setting(base_width=4, width=16, depth=2, steps=STEPS, axis=INVERSE_DENSITY)
+    program = _built(PROBLEM, over, 4, parse_recipe(recipe))
+    assert program.is_traced is ("muon" not in recipe)
+    weight = program.state.model.blocks[0].weight
+    assert (type(weight), str(weight.spec.density)) == (sx.Masked, "1/4")
+    assert_same(trained(program), trained(compiled_in(program)))
+    # And it does something to the rates, but to Muon's.
+    dense = _built(PROBLEM, over, 1, program.recipe)
+    factors = program.law.rate / dense.law.rate
+    if program.is_traced:
+        assert factors.max() == pytest.approx(4 if "adam(" in recipe else 2)
+        assert factors.min() == 1
+
+
+@pytest.mark.parametrize("density", ["0", "2", "2/5", "half"])
+def test_densities_that_are_no_inverses_are_refused(density):
+    with pytest.raises(UsageError, match=f"--densities has {density}; expected 1, or 1 over"):
+        sweep(
+            PROBLEM,
+            ["mup:adam:full"],
+            densities=[1, density],
+            learning_rates=[0.1, 0.2, 0.3],
+            steps=1,
+            width=8,
+            folder="unused",
+        )
 
 
 RULES = [

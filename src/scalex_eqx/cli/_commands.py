@@ -21,7 +21,7 @@ from ..experiments._axes import WIDTH
 from ..experiments._config import given_weight_decay
 from ..experiments._engines import Engine
 from ..experiments._grid_files import GRID_FILES
-from ..experiments._planned import Asked, planned
+from ..experiments._planned import Asked, inverse_density, planned
 from ..experiments._report import REPORT_FILES, check_report_files
 from ..experiments._shards import Shard, parse_shard, train_shard
 from ..experiments._transfer import check_recipes, kind_of, train_missing
@@ -65,6 +65,8 @@ class Transfer(Training):
 
     Example: scalex transfer --batch-sizes 4 8 16 --recipes standard:adam:full:malladi
 
+    Example: scalex transfer --densities 1 1/4 1/16 --width 128 --recipes mup:adam:full
+
     Example: scalex transfer --until-decided --out runs/decided
     """
 
@@ -79,11 +81,14 @@ class Transfer(Training):
     """Depths to be swept over in place of the widths, if the model can be built of several."""
     batch_sizes: tuple[int, ...] | None = None
     """Batch sizes to be swept over in place of the widths."""
+    densities: tuple[str, ...] | None = None
+    """Densities to be swept over in place of the widths, as 1 1/4 1/16: shares of the matrices'
+    entries that random masks keep. The base is dense."""
     same_steps: bool = False
     """With --batch-sizes: train as many steps at each. Otherwise each has as many examples, and
     --steps is the number at the base batch size."""
     width: int | None = None
-    """Of the model, with --depths and --batch-sizes; 64 if not given."""
+    """Of the model, with --depths, --batch-sizes and --densities; 64 if not given."""
     depth: int | None = None
     """Blocks of the model, if it can be built of several; 2 if not given."""
     base_width: int | None = None
@@ -150,8 +155,10 @@ class Transfer(Training):
     def _asked(self) -> Asked:
         """The sizes, with the usual ones where none are given."""
         names = [field.name for field in dataclasses.fields(Asked)]
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
-        if self.depths is None and self.batch_sizes is None:
+        given: dict[str, Any] = {name: getattr(self, name, None) for name in names}
+        if self.densities is not None:
+            given["inverse_densities"] = tuple(map(inverse_density, self.densities))
+        if self.depths is None and self.batch_sizes is None and self.densities is None:
             return Asked(**{**given, "widths": _WIDTHS if self.widths is None else self.widths})
         if self.width is None and self.widths is None:
             given["width"] = _WIDTHS[0]

@@ -11,11 +11,13 @@ class Axis:
 
     - `noun`, `plural`: in words.
     - `symbol`: in a formula.
+    - `own_option`: of the command, where it isn't called as the plural.
     """
 
     noun: str
     plural: str
     symbol: str
+    own_option: str | None = None
 
     @property
     def name(self) -> str:
@@ -30,13 +32,17 @@ class Axis:
     @property
     def option(self) -> str:
         """Of the command that sweeps over it."""
-        return f"--{self.plural.replace(' ', '-')}"
+        return self.own_option or f"--{self.plural.replace(' ', '-')}"
 
 
 WIDTH = Axis("width", "widths", "width")
 DEPTH = Axis("depth", "depths", "depth")
 BATCH_SIZE = Axis("batch size", "batch sizes", "(batch size)")
+# Sizes are whole numbers: of n entries one is kept.
+INVERSE_DENSITY = Axis(
+    "inverse density", "inverse densities", "(inverse density)", own_option="--densities"
+)
 
-AXES = {axis.name: axis for axis in (WIDTH, DEPTH, BATCH_SIZE)}
+AXES = {axis.name: axis for axis in (WIDTH, DEPTH, BATCH_SIZE, INVERSE_DENSITY)}
 """Every one, by its name. What else one more takes: what a model of such a size is, in
 `Setting`."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ._axes import BATCH_SIZE, DEPTH, WIDTH
+from ._axes import BATCH_SIZE, DEPTH, INVERSE_DENSITY, WIDTH
 from ._config import Sweep
 from ._members import loss_of
 from ._rows import Row
@@ -69,6 +69,7 @@ def _sizes(sweep: Sweep) -> str:
         WIDTH: setting.base_width,
         DEPTH: setting.base_depth,
         BATCH_SIZE: setting.base_batch_size,
+        INVERSE_DENSITY: 1,
     }[sweep.axis]
     said = ", ".join(map(str, sizes))
     return said if base is None else f"{said} (base {base})"

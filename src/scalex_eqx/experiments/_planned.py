@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from .._usage import UsageError
-from ._axes import AXES, BATCH_SIZE, DEPTH, WIDTH, Axis
+from ._axes import AXES, BATCH_SIZE, DEPTH, INVERSE_DENSITY, WIDTH, Axis
 from ._config import Setting, Sweep
 from ._recipe import Recipe
 
@@ -16,7 +17,8 @@ class Asked:
 
     **Arguments:**
 
-    - `widths`, `depths`, `batch_sizes`: one of them, the size that is swept over.
+    - `widths`, `depths`, `batch_sizes`, `inverse_densities`: one of them, the size that is swept
+        over.
     - the others: as of `Setting`; `None` for what follows from those.
 
     **Raises:** `UsageError` unless there is one size to sweep over, and for what would be ignored.
@@ -25,6 +27,7 @@ class Asked:
     widths: Sequence[int] | None = None
     depths: Sequence[int] | None = None
     batch_sizes: Sequence[int] | None = None
+    inverse_densities: Sequence[int] | None = None
     width: int | None = None
     depth: int | None = None
     base_width: int | None = None
@@ -91,7 +94,8 @@ class Asked:
             "base_depth": self.base_depth,
             "base_batch_size": self.base_batch_size,
         }
-        if base[f"base_{axis.name}"] is None:
+        # Sparse models have a dense base.
+        if axis != INVERSE_DENSITY and base[f"base_{axis.name}"] is None:
             base[f"base_{axis.name}"] = smallest
         if base["base_width"] is None:
             base["base_width"] = self.width
@@ -121,6 +125,22 @@ class Asked:
                 f"--base-batch-size is {self.base_batch_size}, but no recipe has a rule for the "
                 "batch size; use one such as standard:adam:full:malladi"
             )
+
+
+def inverse_density(density: Fraction | int | float | str) -> int:
+    """The whole number that a density is 1 over.
+
+    **Raises:** `UsageError` for another density.
+    """
+    try:
+        inverse = 1 / Fraction(density)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        inverse = Fraction(0)
+    if inverse < 1 or inverse.denominator != 1:
+        raise UsageError(
+            f"--densities has {density}; expected 1, or 1 over a whole number, such as 1/16"
+        )
+    return inverse.numerator
 
 
 def planned(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._parameterize import parameterize
 from .._parts import blank_state, parts
+from .._sparsify import sparsify
 from .._weight import is_trainable, resolve
 from ..optim import Rule, global_rate, scale_by_learning_rate
 from ..optim._catalogue import Entry
@@ -23,6 +25,7 @@ from ..problems import Problem
 from ..problems._functions import parameterizing
 from ..problems._problem import data_key
 from ..theory import Budget, Parameterization, standard
+from ._axes import INVERSE_DENSITY
 from ._batch_rules import UNCHANGED, AtBatch, at_batch
 from ._call import call_text
 from ._law_numbers import (
@@ -183,13 +186,18 @@ class Program:
             sizes = {"width": width} if depth is None else {"width": width, "depth": depth}
             return self.problem.build(sizes, key)
 
-        return parameterize(
+        model = parameterize(
             make,
             width=self.sizes["width"],
             base_width=self.base["width"],
             parameterization=law,
             **depths,
         )
+        inverse_density = self.sizes.get(INVERSE_DENSITY.name)
+        if inverse_density is None:
+            return model
+        density, masks = Fraction(1, inverse_density), jax.random.fold_in(key, 1)
+        return sparsify(model, density, key=masks, pattern="balanced")
 
     @property
     def _law_one(self) -> Parameterization:

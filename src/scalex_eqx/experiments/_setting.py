@@ -9,9 +9,10 @@ from .._usage import UsageError
 from ..optim._budget import decay_width
 from ..problems import Problem
 from ..theory import Budget
-from ._axes import AXES, BATCH_SIZE, DEPTH, WIDTH, Axis
+from ._axes import AXES, BATCH_SIZE, DEPTH, INVERSE_DENSITY, WIDTH, Axis
 from ._recipe import Recipe
 
+MASKS = INVERSE_DENSITY.name
 _DEPTH = 2
 _BY_BATCH_SIZE = "by_batch_size"
 
@@ -69,15 +70,20 @@ class Setting:
         return self
 
     def sizes(self, size: int) -> dict[str, int]:
-        """The sizes of the model at a size of the sweep, as the problem's `make` takes them."""
+        """The sizes of the model at a size of the sweep, as the problem's `make` takes them.
+
+        One that it doesn't take is that of the masks which the model gets.
+        """
         width = size if self.axis == WIDTH else self.width
         depth = size if self.axis == DEPTH else self.depth
         assert width is not None, "a sweep over another size has a width"
-        return {"width": width} if depth is None else {"width": width, "depth": depth}
+        sizes = {"width": width} if depth is None else {"width": width, "depth": depth}
+        return {**sizes, MASKS: size} if self.axis == INVERSE_DENSITY else sizes
 
     def base_sizes(self, size: int) -> dict[str, int]:
         """The sizes at which all recipes are the same model."""
         sizes = {**self.sizes(size), "width": self.base_width}
+        sizes.pop(MASKS, None)
         return sizes if self.base_depth is None else {**sizes, "depth": self.base_depth}
 
     def base(self, recipe: Recipe) -> dict[str, int]:

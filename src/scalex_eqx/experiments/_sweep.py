@@ -1,6 +1,7 @@
 """A sweep as one call: trained, kept and judged."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from ..problems import Problem
 from ._config import parse_learning_rate
 from ._engines import Engine
 from ._fits import RecipeAnalysis
-from ._planned import Asked, planned
+from ._planned import Asked, inverse_density, planned
 from ._recipe import Recipe, parse_recipe
 from ._transfer import Reporter, report, transfer
 
@@ -21,6 +22,7 @@ def sweep(
     widths: Sequence[int] = (),
     depths: Sequence[int] = (),
     batch_sizes: Sequence[int] = (),
+    densities: Sequence[Fraction | int | float | str] = (),
     learning_rates: Sequence[float | str],
     seeds: Sequence[int] = (0, 1, 2, 3),
     steps: int,
@@ -60,8 +62,9 @@ def sweep(
 
     - `problem`: what is trained.
     - `recipes`: as [`scalex_eqx.experiments.parse_recipe`][] reads them, or made by it.
-    - `widths`, `depths`, `batch_sizes`: one of them, with two values or more, is what the sweep is
-        over.
+    - `widths`, `depths`, `batch_sizes`, `densities`: one of them, with two values or more, is what
+        the sweep is over. Densities are 1 over a whole number: the model's matrices get [random
+        masks](../sparsity.md), as many entries for each output, and the base is dense.
     - `learning_rates`, `seeds`: every recipe is trained with each of them at every size; learning
         rates are peaks at the base sizes, as numbers or as `"2^-8"`.
     - `steps`: of a run: a linear rise over the first tenth, then a cosine to 0. Over batch sizes
@@ -81,7 +84,12 @@ def sweep(
 
     **Raises:** `UsageError` for whatever could not be trained or judged.
     """
-    swept = {"widths": widths, "depths": depths, "batch_sizes": batch_sizes}
+    swept = {
+        "widths": widths,
+        "depths": depths,
+        "batch_sizes": batch_sizes,
+        "inverse_densities": [*map(inverse_density, densities)],
+    }
     asked = Asked(
         **{name: tuple(sizes) for name, sizes in swept.items() if len(sizes)},
         width=width,
