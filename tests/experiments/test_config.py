@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -76,6 +77,20 @@ def test_every_setting_tells_runs_apart(field):
     other = dataclasses.replace(setting, **{field: changed})
     others = dataclasses.replace(sweep, setting=other).keys(facts)
     assert len({*sweep.keys(facts).values(), *others.values()}) == 24
+
+
+@pytest.mark.parametrize("setting", [DEEP, LARGE_BATCH])
+def test_a_sweep_over_another_size_survives_json_and_its_way_to_a_worker(setting):
+    sweep = dataclasses.replace(SWEEP, setting=setting)
+    assert sweep.axis.names in sweep.to_json()
+    for found in (Sweep.from_json(json.loads(json.dumps(sweep.to_json()))), copied(sweep)):
+        assert found == sweep
+        assert found.setting.steps_at(64) == setting.steps_at(64)
+        assert found.setting.sizes(8) == setting.sizes(8)
+
+
+def copied(sweep):
+    return pickle.loads(pickle.dumps(sweep))
 
 
 def test_a_base_that_a_recipe_knows_nothing_of_is_not_in_its_runs():
