@@ -1,5 +1,6 @@
 """Recipes: their text, what it means, and what is refused."""
 
+import pickle
 from fractions import Fraction
 from typing import Any
 
@@ -199,3 +200,13 @@ def test_exponents_by_path_go_before_those_by_role(model):
     assert factors["blocks/mlp/up/weight"] == pytest.approx(4**-0.75)
     assert factors["blocks/mlp/down/weight"] == pytest.approx(4**-0.9)
     assert factors["readout/weight"] == pytest.approx(3 / 4)
+
+
+def test_a_recipe_that_was_sent_is_the_same_key_in_another_process():
+    recipe = parse_recipe("mup:adam(b1=0.8):full:hidden=1/2")
+    other = parse_recipe("mup:adam(b1=0.8):full:hidden=1/2")
+    assert hash(recipe) == hash(other) and recipe == other
+    # Python's texts have another hash in each process, and so the hash isn't sent.
+    assert "_hash" in vars(recipe)
+    sent = pickle.loads(pickle.dumps(recipe))
+    assert "_hash" not in vars(sent) and sent == recipe

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -96,6 +97,18 @@ class Recipe:
             )
         except ValueError as error:
             raise UsageError(f"recipe {self}: {error}") from None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        # Runs are keys by their recipes, and fractions are slow to hash.
+        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Texts have another hash in another process.
+        return {name: x for name, x in vars(self).items() if name != "_hash"}
 
     def __str__(self) -> str:
         named = [name for name, one in RATES.items() if one == self.rates]
