@@ -6,8 +6,8 @@ One block of width 128 on the text of the Python library, dense and with random 
 and 1/16 of each matrix of the trunk, as many entries for each output: with the law of the density,
 and without it, which is muP, or one learning rate and one spread for all, since the width stays.
 The negative control has the law, and masks by magnitude: the largest entries of a model that has
-been trained dense, on a fresh draw of its weights. Two seeds, six learning rates an octave apart,
-losses on held-out text. Writes the table that the docs show.
+been trained dense, on a fresh draw of its weights. Two seeds, seven learning rates an octave
+apart, losses on held-out text. Writes the table that the docs show.
 """
 
 import argparse
