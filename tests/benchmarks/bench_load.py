@@ -118,12 +118,15 @@ def measure(model: str, count: int, chosen: list[str]) -> dict[str, float]:
     def scaled(make: Callable[[int], Any], **options: Any):
         return sx.parameterize(make, width=16, base_width=4, parameterization=sx.mup, **options)
 
+    # Builds of before have no `use`.
+    has_use = "use" in inspect.signature(sx.parameterize).parameters
     scaled(makers(20)[model])
-    scaled(makers(20)[model], use=applied)
+    if has_use:
+        scaled(makers(20)[model], use=applied)
     make = makers(count)[model]
     found = {"make, twice": seconds(lambda: (make(4), make(16)))[0]}
     found["parameterize"], params = seconds(lambda: scaled(make))
-    if "use" in inspect.signature(sx.parameterize).parameters:
+    if has_use:
         found["parameterize, use"], _ = seconds(lambda: scaled(make, use=applied))
     few = eqx.filter(scaled(makers(20)[model]), eqx.is_array)
     params = eqx.filter(params, eqx.is_array)
