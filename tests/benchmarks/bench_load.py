@@ -162,7 +162,8 @@ def compare(arguments: argparse.Namespace, model: str) -> None:
         for _ in range(arguments.rounds)
     ]
     print(f"{model}: {arguments.weights} weights, median of {arguments.rounds} [least, most]")
-    for name in rounds[0][0]:
+    # A build of before may lack a part.
+    for name in (name for name in rounds[0][0] if name in rounds[0][-1]):
         cells = []
         for build in range(len(sources)):
             times = [found[build][name] for found in rounds]

@@ -107,7 +107,7 @@ def remasked(
 
     def on_weight(path: Any, leaf: Any) -> Any:
         mask = masks.get(path_string(path))
-        if mask is None or not is_weight(leaf):
+        if mask is None or not isinstance(leaf, Masked):
             return leaf
         mask = jnp.asarray(mask)
         return Masked(_kept(leaf.value, mask & leaf.mask), leaf.spec, mask)
