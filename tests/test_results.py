@@ -371,7 +371,7 @@ def test_the_search_holds_its_error_rates_and_the_uncorrected_one_does_not():
         if row["way"] == "search":
             assert row["sweeps"] >= 1000 and worst <= 0.05
         elif row["way"] == "uncorrected":
-            assert worst > 0.08
+            assert worst > 0.06
     clear = [row for row in POWER if row["way"] == "search" and row["drift"] in (0.0, -0.7, -1.0)]
     for row in clear:
         wrong = row["drifts up"] + (row["transfers"] if row["drift"] else row["drifts down"])
@@ -402,7 +402,7 @@ def test_the_page_prints_the_searched_run():
         assert decision.drift.exponent == pytest.approx(drift["exponent"], abs=ROUNDING)
         low, high = drift["interval"]
         assert (
-            f"| `{analysis['recipe']}` | {drift['exponent']:.2f} [{low:+.2f}, {high:+.2f}] | "
+            f"| `{analysis['recipe']}` | {drift['exponent']:+.2f} [{low:+.2f}, {high:+.2f}] | "
             f"{len(drift['by_seed'])} | {found['runs']} of 72 | {found['share']:.2f} | "
             f"{analysis['verdict']} |"
         ) in PAGE

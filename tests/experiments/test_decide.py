@@ -66,8 +66,9 @@ def searched(search: Search, losses: Drawn) -> Decision:
 
 
 def judged(search: Search, sweeps: int) -> int:
-    """How many sweeps whose drift is the margin get a verdict."""
-    ends = [searched(search, Drawn(i, 0.25 if i % 2 else -0.25)) for i in range(sweeps)]
+    """How many sweeps whose drift is the margin get a verdict, at twice the noise, where more of
+    them need a second look."""
+    ends = [searched(search, Drawn(i, 0.25 if i % 2 else -0.25, 0.01)) for i in range(sweeps)]
     return sum(end.verdict != Verdict.CANNOT_TELL for end in ends)
 
 
@@ -101,9 +102,9 @@ def crossed(errors: tuple[float, ...], sequences: int = 400_000) -> float:
     return float(missed.mean())
 
 
-def test_the_errors_of_all_looks_make_four_and_a_half_percent():
+def test_the_errors_of_all_looks_make_four_percent():
     # Three standard deviations of 400,000 draws.
-    assert crossed(ERRORS_AT_LOOKS) == pytest.approx(0.045, abs=0.001)
+    assert crossed(ERRORS_AT_LOOKS) == pytest.approx(0.039, abs=0.001)
     assert crossed(UNCORRECTED.errors) > 0.12
 
 
@@ -123,7 +124,7 @@ def test_clear_cases_are_judged_right_and_for_less_than_a_grid(exponent, verdict
     ends = [searched(SEARCH, Drawn(number, exponent)) for number in range(60)]
     found = collections.Counter(str(end.verdict) for end in ends)
     assert set(found) <= {verdict, "cannot tell"} and found[verdict] >= 57
-    assert np.mean([end.work for end in ends]) < 0.45 * GRID
+    assert np.mean([end.work for end in ends]) < 0.37 * GRID
     assert all(end.work <= GRID for end in ends)
 
 
@@ -162,7 +163,8 @@ def test_it_asks_for_the_given_rates_first_and_then_near_each_optimum():
     assert decision.points == tuple(point for batch in batches for point in batch)
     assert len(set(decision.points)) == len(runs)
     of_largest = [point for point in decision.points if point.size == 256]
-    assert len(of_largest) == 9
+    # Three of the first seed's, and the outer two of each other one.
+    assert len(of_largest) == 7
     assert all(abs(math.log2(point.learning_rate) + 8.5) <= 1.1 for point in of_largest)
     assert {point.seed for point in decision.points if point.size == 128} == {0}
     assert decision.drift.exponent == pytest.approx(-1.0, abs=0.01)
@@ -185,6 +187,35 @@ def test_runs_that_diverge_above_the_minimum_are_halved_towards_it():
     assert decision.drift.exponent == pytest.approx(-1.0, abs=0.02)
 
 
+def test_two_rates_place_a_minimum_and_a_third_follows_where_it_is_far():
+    def loss(point: Point) -> float:
+        """Seed 1's minimum at the largest width lies 0.1 octaves up, seed 2's 0.45."""
+        shift = {1: 0.1, 2: 0.45}.get(point.seed, 0.0) if point.size == 256 else 0.0
+        return 2.4 + 0.025 * (math.log2(point.learning_rate) + 6.5 - shift) ** 2
+
+    search = dataclasses.replace(SEARCH, seeds=(0, 1, 2))
+    decision, _, _ = followed(search, loss)
+    tried = collections.Counter(point.seed for point in decision.points if point.size == 256)
+    assert tried == {0: 3, 1: 2, 2: 3}
+    near, far = decision.optima[256, 1], decision.optima[256, 2]
+    # The curvature is counted times 0.6: 0.1 octaves are seen as 0.167.
+    assert near.log2_learning_rate == pytest.approx(-6.5 + 0.1 / 0.6, abs=1e-6)
+    assert near.loss == pytest.approx(2.4 + 0.025 * (1.01 - 0.6 * (1 + (0.1 / 0.6) ** 2)), abs=1e-6)
+    # By three rates it is exact.
+    assert far.log2_learning_rate == pytest.approx(-6.5 + 0.45, abs=1e-6)
+
+
+def test_two_rates_of_which_one_diverges_get_the_third():
+    def loss(point: Point) -> float | None:
+        diverges = point.seed == 1 and point.size == 256 and point.learning_rate > 2**-6
+        return None if diverges else bowl(point, 0.0)
+
+    decision, batches, _ = followed(SEARCH, loss)
+    place = next(i for i, batch in enumerate(batches) if batch[0].seed == 1)
+    assert [p.learning_rate for p in batches[place + 1]] == [pytest.approx(2**-6.5)]
+    assert decision.verdict == Verdict.TRANSFERS
+
+
 def test_only_the_losses_of_the_runs_it_asked_for_count():
     decision, batches, runs = followed(SEARCH, bowl)
     others = [Run("r", width, 2.0**-4, seed, 1.0) for width in WIDTHS for seed in range(9)]
@@ -200,7 +231,7 @@ def test_only_the_losses_of_the_runs_it_asked_for_count():
 
 
 def test_a_spent_budget_ends_it_and_a_larger_one_goes_on():
-    least = dataclasses.replace(SEARCH, budget=0.3 * GRID)
+    least = dataclasses.replace(SEARCH, budget=0.25 * GRID)
     decision, _, runs = followed(least, bowl)
     assert decision.verdict == Verdict.CANNOT_TELL and "--budget" in decision.reason
     assert decision.work <= least.budget
