@@ -7,6 +7,7 @@ seed's own share from its draw.
 
 import io
 import sqlite3
+from contextlib import closing
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ def found(tmp_path_factory):
 
 
 def runs_in(folder):
-    with sqlite3.connect(folder / STORE) as connection:
+    with closing(sqlite3.connect(folder / STORE)) as connection, connection:
         return connection.execute("SELECT count(*) FROM runs").fetchone()[0]
 
 
@@ -126,7 +127,8 @@ def test_the_same_command_again_trains_nothing(found):
 
 def test_a_search_that_was_stopped_goes_on_from_its_store(found, tmp_path):
     folder, _, (analyses, _) = found
-    with sqlite3.connect(folder / STORE) as source, sqlite3.connect(tmp_path / STORE) as copy:
+    source, copy = (sqlite3.connect(place / STORE) for place in (folder, tmp_path))
+    with closing(source), closing(copy), copy:
         source.backup(copy)
         copy.execute("DELETE FROM runs WHERE key IN (SELECT key FROM runs LIMIT 3)")
     unfinished, text = reported(tmp_path)

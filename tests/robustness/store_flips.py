@@ -77,7 +77,7 @@ def reported(path: Path) -> tuple[Any, str]:
     said = io.StringIO()
     with mock.patch.object(_transfer, "_write_report") as write:
         _transfer.report(path, Console(file=said, width=10_000))
-    _, facts, runs, _ = write.call_args.args
+    _, _, facts, runs, _ = write.call_args.args
     return (facts, runs), said.getvalue()
 
 
