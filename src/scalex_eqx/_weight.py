@@ -230,8 +230,15 @@ def _kept(weight: Masked) -> Any:
             "a Masked weight without its mask, which a filter has taken out; put the model "
             "together again with equinox.combine before it is run"
         )
-    # Not a product: what is left out has no gradient, not even one of NaN.
-    return jnp.where(weight.mask, weight.value, jnp.zeros((), weight.value.dtype))
+    return kept_entries(weight.value, weight.mask)
+
+
+def kept_entries(value: Any, mask: Any) -> Any:
+    """The value where the mask is true, and zero elsewhere.
+
+    Not a product: what is left out has no gradient, not even one of NaN.
+    """
+    return jnp.where(mask, value, jnp.zeros((), value.dtype))
 
 
 def resolve(tree: PyTree) -> PyTree:

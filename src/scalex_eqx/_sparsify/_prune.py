@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
-from .._weight import Masked, Weight, is_weight, path_string, weights_with_paths
+from .._weight import (
+    Masked,
+    Weight,
+    is_weight,
+    kept_entries,
+    path_string,
+    weights_with_paths,
+)
 from ..theory import Role
 
 # The mean of which power an entry of a state is that had no gradient yet, by the field's name.
@@ -110,7 +117,7 @@ def remasked(
         if mask is None or not isinstance(leaf, Masked):
             return leaf
         mask = jnp.asarray(mask)
-        return Masked(_kept(leaf.value, mask & leaf.mask), leaf.spec, mask)
+        return Masked(kept_entries(leaf.value, mask & leaf.mask), leaf.spec, mask)
 
     def on_state(path: Any, leaf: Any) -> Any:
         found = _named(path_string(path), masks)
@@ -122,7 +129,7 @@ def remasked(
         if leaf.value.shape != new.shape:
             return leaf
         field = path_string(path).removesuffix(f"/{found}").rpartition("/")[2]
-        kept = _kept(leaf.value, new & old.mask)
+        kept = kept_entries(leaf.value, new & old.mask)
         if warm and field in _SIZES:
             kept = jnp.where(new & ~old.mask, _mean(leaf, old.mask, _SIZES[field]), kept)
         return Weight(kept, leaf.spec)
@@ -136,16 +143,12 @@ def _named(path: str, masks: Mapping[str, Any]) -> str | None:
     return next((name for name in masks if path == name or path.endswith(f"/{name}")), None)
 
 
-def _kept(x: Inexact[Array, "*shape"], mask: Bool[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-    return jnp.where(mask, x, jnp.zeros((), x.dtype))
-
-
 def _mean(leaf: Weight, mask: Bool[Array, "*shape"], power: int) -> Inexact[Array, "..."]:
     """The mean, or root mean square, of what is kept, of each layer of a stack by itself."""
     x = leaf.value
     axes = tuple(range(len(leaf.spec.stack_axes(x.ndim)), x.ndim))
     count = jnp.sum(mask, axis=axes, keepdims=True).astype(x.dtype)
-    total = jnp.sum(_kept(x, mask) ** power, axis=axes, keepdims=True)
+    total = jnp.sum(kept_entries(x, mask) ** power, axis=axes, keepdims=True)
     return jnp.broadcast_to((total / count) ** (1 / power), x.shape)
 
 
@@ -162,9 +165,10 @@ def pruned(
 
     **Arguments:** those of both.
     """
+    weights = weights_with_paths(model)
     masks = {
         path: mask
         for path, mask in magnitude_masks(model, density).items()
-        if type(weights_with_paths(model)[path]) is Masked
+        if type(weights[path]) is Masked
     }
     return remasked(model, masks, state, warm=warm)
