@@ -206,8 +206,7 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         place = asked["width"], asked["depth"], asked["at_once"]
-        if place not in kept or asked["fresh"]:
-            kept.clear()
+        if place not in kept:
             kept[place] = built(*place)
         one = kept[place]
         rate = machine.rate()

@@ -57,7 +57,7 @@ class Build:
 
     def ask(self, width: int, depth: int = 2, at_once: int | None = None, **more: bool) -> Any:
         """What one measurement finds."""
-        asked = {"width": width, "depth": depth, "at_once": at_once, "fresh": False, **more}
+        asked = {"width": width, "depth": depth, "at_once": at_once, **more}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -141,9 +141,13 @@ def _spread(found: dict[str, float]) -> str:
 
 def rates(build: Build, sizes: Sequence[tuple[int, int, int | None]], rounds: int) -> list[Any]:
     """Models an hour and the use of the machine, by width, depth and how many train at once."""
+    measured: dict[Any, list[Any]] = {size: [] for size in sizes}
+    # In turn, since the machine's own speed changes from minute to minute.
+    for _ in range(rounds):
+        for (width, depth, at_once), own in measured.items():
+            own.append(build.ask(width, depth, at_once, whole=True))
     rows = []
-    for width, depth, at_once in sizes:
-        found = [build.ask(width, depth, at_once, whole=True) for _ in range(rounds)]
+    for (width, depth, _), found in measured.items():
         seconds = [STEPS * each(one) + one["beside"] for one in found]
         row = {
             "width": width,

@@ -19,6 +19,12 @@ MODULE = (sys.executable, "-m", "scalex_eqx")
 SMALL = ("--widths", "8", "16", "--head-dimension", "8", "--depth", "1", "--sequence-length", "8")
 QUICK = (*SMALL, "--learning-rates", "2^-8", "2^-6", "2^-4", "--recipes", "mup:adam:full")
 
+SIGNALS = {
+    signal.SIGINT: "scalex: interrupted",
+    signal.SIGTERM: "scalex: terminated",
+    signal.SIGHUP: "scalex: stopped, since its terminal was closed",
+}
+
 
 def environment(**changes: str | None) -> dict[str, str]:
     """This process's, with the source on the path; `None` takes a variable away."""
@@ -51,3 +57,19 @@ def busy(processes: int) -> Iterator[None]:
         for one in burning:
             one.kill()
             one.wait()
+
+
+def verdict(code: int, errors: str, number: int) -> str:
+    """What an exit code and the error stream amount to."""
+    said = [line for line in errors.splitlines() if line.startswith("scalex: ")]
+    if code == 0 and not said:
+        return "had finished"
+    if code == -number and not said and "scalex_eqx" not in errors:
+        return "Python had not begun"
+    if code != 128 + number:
+        return f"FAULT: exit code {code}: {errors[-300:]!r}"
+    if len(said) != 1 or not said[0].startswith(SIGNALS[signal.Signals(number)]):
+        return f"FAULT: said {errors[-300:]!r}"
+    if "Traceback" in errors or "Exception" in errors:
+        return f"FAULT: a traceback: {errors[-300:]!r}"
+    return "stopped, runs kept" if "kept" in said[0] else "stopped"

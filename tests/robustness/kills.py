@@ -33,7 +33,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
-from _run import MODULE, QUICK, SCALEX, start
+from _run import MODULE, QUICK, SCALEX, start, verdict
 
 DEFAULT = ("--widths", "64", "128", "--recipes", "standard:adam:full", "--seeds", "0", "1")
 SMALL = (*QUICK, "--seeds", "0", "1", "2", "--steps", "20")
@@ -133,12 +133,11 @@ def stop(process: subprocess.Popen, number: int) -> None:
         process.kill()
         process.communicate()
         raise Fault("it went on for a minute") from None
-    said = [line for line in errors.decode().splitlines() if line.startswith("scalex: ")]
-    # It may have ended by itself just before, or Python had not begun.
-    if number == signal.SIGKILL or process.returncode in (0, -number):
+    if number == signal.SIGKILL:
         return
-    if process.returncode != 128 + number or len(said) != 1 or b"Traceback" in errors:
-        raise Fault(f"ended with {process.returncode}: {errors.decode()[-300:]!r}")
+    how = verdict(process.returncode, errors.decode(), number)
+    if how.startswith("FAULT"):
+        raise Fault(how)
 
 
 def ray_workers(driver: int) -> list[int]:

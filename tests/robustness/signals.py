@@ -9,7 +9,6 @@ traceback and without delay, also if the signal comes twice. `transfer` must lea
 import argparse
 import collections
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,13 +17,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from _run import MODULE, QUICK, SCALEX, SMALL, busy, start
+from _run import MODULE, QUICK, SCALEX, SIGNALS, SMALL, busy, start, verdict
 
-SIGNALS = {
-    signal.SIGINT: "scalex: interrupted",
-    signal.SIGTERM: "scalex: terminated",
-    signal.SIGHUP: "scalex: stopped, since its terminal was closed",
-}
 MEASURE = ("mup:adam:full", *SMALL, "--steps", "2", "--seeds", "0", "1")
 COMMANDS = {
     "transfer": (*SCALEX, "transfer", *QUICK, "--seeds", "0", "--steps", "40", "--out", "out"),
@@ -59,22 +53,6 @@ def stopped(
         return "FAULT: it went on", 60.0
     seconds = time.monotonic() - sent
     return verdict(process.returncode, errors.decode(), number), seconds
-
-
-def verdict(code: int, errors: str, number: int) -> str:
-    """What an exit code and the error stream amount to."""
-    said = [line for line in errors.splitlines() if line.startswith("scalex: ")]
-    if code == 0 and not said:
-        return "had finished"
-    if code == -number and not said and "scalex_eqx" not in errors:
-        return "Python had not begun"
-    if code != 128 + number:
-        return f"FAULT: exit code {code}: {errors[-300:]!r}"
-    if len(said) != 1 or not said[0].startswith(SIGNALS[signal.Signals(number)]):
-        return f"FAULT: said {errors[-300:]!r}"
-    if "Traceback" in errors or "Exception" in errors:
-        return f"FAULT: a traceback: {errors[-300:]!r}"
-    return "stopped, runs kept" if "kept" in said[0] else "stopped"
 
 
 def whole(store: Path) -> bool:
