@@ -1,7 +1,7 @@
 """The checks over the depth: right models pass, planted faults are rejected and named.
 
 At a reduced size: pairs of residual branches of width 16, stacked for a scan, at depths 2 and 8,
-with three seeds and two steps. `tests/power/depth.py` measures the exponents over more depths.
+with three seeds and two steps. `tests/scaling/depth_exponents.py` measures over more depths.
 """
 
 import functools
@@ -23,6 +23,8 @@ from scalex_eqx.diagnostics import (
     prescribe,
 )
 from scalex_eqx.diagnostics._coordinates._positions import positions
+
+from ._checks import checked
 
 WIDTH, BASE, DEPTHS = 16, 2, (2, 8)
 ADAM = sx.adam(0.01)
@@ -100,16 +102,8 @@ def batch(key: Any) -> Any:
 
 
 def check(law: Any, tx: Any, **fault: bool) -> CoordinateCheck:
-    return coordinate_check(
-        functools.partial(build, law, **fault),
-        loss,
-        tx,
-        batch,
-        size="depth",
-        depths=DEPTHS,
-        seeds=(0, 1, 2),
-        steps=2,
-    )
+    made = functools.partial(build, law, **fault)
+    return checked(made, loss, tx, batch, size="depth", depths=DEPTHS)
 
 
 def by_depth(exponent: float) -> optax.GradientTransformation:
