@@ -17,6 +17,7 @@ from .._parameterize._nodes import Node, Path, find_nodes
 from .._parameterize._select import select
 from .._spec import WeightSpec
 from .._weight import Masked, Weight, is_array, is_weight, path_string, require_complete
+from ..ops._sharded import placed_like
 from ..theory import Role
 from ..theory._density import DENSITY_SPREAD, parse_density
 from ._draw import drawn, keeps, sides
@@ -273,13 +274,5 @@ def _made(weight: Weight, mask: _Mask, base: Fraction | None, values: str) -> Ma
     if values == "keep":
         spec = dataclasses.replace(spec, std=None)
     value = weight.value if factor == 1.0 else factor * weight.value
-    array = _placed(mask.array, weight.value)
+    array = placed_like(weight.value, mask.array)
     return Masked(jnp.where(array, value, jnp.zeros((), value.dtype)), spec, array)
-
-
-def _placed(mask: Any, value: Any) -> Any:
-    """The mask where the weight is."""
-    known = isinstance(value, jax.Array) and not isinstance(value, Tracer)
-    if known and not isinstance(mask, Tracer) and value.committed:
-        return jax.device_put(mask, value.sharding)
-    return mask
