@@ -2,7 +2,7 @@
 
     python tests/scaling/density_transfer.py [--out docs/results/density_transfer.json]
 
-One block of width 256, base width 64, on the text of the Python library, dense and with masks that
+One block of width 128, base width 64, on the text of the Python library, dense and with masks that
 keep 1/4 and 1/16 of each matrix of the trunk. The factors of the embedding's and the readout's
 learning rates are the best of the dense base model, which `--tune` measures. Masks are
 
@@ -37,11 +37,11 @@ from scalex_eqx.experiments._optimum import fit_optimum
 from scalex_eqx.problems._corpus import load_corpus
 from scalex_eqx.problems._text import text
 
-WIDTH, BASE, STEPS, SEEDS = 256, 64, 120, (0, 1, 2)
+WIDTH, BASE, STEPS, SEEDS = 128, 64, 120, (0, 1, 2)
 DENSITIES = (Fraction(1), Fraction(1, 4), Fraction(1, 16))
 PRUNED_EVERY, PRUNED_FROM, PRUNED_UNTIL = 10, 20, 90
 GAMMAS = {"embedding": 16.0, "readout": 4.0}
-COUNT = 8
+COUNT = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Kind:
 TRAINED = "largest of a trained model"
 KINDS = {
     "random, law": Kind(-11, "random, law"),
-    "random, muP": Kind(-9, "random, law", law=False),
+    "random, muP": Kind(-8, "random, law", law=False),
     "random, one rate": Kind(-11, "random, one rate", law=False, one_rate=True),
     "largest of the draw": Kind(-11, "random, law"),
     TRAINED: Kind(-13, TRAINED),
     "gradual, law": Kind(-11, "random, law"),
-    "gradual, muP": Kind(-9, "random, law", law=False),
+    "gradual, muP": Kind(-10, "random, law", law=False),
 }
 
 
