@@ -38,11 +38,23 @@ def build(
         base_width=WIDTH,
         parameterization=sx.mup,
     )
-    if largest:
-        return sx.with_masks(model, sx.magnitude_masks(model, float(Fraction(density))))
     options = {"pattern": "balanced", **options}
-    model = sx.sparsify(model, density, key=jax.random.fold_in(key, 1), **options)
-    return scaled(model, spread)
+    found = sx.sparsify(model, density, key=jax.random.fold_in(key, 1), **options)
+    return of_the_largest(found, model) if largest else scaled(found, spread)
+
+
+def of_the_largest(masked: Any, dense: Any) -> Any:
+    """The masked model with as many of the largest entries of the dense one in place of its own."""
+
+    def one(weight: Any, whole: Any) -> Any:
+        if type(weight) is not sx.Masked:
+            return weight
+        density, value = float(weight.spec.density), whole.value
+        least = jnp.sort(jnp.abs(value).ravel())[-round(density * value.size)]
+        mask = jnp.abs(value) >= least
+        return sx.Masked(jnp.where(mask, value * density**-0.5, 0), weight.spec, mask)
+
+    return sx.map_weights(one, masked, dense)
 
 
 def scaled(tree: Any, exponent: float) -> Any:
