@@ -277,6 +277,8 @@ def test_a_fan_in_of_the_width_and_more_has_its_exact_ratio(width):
     # The sum of so many independent terms has the size of the base model's, and so has that of
     # Adam's aligned updates. With the width's ratio neither would.
     row = sx.plan(model, sx.adam(1.0)).rows[1]
+    assert spec.std is not None and spec.initial_std is not None
     assert spec.initial_std**2 * terms == pytest.approx(spec.std**2, rel=1e-12)
+    assert row.learning_rate_factor is not None
     assert row.learning_rate_factor * terms == pytest.approx(1, rel=1e-12)
     assert f"; {terms} of inner/weight" in str(sx.plan(model, sx.adam(1.0)))

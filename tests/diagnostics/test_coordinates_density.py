@@ -49,7 +49,7 @@ def of_the_largest(masked: Any, dense: Any) -> Any:
     def one(weight: Any, whole: Any) -> Any:
         if type(weight) is not sx.Masked:
             return weight
-        density, value = float(weight.spec.density), whole.value
+        density, value = float(weight.spec.density or 1), whole.value
         least = jnp.sort(jnp.abs(value).ravel())[-round(density * value.size)]
         mask = jnp.abs(value) >= least
         return sx.Masked(jnp.where(mask, value * density**-0.5, 0), weight.spec, mask)

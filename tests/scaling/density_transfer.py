@@ -128,18 +128,15 @@ def unmasked(model: Any) -> Any:
 def factors(model: Any, density: Fraction, key: Any) -> tuple[float, float]:
     """Of spread and learning rate, as the library has them for random masks."""
     sparse = sx.sparsify(unmasked(model), density, key=key, pattern="balanced")
-    found = set()
-    for path, weight in weights(sparse).items():
-        rates = [
-            row.learning_rate_factor
-            for one in (sparse, model)
-            for row in sx.plan(one, sx.adam(1.0)).rows
-            if row.path == path
-        ]
-        spreads = weight.spec.initial_std, weights(model)[path].spec.initial_std
-        found.add((spreads[0] / spreads[1], rates[0] / rates[1]))
-    (both,) = found
+    one, other = numbers(sparse), numbers(model)
+    (both,) = {(one[p][0] / other[p][0], one[p][1] / other[p][1]) for p in one}
     return both
+
+
+def numbers(model: Any) -> dict[str, tuple[Any, Any]]:
+    """Initial spread and learning rate of the masked weights."""
+    rates = {row.path: row.learning_rate_factor for row in sx.plan(model, sx.adam(1.0)).rows}
+    return {path: (w.spec.initial_std, rates[path]) for path, w in weights(model).items()}
 
 
 def trainer(task: Any, *, one_rate: bool = False, gradual: bool = False) -> Callable[..., Any]:
