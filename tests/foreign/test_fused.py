@@ -11,6 +11,8 @@ import pytest
 
 import scalex_eqx as sx
 
+from ..sparsify._models import Stack
+
 WIDTH, BASE, KEPT = 32, 8, 4
 QKV, ROWS = "qkv/weight", (WIDTH, KEPT, KEPT)
 APART = ("query/weight", "key/weight", "value/weight")
@@ -160,6 +162,26 @@ def test_parts_go_where_weights_go(tmp_path: Path):
         np.testing.assert_allclose(
             sx.effective(kept.qkv.weight), sx.effective(model.qkv.weight), rtol=1e-6
         )
+
+
+def test_stacks_of_the_librarys_own_layers():
+    """Halves that grow as the whole have its law, in each of the blocks that a scan runs over."""
+
+    def build(**options: Any) -> Any:
+        return sx.parameterize(
+            lambda width: Stack(width, jax.random.key(0)),
+            width=WIDTH,
+            base_width=BASE,
+            parameterization=sx.mup,
+            **options,
+        )
+
+    model = build(parts={"blocks/weight": lambda rows: (rows // 2, rows // 2)})
+    whole, x = build(), jnp.ones(4)
+    (spec,) = {part.spec for part in model.blocks.weight.parts}
+    assert spec == whole.blocks.weight.spec
+    assert np.array_equal(sx.effective(model.blocks.weight), sx.effective(whole.blocks.weight))
+    np.testing.assert_allclose(model(x), whole(x), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

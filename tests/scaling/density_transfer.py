@@ -263,6 +263,15 @@ def shifts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
+def shown(row: dict[str, Any]) -> str:
+    """A row as the docs have it."""
+    best = f"2^{row['best']:.1f}" + ("" if row["inside"] else " or beyond")
+    moved = f"{row['shift']:+.1f}" + ("" if row["inside"] else " or more")
+    if row["low"] is not None:
+        moved += f", {row['low']:+.1f} to {row['high']:+.1f}"
+    return f"| {row['masks']} | {row['density']} | {best} | {moved} | {row['loss']:.3f} |"
+
+
 def tune(task: Any) -> None:
     """The best loss of the dense base model by the factors of embedding and readout."""
     train = trainer(task)
@@ -303,7 +312,7 @@ def main() -> None:
     )
     moved = shifts(rows)
     summary = Table("octaves from the dense model", ("masks", "density"), tuple(moved[0]), moved)
-    print(summary.to_markdown())
+    print("\n".join(map(shown, moved)))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     command = "python tests/scaling/density_transfer.py"
     arguments.out.write_text(record([table, summary], command).to_json(), encoding="utf-8")
