@@ -28,6 +28,7 @@ RANKS = {
     "theory": 0,
     "_explain": 1,
     "_spec": 1,
+    "_fused": 1,
     "_weight": 2,
     "_jaxprs": 1,
     "_traced": 1,

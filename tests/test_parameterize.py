@@ -254,3 +254,31 @@ def test_a_forced_role_is_remembered_and_is_no_other_law():
     assert sx.fingerprint(sx.Weight(jnp.ones((3, 16)), plain)) == sx.fingerprint(
         sx.Weight(jnp.ones((3, 16)), made("embedding"))
     )
+
+
+@pytest.mark.parametrize("width", [32, 64, 48])
+def test_a_fan_in_of_the_width_and_more_has_its_exact_ratio(width):
+    """Features beside others of a fixed number, whose sum has as many terms as there are both."""
+    more = 8
+
+    def concatenated(width):
+        keys = jax.random.split(KEY, 3)
+        return {
+            "first": sx.nn.Linear(3, width, use_bias=False, key=keys[0]),
+            "inner": sx.nn.Linear(width + more, width, use_bias=False, key=keys[1]),
+            "readout": sx.nn.Readout(width, 2, use_bias=False, key=keys[2]),
+        }
+
+    model = sx.parameterize(concatenated, width=width, base_width=BASE, parameterization=sx.mup)
+    spec = model["inner"].weight.spec
+    terms = Fraction(width + more, BASE + more)
+    assert spec.width_ratio == terms != Fraction(width, BASE)
+    assert (spec.size_ratio("fan_out"), spec.size_ratio("readout")) == (Fraction(width, BASE),) * 2
+    # The sum of so many independent terms has the size of the base model's, and so has that of
+    # Adam's aligned updates. With the width's ratio neither would.
+    row = sx.plan(model, sx.adam(1.0)).rows[1]
+    assert spec.std is not None and spec.initial_std is not None
+    assert spec.initial_std**2 * terms == pytest.approx(spec.std**2, rel=1e-12)
+    assert row.learning_rate_factor is not None
+    assert row.learning_rate_factor * terms == pytest.approx(1, rel=1e-12)
+    assert f"; {terms} of inner/weight" in str(sx.plan(model, sx.adam(1.0)))

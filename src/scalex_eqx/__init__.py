@@ -10,6 +10,7 @@ from ._checkpoint import load as load, save as save
 from ._convert import convert as convert
 from ._export import check_laws as check_laws, export_laws as export_laws
 from ._fingerprint import fingerprint as fingerprint
+from ._fused import Fused as Fused
 from ._parameterize import (
     freeze as freeze,
     parameterize as parameterize,

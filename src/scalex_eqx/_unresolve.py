@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
+from ._fused import Fused, cut, is_fused
 from ._pages import Section, listed, see
 from ._parameterize import second_factor
 from ._weight import (
     Weight,
+    effective,
     from_effective,
     is_array,
     is_weight,
@@ -60,17 +62,26 @@ def unresolve(model: PyTree, arrays: PyTree) -> PyTree:
         heading = "unresolve cannot put the arrays into the model:"
         raise ValueError(listed(heading, errors) + see(Section.arrays))
     leaves = [
-        _weight(leaf, new) if is_weight(leaf) else new
+        _weight(leaf, new) if _is_read(leaf) else new
         for (_, leaf), (_, new) in zip(places, given, strict=True)
     ]
     return jtu.tree_unflatten(structure, leaves)
 
 
 def _is_place(node: Any) -> bool:
-    return node is None or is_weight(node)
+    return node is None or _is_read(node)
 
 
-def _weight(weight: Weight, array: Any) -> Weight:
+def _is_read(node: Any) -> bool:
+    return is_weight(node) or is_fused(node)
+
+
+def _weight(weight: Weight | Fused, array: Any) -> Weight | Fused:
+    if is_fused(weight) and array is not None:
+        sizes = [part.value.shape[weight.axis] for part in weight.parts]
+        pieces = cut(jnp.asarray(array), sizes, weight.axis)
+        parts = [_weight(part, x) for part, x in zip(weight.parts, pieces, strict=True)]
+        return Fused(tuple(parts), weight.axis)
     return weight if array is None else from_effective(jnp.asarray(array), weight.spec, weight)
 
 
@@ -92,7 +103,7 @@ def _problem(leaf: Any, new: Any) -> str | None:
     """What is wrong with one leaf of `arrays`, if anything is."""
     if is_weight(new):
         return "a Weight; expected the effective array, as scalex_eqx.resolve returns it"
-    expected = leaf.value if is_weight(leaf) else leaf
+    expected = _expected(leaf)
     if expected is None or is_array(expected):
         return _array_problem(expected, new)
     own, other = second_factor(leaf), second_factor(new)
@@ -102,6 +113,13 @@ def _problem(leaf: Any, new: Any) -> str | None:
             "a second time"
         )
     return None
+
+
+def _expected(leaf: Any) -> Any:
+    """The array, or its shape, that stands in the place of a leaf once it is resolved."""
+    if is_fused(leaf):
+        return jax.eval_shape(effective, leaf)
+    return leaf.value if is_weight(leaf) else leaf
 
 
 def _array_problem(expected: Any, new: Any) -> str | None:

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ._fused import Fused, is_fused, not_an_array
 from ._pages import Section, see
 from ._spec import WeightSpec
 
@@ -146,15 +147,6 @@ for _name in dir(jax.Array):
         setattr(Weight, _name, property(functools.partial(_refuse_attribute, _name)))
 
 
-def not_an_array(wanted: str) -> str:
-    """The message where `wanted` was asked of a `Weight` that had to be resolved before."""
-    return (
-        f"{wanted} of a Weight: it is no array but carries one, with its scaling law. Apply "
-        "`model = scalex_eqx.resolve(model)` inside the loss, before modules that expect plain "
-        f"arrays, or use `scalex_eqx.effective(weight)`{see(Section.arithmetic)}"
-    )
-
-
 class _CheckedWeight(type):
     """What `Weight[hint]` is: a class whose instances are weights with a value of `hint`."""
 
@@ -209,9 +201,17 @@ def effective(x: Weight[Array] | Array) -> Array:
 
     **Arguments:**
 
-    - `x`: a weight, or an array, such as a resolved model has in its place.
+    - `x`: a weight, several in one place, or an array, such as a resolved model has there.
     """
+    if is_fused(x):
+        return _joined(x)
     return _effective_value(x) if isinstance(x, Weight) else x
+
+
+def _joined(fused: Fused) -> Any:
+    values = [_effective_value(part) for part in fused.parts]
+    # A filter takes all of them out, or none.
+    return None if values[0] is None else jnp.concatenate(values, axis=fused.axis)
 
 
 def _effective_value(weight: Weight) -> Any:
@@ -252,7 +252,9 @@ def resolve(tree: PyTree) -> PyTree:
         return jnp.mean(jax.vmap(model)(x) ** 2)
     ```
     """
-    return map_weights(_effective_value, tree)
+    return jtu.tree_map(
+        lambda leaf: effective(leaf) if _is_read(leaf) else leaf, tree, is_leaf=_is_read
+    )
 
 
 def from_effective(array: Any, spec: WeightSpec, like: Weight | None = None) -> Weight:
@@ -338,6 +340,9 @@ def of_kind(*kinds: type) -> Callable[[Any], bool]:
 
     return lambda node: is_kind(type(node))
 
+
+# What a forward pass has one array in place of.
+_is_read = of_kind(Weight, Fused)
 
 # Running statistics are no weights.
 _is_weight_or_state = of_kind(Weight, eqx.nn.State, eqx.nn.StateIndex)

@@ -46,6 +46,12 @@ def test_a_check_over_the_depth(scalex):
     assert rows["readout/weight"]["update_expected"] == 0
 
 
+def test_a_density_out_of_range_is_named(scalex):
+    sizes = ("--size", "density", "--widths", "16", "--densities", "1", "3/2")
+    told = scalex("check", "mup:adam:full", *sizes, code=2)
+    assert "one of --densities is '3/2'; expected a number above 0" in told
+
+
 HOST = """
 import equinox as eqx
 import jax

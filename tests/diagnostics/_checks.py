@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import scalex_eqx as sx
-from scalex_eqx.diagnostics import CoordinateCheck
+from scalex_eqx.diagnostics import CoordinateCheck, coordinate_check
 
 BASE, WIDTHS, SEEDS, STEPS = 32, (32, 128), (0, 1), 3
 
@@ -42,3 +42,8 @@ def batch(key: Any) -> tuple[Any, Any]:
 
 def kinds(found: CoordinateCheck) -> set[tuple[str, str]]:
     return {(finding.kind, finding.weight) for finding in found.findings}
+
+
+def checked(build: Any, loss: Any, tx: Any, batch: Any, **sizes: Any) -> CoordinateCheck:
+    """The check over another size than the width, with three seeds and two steps."""
+    return coordinate_check(build, loss, tx, batch, seeds=(0, 1, 2), steps=2, **sizes)

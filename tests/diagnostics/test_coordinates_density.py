@@ -16,13 +16,22 @@ import optax
 import pytest
 
 import scalex_eqx as sx
-from scalex_eqx.diagnostics import coordinate_check, coordinate_figure, prescribe
+from scalex_eqx.diagnostics import (
+    CoordinateCheck,
+    coordinate_check,
+    coordinate_figure,
+    prescribe,
+)
+
+from ._checks import checked
 
 WIDTH, DENSITIES = 32, ("1/8", 1)
 ADAM = sx.adam(0.01)
 
 
-def build(density: Any, key: Any, *, spread: float = 0.0, **options: Any) -> Any:
+def build(
+    density: Any, key: Any, *, spread: float = 0.0, largest: bool = False, **options: Any
+) -> Any:
     model = sx.parameterize(
         lambda width: eqx.nn.MLP(8, 4, width, 3, activation=jnp.tanh, key=key),
         width=WIDTH,
@@ -30,8 +39,22 @@ def build(density: Any, key: Any, *, spread: float = 0.0, **options: Any) -> Any
         parameterization=sx.mup,
     )
     options = {"pattern": "balanced", **options}
-    model = sx.sparsify(model, density, key=jax.random.fold_in(key, 1), **options)
-    return scaled(model, spread)
+    found = sx.sparsify(model, density, key=jax.random.fold_in(key, 1), **options)
+    return of_the_largest(found, model) if largest else scaled(found, spread)
+
+
+def of_the_largest(masked: Any, dense: Any) -> Any:
+    """The masked model with as many of the largest entries of the dense one in place of its own."""
+
+    def one(weight: Any, whole: Any) -> Any:
+        if type(weight) is not sx.Masked:
+            return weight
+        density, value = float(weight.spec.density or 1), whole.value
+        least = jnp.sort(jnp.abs(value).ravel())[-round(density * value.size)]
+        mask = jnp.abs(value) >= least
+        return sx.Masked(jnp.where(mask, value * density**-0.5, 0), weight.spec, mask)
+
+    return sx.map_weights(one, masked, dense)
 
 
 def scaled(tree: Any, exponent: float) -> Any:
@@ -67,17 +90,9 @@ def batch(key: Any) -> Any:
     return x, x[:, :4]
 
 
-def check(tx: Any, **options: Any) -> Any:
-    return coordinate_check(
-        functools.partial(build, **options),
-        loss,
-        tx,
-        batch,
-        size="density",
-        densities=DENSITIES,
-        seeds=(0, 1, 2),
-        steps=2,
-    )
+def check(tx: Any, *, densities: Any = DENSITIES, **options: Any) -> CoordinateCheck:
+    made = functools.partial(build, **options)
+    return checked(made, loss, tx, batch, size="density", densities=densities)
 
 
 def test_right_models_pass():
@@ -123,6 +138,13 @@ def test_right_models_pass():
             {"spread": 0.5},
             r"starts with a size that goes as rho\^[-+]0\.0\d instead of rho\^-0\.50",
             id="the spread left out",
+        ),
+        pytest.param(
+            ADAM,
+            # Of uniform entries the largest quarter has 1.52 times the root mean square of all.
+            {"largest": True, "densities": ("1/4", 1)},
+            r"starts with a size that goes as rho\^-0\.(7|8)\d instead of rho\^-0\.50",
+            id="masks by magnitude",
         ),
     ],
 )

@@ -1,14 +1,13 @@
 """The checks over the depth: right models pass, planted faults are rejected and named.
 
 At a reduced size: pairs of residual branches of width 16, stacked for a scan, at depths 2 and 8,
-with three seeds and two steps. `tests/power/depth.py` measures the exponents over more depths.
+with three seeds and two steps. `tests/scaling/depth_exponents.py` measures over more depths.
 """
 
 import functools
 import re
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -24,104 +23,13 @@ from scalex_eqx.diagnostics import (
 )
 from scalex_eqx.diagnostics._coordinates._positions import positions
 
-WIDTH, BASE, DEPTHS = 16, 2, (2, 8)
-ADAM = sx.adam(0.01)
-
-
-class Branch(eqx.Module):
-    norm: sx.nn.RMSNorm
-    up: sx.nn.Linear
-    down: sx.nn.Linear
-
-    def __init__(self, width: int, key: Any, ends: bool):
-        first, second = jax.random.split(key)
-        self.norm = sx.nn.RMSNorm(width)
-        self.up = sx.nn.Linear(width, 2 * width, key=first)
-        down = sx.nn.Linear(2 * width, width, key=second)
-        self.down = sx.nn.ends_branch(down) if ends else down
-
-    def __call__(self, x: Any) -> Any:
-        return self.down(jnp.tanh(self.up(self.norm(x))))
-
-
-class Residual(eqx.Module):
-    embedding: sx.nn.Linear
-    one: Branch
-    other: Branch
-    norm: sx.nn.RMSNorm
-    readout: sx.nn.Readout
-    factor: float = eqx.field(static=True)
-
-    def __init__(
-        self, width: int, depth: int, key: Any, *, factor: float = 1.0, left_out: bool = False
-    ):
-        first, last, one, other = jax.random.split(key, 4)
-
-        def stacked(key: Any, ends: bool) -> Branch:
-            return eqx.filter_vmap(lambda key: Branch(width, key, ends))(
-                jax.random.split(key, depth)
-            )
-
-        self.embedding = sx.nn.Linear(8, width, key=first)
-        self.one, self.other = stacked(one, True), stacked(other, not left_out)
-        self.norm = sx.nn.RMSNorm(width)
-        self.readout = sx.nn.Readout(width, 4, key=last)
-        self.factor = factor
-
-    def __call__(self, x: Any) -> Any:
-        arrays, static = eqx.partition((self.one, self.other), eqx.is_array)
-
-        def step(x: Any, arrays: Any) -> Any:
-            one, other = eqx.combine(arrays, static)
-            x = x + self.factor * one(x)
-            return x + self.factor * other(x), None
-
-        x, _ = jax.lax.scan(step, self.embedding(x), arrays)
-        return self.readout(self.norm(x))
-
-
-def build(law: Any, depth: int, key: Any, *, twice: bool = False, left_out: bool = False) -> Any:
-    def make(width: int, depth: int = depth) -> Any:
-        factor = (depth / BASE) ** -float(law.branch) if twice else 1.0
-        return Residual(width, depth, key, factor=factor, left_out=left_out)
-
-    depths: Any = {} if law.branch is None else {"depth": depth, "base_depth": BASE}
-    return sx.parameterize(make, width=WIDTH, base_width=WIDTH, parameterization=law, **depths)
-
-
-def loss(model: Any, x: Any, y: Any) -> Any:
-    logits = jax.vmap(model)(x)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-
-
-def batch(key: Any) -> Any:
-    x = jax.random.normal(key, (64, 8))
-    return x, jnp.argmax(x[:, :4], axis=-1)
+from ..power.deep import ADAM, DEPTHS, FAULTS, WIDTH, Residual, batch, build, loss
+from ._checks import checked
 
 
 def check(law: Any, tx: Any, **fault: bool) -> CoordinateCheck:
-    return coordinate_check(
-        functools.partial(build, law, **fault),
-        loss,
-        tx,
-        batch,
-        size="depth",
-        depths=DEPTHS,
-        seeds=(0, 1, 2),
-        steps=2,
-    )
-
-
-def by_depth(exponent: float) -> optax.GradientTransformation:
-    """Updates of the stack, times a power of the depth ratio: what no rule here does."""
-
-    def factor(w: Any) -> Any:
-        ratio = float(w.spec.size_ratio("depth"))
-        return sx.Weight(w.value * ratio**exponent, w.spec)
-
-    return optax.stateless(
-        lambda updates, _: jax.tree.map(factor, updates, is_leaf=lambda x: isinstance(x, sx.Weight))
-    )
+    made = functools.partial(build, law, **fault)
+    return checked(made, loss, tx, batch, size="depth", depths=DEPTHS)
 
 
 @pytest.mark.parametrize(("alpha", "tx"), [(1, ADAM), ("1/2", sx.sgd(0.3))], ids=["adam", "sgd"])
@@ -140,55 +48,33 @@ def test_right_models_pass(alpha: Any, tx: Any):
 
 
 @pytest.mark.parametrize(
-    ("law", "tx", "fault", "names", "text"),
+    ("name", "text"),
     [
-        pytest.param(
-            sx.mup.deep(1),
-            ADAM,
-            {"left_out": True},
-            ("other/",),
+        (
+            "a factor left out",
             r"gradient that goes, beside the embedding's, as L\^[-+]0\.[0-4]\d instead of L\^-1.00",
-            id="a factor left out",
         ),
-        pytest.param(
-            sx.mup.deep(1),
-            ADAM,
-            {"twice": True},
-            ("one/", "other/"),
+        (
+            "the depth counted twice",
             r"gradient that goes, beside the embedding's, as L\^-[12]\.\d\d instead of L\^-1\.00",
-            id="the depth counted twice",
         ),
-        pytest.param(
-            sx.mup.deep("1/2"),
-            optax.chain(
-                sx.scale_by_adam(),
-                sx.scale_by_width("adam", sx.full_alignment),
-                by_depth(1.0),
-                optax.scale(-0.01),
-            ),
-            {},
-            ("one/", "other/"),
+        (
+            "the wrong sign of the rate",
             r"moved at first by an amount that goes as L\^\+0\.50 instead of L\^-0\.50",
-            id="the wrong sign of the rate",
         ),
-        pytest.param(
-            sx.mup.deep("1/2"),
-            optax.chain(sx.scale_by_width("adam", sx.full_alignment), optax.scale(-0.1)),
-            {},
-            ("one/", "other/"),
+        (
+            "Adam's rate under SGD",
             r"moved at first by an amount that goes as L\^-\d\.\d\d instead of L\^-[01]\.\d\d",
-            id="Adam's rate under SGD",
         ),
-        pytest.param(
-            sx.mup, ADAM, {}, ("one/", "other/"), r"not L\^-1\.00: under full", id="no law"
-        ),
+        ("no law", r"not L\^-1\.00: under full"),
     ],
 )
-def test_faults_are_rejected_by_name(law: Any, tx: Any, fault: Any, names: Any, text: str):
-    found = check(law, tx, **fault)
+def test_faults_are_rejected_by_name(name: str, text: str):
+    fault = FAULTS[name]
+    found = check(fault.law, fault.tx, **fault.options)
     assert found.verdict == "rejected", str(found)
     worst = found.findings[0]
-    assert worst.weight.startswith(names), str(found)
+    assert worst.weight.startswith(fault.culprits), str(found)
     assert re.search(text, worst.text), worst.text
 
 

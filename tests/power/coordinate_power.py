@@ -15,6 +15,7 @@ import functools
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from scalex_eqx.diagnostics import Results, Table, record
 from scalex_eqx.diagnostics._coordinates._conflicts import conflicts
 from scalex_eqx.diagnostics._coordinates._judge import SAMPLING_ERRORS, SHARP
 from scalex_eqx.diagnostics._coordinates._law import laws, optimizer_parts
-from scalex_eqx.diagnostics._coordinates._models import shapes
+from scalex_eqx.diagnostics._coordinates._models import Over, shapes
 from scalex_eqx.diagnostics._coordinates._report import judge
 from scalex_eqx.diagnostics._coordinates._run import Measurements, measure
 
@@ -171,21 +172,24 @@ def of_seeds(found: Measurements, start: int) -> Measurements:
     )
 
 
-def checks(case: Case, count: int, first: int) -> list[Any]:
+def checks(
+    case: Case, count: int, first: int, sizes: Sequence[int] = WIDTHS, over: Over = "width"
+) -> list[Any]:
     seeds = range(first, first + count * SEEDS)
-    models = shapes(case.build, WIDTHS)
+    models = shapes(case.build, sizes, over)
     chain = optimizer_parts(models[-1], case.tx)
-    law = laws(WIDTHS, models, chain, None, None)
-    known = conflicts(case.loss, case.batch, models, law, chain, "width")
+    law = laws(sizes, models, chain, None, None, over)
+    known = conflicts(case.loss, case.batch, models, law, chain, over)
     found = measure(
         case.build,
         case.loss,
         case.tx,
         case.batch,
-        widths=WIDTHS,
+        widths=sizes,
         models=models,
         seeds=seeds,
         steps=(1, STEPS),
+        over=over,
     )
     return [judge(of_seeds(found, SEEDS * i), law, LEAST_DROP, known=known) for i in range(count)]
 

@@ -4,9 +4,10 @@
 
 A fixed input, a masked matrix of width 1024 (base width 128) and a fixed readout, at densities 1,
 1/2 to 1/64 with five seeds: the size of what comes out at first, and what one step of Adam changes
-of it, under muP. Then the same of width 512 (base width 64) at densities 1, 1/4 and 1/16 for other
-parameterizations and rules. Numbers are exponents p of sizes that go as density^p, so that 0 is
-what transfers. Writes the tables that the docs show.
+of it, under muP; the negative control keeps the largest entries instead of random ones, which are
+larger than the law says. Then the same of width 512 (base width 64) at densities 1, 1/4 and 1/16
+for other parameterizations and rules. Numbers are exponents p of sizes that go as density^p, so
+that 0 is what transfers. Writes the tables that the docs show.
 """
 
 import argparse
@@ -28,6 +29,8 @@ OTHERS: Any = {"width": 512, "base": 64, "densities": (1, Fraction(1, 4), Fracti
 LAWS = {law.name: law for law in (sx.standard, sx.ntk, sx.mup, sx.mean_field)}
 RULES = ("adam", "sgd", "adafactor", "muon")
 CORRECTIONS = ("none", "spread alone", "rate alone", "spread and rate")
+# The law of random masks, for masks that keep the largest entries.
+LARGEST = "largest entries kept"
 # Adafactor's statistics count what is kept, and its RMS(w) everything.
 MIXED = "counted twice over"
 INPUTS, OUTPUTS, EXAMPLES = 32, 8, 32
@@ -61,6 +64,8 @@ def build(law: Any, width: int, base: int, density: Fraction, correction: str, k
         parameterization=law,
         frozen=["embedding/*", "readout/*"],
     )
+    if correction == LARGEST:
+        return sx.with_masks(model, sx.magnitude_masks(model, float(density)))
     has_law = correction not in ("none", "rate alone")
     model = sx.sparsify(
         model, density, key=jax.random.fold_in(key, 1), base_density=1 if has_law else None
@@ -147,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("docs/results/density_exponents.json"))
     arguments = parser.parse_args()
-    rows = [row("mup", "adam", correction) for correction in CORRECTIONS]
+    rows = [row("mup", "adam", correction) for correction in (*CORRECTIONS, LARGEST)]
     rows.append(row("mup", "adafactor", MIXED, **OTHERS))
     rows += [
         row(law, name, "spread and rate", **OTHERS)

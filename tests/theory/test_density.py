@@ -14,7 +14,7 @@ from scalex_eqx.theory import (
     no_alignment,
     sgd,
 )
-from scalex_eqx.theory._density import DENSITY_SPREAD
+from scalex_eqx.theory._density import DENSITY_SPREAD, parse_density
 
 HALF = Fraction(1, 2)
 
@@ -39,3 +39,12 @@ def test_the_exponents(family, full, none):
 def test_the_spread_is_that_of_the_printed_variance():
     assert 2 * DENSITY_SPREAD.density == 1
     assert Power(density=DENSITY_SPREAD.density) == DENSITY_SPREAD
+
+
+def test_densities_are_exact_and_between_zero_and_one():
+    for value in ("1/16", " 0.0625", 0.0625, Fraction(1, 16), "6.25e-2"):
+        assert parse_density(value, "density") == Fraction(1, 16)
+    # The last would be a number of a billion digits.
+    for value in (0, "0/5", "1/0", 2, float("nan"), float("inf"), True, None, "x", "1e-999999999"):
+        with pytest.raises(ValueError, match=r"density is .*; expected a number above 0 and at"):
+            parse_density(value, "density")

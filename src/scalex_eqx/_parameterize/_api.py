@@ -39,6 +39,7 @@ def parameterize(
     branches: Frozen | None = None,
     use: Use | None = None,
     trained: PyTree | None = None,
+    parts: Choices | None = None,
 ) -> PyTree:
     r"""The model `make(width)` with the scaling law of every trainable array.
 
@@ -149,6 +150,7 @@ def parameterize(
             branches,
             keep_values=trained is not None,
             use=use,
+            parts=parts,
         ),
         None if ratio is None else (models[3], ratio),
         functools.partial(settled, make, *base),
@@ -168,6 +170,7 @@ def parameterize_model(
     force: bool = False,
     values: str | None = None,
     use: Use | None = None,
+    parts: Choices | None = None,
 ) -> PyTree:
     r"""A model that is there already, with the scaling law of every trainable array.
 
@@ -196,7 +199,7 @@ def parameterize_model(
         `Weight` in it has the spec that it has at that width.
     - `probe`: the same at another width than the base width, which may be `model` itself.
     - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
-    - `roles`, `layouts`, `factors`, `frozen`, `force`, `use`: as for `parameterize`.
+    - `roles`, `layouts`, `factors`, `frozen`, `force`, `use`, `parts`: as for `parameterize`.
     - `values`: `"keep"` or `"rescale"`; has to be given.
 
     **Returns:** the model.
@@ -211,7 +214,16 @@ def parameterize_model(
         ("in base", "in probe", "in the model"),
         None,
         parameterization,
-        Options(roles, layouts, factors, frozen, force, keep_values=values == "keep", use=use),
+        Options(
+            roles,
+            layouts,
+            factors,
+            frozen,
+            force,
+            keep_values=values == "keep",
+            use=use,
+            parts=parts,
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """Axes and role of each array of a model: chosen, declared, known or inferred."""
 
 import dataclasses
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from fractions import Fraction
 from typing import Any
 
@@ -39,6 +39,7 @@ class Options:
     branches: Any = None
     keep_values: bool = False
     use: Any = None
+    parts: Choices | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +55,12 @@ class Chosen:
     frozen: Set[Path]
     branches: Set[Path]
     force: bool
+    parts: Mapping[Path, Any]
     drawn: Set[Path] = frozenset()
 
     def speaks_of(self, path: Path) -> bool:
         """Whether an option says something of the path's law."""
-        said = (self.roles, self.layouts, self.factors, self.branches)
+        said = (self.roles, self.layouts, self.factors, self.branches, self.parts)
         return any(path in paths for paths in said)
 
 
@@ -109,8 +111,10 @@ def choose(
     branches, branch_errors = select(
         "branches", as_choices("branches", options.branches), nodes, bool
     )
+    parts, part_errors = select("parts", options.parts, nodes, _parse_parts)
     errors = [*frozen_errors, *role_errors, *layout_errors, *factor_errors, *branch_errors]
-    chosen = Chosen(roles, layouts, factors, frozen.keys(), branches.keys(), options.force)
+    errors += part_errors
+    chosen = Chosen(roles, layouts, factors, frozen.keys(), branches.keys(), options.force, parts)
     return chosen, errors
 
 
@@ -368,3 +372,13 @@ def _parse_role(value: Any) -> Role:
 
 def _parse_factor(value: Any) -> Fraction:
     return exact(value, "the exponent")
+
+
+def _parse_parts(value: Any) -> Callable[[int], Any]:
+    """**Raises:** `ValueError` for what is no function."""
+    if not callable(value):
+        raise ValueError(
+            f"{value!r} is no function; expected one of the length of the fan-out, such as "
+            "lambda rows: (rows - 64, 32, 32)"
+        )
+    return value

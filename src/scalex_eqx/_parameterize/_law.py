@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from .._meant import meant
 from .._pages import listed
 from .._spec import WeightSpec
-from .._weight import Tie, path_string
+from .._weight import Tie, Weight, path_string
 from ..theory import (
     Parameterization,
     Role,
@@ -26,6 +26,7 @@ from ..theory._power import GROWING
 from ._assign import Options, Triple, assign, choose, likeness
 from ._complete import complete
 from ._drawn import find_drawn
+from ._fused import fused
 from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
@@ -109,9 +110,15 @@ def give_law(
         errors += kept_tie_errors(ties, uses, tied, by_hand, trained, factor)
     # Weights of one law share its spec, which is then made once.
     law = functools.cache(functools.partial(_completed, readout=back, law=parameterization))
+
+    def one(triple: Triple, spec: WeightSpec) -> Weight:
+        return complete(triple, law(spec), ratios[1], keep=options.keep_values)
+
     completed: dict[Path, Any] = _each(
-        lambda path, triple: complete(
-            triple, law(specs[path]), ratios[1], keep=options.keep_values
+        lambda path, triple: (
+            fused(triple, specs[path], chosen.parts[path], one)
+            if path in chosen.parts
+            else one(triple, specs[path])
         ),
         {path: triple for path, triple in nodes.items() if path in specs},
         errors,

@@ -17,8 +17,9 @@ from .._parameterize._nodes import Node, Path, find_nodes
 from .._parameterize._select import select
 from .._spec import WeightSpec
 from .._weight import Masked, Weight, is_array, is_weight, path_string, require_complete
+from ..ops._sharded import placed_like
 from ..theory import Role
-from ..theory._density import DENSITY_SPREAD
+from ..theory._density import DENSITY_SPREAD, parse_density
 from ._draw import drawn, keeps, sides
 
 Density = Fraction | int | float | str
@@ -147,14 +148,16 @@ def _densities(
     name: str, given: Any, nodes: Mapping[Path, Node], errors: list[str]
 ) -> dict[Path, Fraction]:
     if not isinstance(given, Mapping) and not callable(given):
-        one = _parsed(given, name)
+        one = parse_density(given, name)
         return {path: one for path, node in nodes.items() if _is_hidden(node)}
     by_role, rest = {}, given
     if isinstance(given, Mapping):
         roles = list(Role)
-        by_role = {key: _parsed(x, f"{name}[{key!r}]") for key, x in given.items() if key in roles}
+        by_role = {
+            key: parse_density(x, f"{name}[{key!r}]") for key, x in given.items() if key in roles
+        }
         rest = {key: value for key, value in given.items() if key not in roles}
-    chosen, wrong = select(name, rest, nodes, functools.partial(_parsed, name="a density"))
+    chosen, wrong = select(name, rest, nodes, functools.partial(parse_density, name="a density"))
     errors += wrong
     for role, one in by_role.items():
         own = [path for path, node in nodes.items() if node.leaf.spec.role == role]
@@ -171,16 +174,6 @@ def _bases(
         return lambda path: None
     found = _densities("base_density", given, nodes, errors)
     return lambda path: found.get(path, Fraction(1))
-
-
-def _parsed(value: Any, name: str) -> Fraction:
-    try:
-        density = Fraction(value) if not isinstance(value, bool) else Fraction(0)
-    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-        density = Fraction(0)
-    if not 0 < density <= 1:
-        raise ValueError(f"{name} is {value!r}; expected a number above 0 and at most 1")
-    return density
 
 
 def _is_hidden(node: Node) -> bool:
@@ -281,13 +274,5 @@ def _made(weight: Weight, mask: _Mask, base: Fraction | None, values: str) -> Ma
     if values == "keep":
         spec = dataclasses.replace(spec, std=None)
     value = weight.value if factor == 1.0 else factor * weight.value
-    array = _placed(mask.array, weight.value)
+    array = placed_like(weight.value, mask.array)
     return Masked(jnp.where(array, value, jnp.zeros((), value.dtype)), spec, array)
-
-
-def _placed(mask: Any, value: Any) -> Any:
-    """The mask where the weight is."""
-    known = isinstance(value, jax.Array) and not isinstance(value, Tracer)
-    if known and not isinstance(mask, Tracer) and value.committed:
-        return jax.device_put(mask, value.sharding)
-    return mask

@@ -1,5 +1,6 @@
 """Random masks with an exact number of entries, by pattern."""
 
+import functools
 import math
 import re
 from fractions import Fraction
@@ -56,8 +57,7 @@ def drawn(
     """
     fan_out, fan_in = sides(spec, shape)
     stack = shape[: len(spec.stack_axes(len(shape)))]
-    keys = jax.random.split(key, math.prod(stack))
-    matrices = jax.vmap(lambda key: _matrix(key, pattern, density, fan_out, fan_in))(keys)
+    matrices = _matrices(key, math.prod(stack), pattern, density, fan_out, fan_in)
     return _as_weight(matrices, spec, shape)
 
 
@@ -67,6 +67,15 @@ def sides(spec: WeightSpec, shape: tuple[int, ...]) -> tuple[int, int]:
         math.prod(shape[axis] for axis in spec.fan_out),
         math.prod(shape[axis] for axis in spec.fan_in),
     )
+
+
+# Compiled once for each shape: one operation after another takes twice as long.
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5), inline=True)
+def _matrices(
+    key: PRNGKeyArray, count: int, pattern: str, density: Fraction, fan_out: int, fan_in: int
+) -> Bool[Array, "count out in"]:
+    keys = jax.random.split(key, count)
+    return jax.vmap(lambda key: _matrix(key, pattern, density, fan_out, fan_in))(keys)
 
 
 def _matrix(

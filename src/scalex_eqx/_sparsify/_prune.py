@@ -15,6 +15,7 @@ from .._weight import (
     path_string,
     weights_with_paths,
 )
+from ..ops._sharded import gathered, placed_like
 from ..theory import Role
 
 # The mean of which power an entry of a state is that had no gradient yet, by the field's name.
@@ -41,13 +42,15 @@ def magnitude_masks(model: PyTree, density: Any) -> dict[str, Bool[Array, "..."]
 
 
 def _largest(weight: Weight, density: Any) -> Bool[Array, "..."]:
-    size = jnp.abs(weight.value)
-    stack = size.shape[: len(weight.spec.stack_axes(size.ndim))]
+    layers = len(weight.spec.stack_axes(weight.value.ndim))
+    size = gathered(jnp.abs(weight.value), layers)
+    stack = size.shape[:layers]
     flat = size.reshape(*stack, -1)
     entries = flat.shape[-1]
     count = jnp.clip(jnp.round(jnp.asarray(density, float) * entries), 1, entries).astype(int)
     ordered = jnp.argsort(jnp.argsort(-flat, axis=-1), axis=-1)
-    return (ordered < count.astype(ordered.dtype)).reshape(size.shape)
+    kept = (ordered < count.astype(ordered.dtype)).reshape(size.shape)
+    return placed_like(weight.value, kept)
 
 
 def cubic_density(step: Any, *, begin: int, end: int, final: float) -> Float[Array, "..."]:
@@ -112,11 +115,14 @@ def remasked(
                 f"masks[{path!r}] has the shape {jnp.shape(mask)}; expected {weight.value.shape}"
             )
 
+    masks = {
+        path: placed_like(weights[path].value, jnp.asarray(mask)) for path, mask in masks.items()
+    }
+
     def on_weight(path: Any, leaf: Any) -> Any:
         mask = masks.get(path_string(path))
         if mask is None or not isinstance(leaf, Masked):
             return leaf
-        mask = jnp.asarray(mask)
         return Masked(kept_entries(leaf.value, mask & leaf.mask), leaf.spec, mask)
 
     def on_state(path: Any, leaf: Any) -> Any:
@@ -125,7 +131,7 @@ def remasked(
             return leaf
         old = weights[found]
         assert type(old) is Masked
-        new = jnp.asarray(masks[found])
+        new = masks[found]
         if leaf.value.shape != new.shape:
             return leaf
         field = path_string(path).removesuffix(f"/{found}").rpartition("/")[2]
@@ -149,7 +155,7 @@ def _mean(leaf: Weight, mask: Bool[Array, "*shape"], power: int) -> Inexact[Arra
     axes = tuple(range(len(leaf.spec.stack_axes(x.ndim)), x.ndim))
     count = jnp.sum(mask, axis=axes, keepdims=True).astype(x.dtype)
     total = jnp.sum(kept_entries(x, mask) ** power, axis=axes, keepdims=True)
-    return jnp.broadcast_to((total / count) ** (1 / power), x.shape)
+    return placed_like(x, jnp.broadcast_to((total / count) ** (1 / power), x.shape))
 
 
 def pruned(

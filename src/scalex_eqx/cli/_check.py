@@ -25,6 +25,7 @@ from ..experiments._recipe import check_on
 from ..problems import Problem
 from ..problems._functions import parameterizing
 from ..theory import Parameterization
+from ..theory._density import parse_density
 from ._help import RECIPE, own_options_first
 from ._picture import check_picture, write_picture
 from ._problem import ProblemOptions
@@ -148,16 +149,6 @@ class Measuring(ProblemOptions):
         check_runs(4 * bytes_of(arrays), 1, jax.devices()[:1], width=max(self.widths))
 
 
-def _parsed_density(text: str) -> Fraction:
-    try:
-        density = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        density = Fraction(0)
-    if not 0 < density <= 1:
-        raise UsageError(f"--densities has {text!r}; expected above 0 and at most 1, such as 1/16")
-    return density
-
-
 @own_options_first
 @dataclasses.dataclass(frozen=True)
 class Check(Measuring):
@@ -236,8 +227,10 @@ class Check(Measuring):
     def _densities(self) -> tuple[Fraction, ...]:
         """Exact, the smallest first."""
         given = ("1/16", "1/4", "1") if self.densities is None else self.densities
-        found = [_parsed_density(text) for text in given]
-        return tuple(sorted(found))
+        try:
+            return tuple(sorted(parse_density(text, "one of --densities") for text in given))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def _grown(self) -> tuple[Literal["width", "depth", "density"], tuple[Any, ...]]:
         sizes = {"depth": lambda: self._depths, "density": lambda: self._densities}

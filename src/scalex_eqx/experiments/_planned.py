@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from .._usage import UsageError
+from ..theory._density import parse_density
 from ._axes import AXES, BATCH_SIZE, DEPTH, INVERSE_DENSITY, WIDTH, Axis
 from ._config import Setting, Sweep
 from ._recipe import Recipe
@@ -133,10 +134,10 @@ def inverse_density(density: Fraction | int | float | str) -> int:
     **Raises:** `UsageError` for another density.
     """
     try:
-        inverse = 1 / Fraction(density)
-    except (ValueError, OverflowError, ZeroDivisionError):
-        inverse = Fraction(0)
-    if inverse < 1 or inverse.denominator != 1:
+        inverse = 1 / parse_density(density, "--densities")
+    except ValueError:
+        inverse = None
+    if inverse is None or inverse.denominator != 1:
         raise UsageError(
             f"--densities has {density}; expected 1, or 1 over a whole number, such as 1/16"
         )

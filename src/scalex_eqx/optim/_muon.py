@@ -3,9 +3,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple, get_args
 
-import jax
 import optax
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
 from .._pages import listed
@@ -13,6 +11,7 @@ from .._spec import WeightSpec
 from .._weight import is_trainable, weights_with_paths
 from ..ops import ComputeDtype, OrthogonalMethod, orthogonalized
 from ..ops._orthogonalized import check_compute_dtype, step_coefficients
+from ..ops._sharded import gathered, placed_like
 from ..ops._wide import wide
 from ..theory import Role, full_alignment
 from ..theory._role import TRAINED
@@ -113,16 +112,16 @@ def scale_by_muon(
         m = wide(m)
         ahead = ema(momentum, m, g.astype(m.dtype)) if nesterov else m
         matrix = orthogonalized(
-            as_matrix(spec, _gathered(spec, ahead)),
+            as_matrix(spec, _whole(spec, ahead)),
             method=method,
             steps=steps,
             compute_dtype=compute_dtype,
         )
         if spec.density is not None:
-            matrix = masked_like(matrix, as_matrix(spec, _gathered(spec, m)))
+            matrix = masked_like(matrix, as_matrix(spec, _whole(spec, m)))
         factor = _SCALES[scale](*map(float, _base_fans(spec, g.shape)))
         moved = times(factor, _from_matrix(spec, matrix, g.shape)).astype(g.dtype)
-        return _placed_like(g, moved)
+        return placed_like(g, moved)
 
     def update(updates, state, params=None):
         del params
@@ -166,18 +165,8 @@ def _rule(
     )
 
 
-def _gathered(spec: WeightSpec, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Each matrix whole on its devices, where explicit sharding splits it: products need that."""
-    kept = len(spec.stack_axes(x.ndim))
-    axes = jax.typeof(x).sharding.spec
-    if all(axis is None for axis in axes[kept:]):
-        return x
-    return jax.sharding.reshard(x, PartitionSpec(*axes[:kept], *(None,) * (x.ndim - kept)))
-
-
-def _placed_like(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    axes = jax.typeof(x).sharding.spec
-    return y if jax.typeof(y).sharding.spec == axes else jax.sharding.reshard(y, axes)
+def _whole(spec: WeightSpec, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return gathered(x, len(spec.stack_axes(x.ndim)))
 
 
 def as_matrix(spec: WeightSpec, x: Float[Array, "..."]) -> Float[Array, "..."]:

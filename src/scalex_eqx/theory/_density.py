@@ -1,8 +1,10 @@
 from fractions import Fraction
+from typing import Any
 
 from ._alignment import Alignment
 from ._family import UpdateFamily
 from ._power import Power
+from ._rational import from_text
 
 DENSITY_SPREAD = Power(density="1/2")
 r"""$b$ of the density: a sum of $\rho n$ independent products is as large as one of $n$ with it."""
@@ -38,3 +40,19 @@ def density_exponent(family: UpdateFamily, alignment: Alignment) -> Fraction:
     if family.norm == "spectral":
         return Fraction(0)
     return alignment.alpha - family.weight_degree * DENSITY_SPREAD.density
+
+
+def parse_density(value: Any, name: str) -> Fraction:
+    """The share of entries that is kept, exact.
+
+    **Raises:** `ValueError` for what is no number, or not above 0 and at most 1.
+    """
+    try:
+        density = from_text(value) if isinstance(value, str) else Fraction(value)
+    except (TypeError, ValueError, OverflowError):
+        density = Fraction(0)
+    if isinstance(value, bool) or not 0 < density <= 1:
+        raise ValueError(
+            f"{name} is {value!r}; expected a number above 0 and at most 1, such as '1/16'"
+        )
+    return density

@@ -1,4 +1,5 @@
 import math
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -9,6 +10,12 @@ Number = int | float | str | Fraction
 """What an exponent may be given as where a float is rounded to a nearby fraction."""
 
 type_names = "an int, a Fraction or a string such as '1/2'"
+
+# 1e999999999 would be a number of a billion digits before it could be refused for its size.
+_TEXT = re.compile(
+    r"[+-]?((\d{1,20}(\.\d{0,40})?|\.\d{1,40})(e[+-]?\d{1,2})?|\d{1,160}(/\d{1,160})?)",
+    re.ASCII | re.IGNORECASE,
+)
 
 # A float has a denominator of up to 2^1074, and exponents are not known to that precision.
 _LARGEST_DENOMINATOR = 1000
@@ -25,6 +32,19 @@ def exact(value: Any, name: str) -> Fraction:
         return Fraction(value)
     except ValueError:
         raise ValueError(f"{name} is {value!r}; expected {type_names}") from None
+
+
+def from_text(text: str) -> Fraction:
+    """The number that `text` writes as a decimal or a quotient.
+
+    **Raises:** `ValueError` for anything else, without a message.
+    """
+    if not _TEXT.fullmatch(text.strip(" ")):
+        raise ValueError
+    try:
+        return Fraction(text.strip(" "))
+    except ZeroDivisionError:
+        raise ValueError from None
 
 
 def rounded(value: Any, name: str) -> tuple[Fraction, tuple[str, ...]]:

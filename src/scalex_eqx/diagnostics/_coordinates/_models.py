@@ -14,6 +14,7 @@ from ..._pages import Section, see
 from ..._traced import traced
 from ..._weight import Weight, require_complete, weights_with_paths
 from ...theory import Role
+from ...theory._density import parse_density
 from ._positions import placed, positions
 
 Over = Literal["width", "depth", "density"]
@@ -52,7 +53,7 @@ def sizes_of(over: Over, given: Mapping[Over, Sequence[Any] | None]) -> tuple[An
     own = given.get(over)
     sizes = tuple(_USUAL[over] if own is None else own)
     if over == "density":
-        sizes = tuple(Fraction(size) for size in sizes)
+        sizes = tuple(parse_density(size, "one of densities") for size in sizes)
     if len(set(sizes)) < 2 or len(set(sizes)) < len(sizes):
         shown = ", ".join(map(str, sizes))
         raise ValueError(f"{plural(over)} are [{shown}]; expected at least two different ones")
