@@ -14,7 +14,7 @@ from ._experts import (
 )
 from ._gated import GatedMLP as GatedMLP
 from ._grouped_attention import GroupedQueryAttention as GroupedQueryAttention
-from ._init import ends_branch as ends_branch
+from ._init import ends_branch as ends_branch, named_axes as named_axes
 from ._linear import Linear as Linear, Readout as Readout
 from ._lora import LoRA as LoRA
 from ._mlp import MLP as MLP

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .._weight import effective
 from ._attention import CausalSelfAttention, LogitScale
 from ._embedding import Embedding, TiedReadout
-from ._init import check_positive, each, ends_branch
+from ._init import check_positive, each, ends_branch, named_axes
 from ._linear import Readout
 from ._mlp import MLP
 from ._norm import LayerNorm
@@ -104,7 +104,8 @@ class Transformer(eqx.Module):
         check_positive(depth=depth, unroll=unroll)
         token_key, position_key, readout_key, block_key = jax.random.split(key, 4)
         self.token_embedding = Embedding(vocabulary_size, width, dtype=dtype, key=token_key)
-        self.position_embedding = Embedding(sequence_length, width, dtype=dtype, key=position_key)
+        positions = Embedding(sequence_length, width, dtype=dtype, key=position_key)
+        self.position_embedding = named_axes(positions, "positions", "width")
         self.blocks = eqx.filter_vmap(
             lambda key: Block(
                 width,

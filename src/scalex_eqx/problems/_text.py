@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 
 from ..nn import Transformer
+from ..nn._init import wide
 from . import _corpus
 from ._corpus import Corpus
 from ._problem import Problem
@@ -131,5 +132,5 @@ def language_model(
 
 def mean_loss(model: Any, batch: Int[Array, "batch length"]) -> Float[Array, ""]:
     """The mean cross-entropy of each next token, in nats."""
-    logits = model(batch[:, :-1])
+    logits = wide(model(batch[:, :-1]))
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]))
