@@ -37,7 +37,7 @@ RANKS = {
     "nn": 4,
     "optim": 4,
     "_laws": 5,
-    "_sharding": 5,
+    "_sharding": 3,
     "_sparsify": 5,
     "_unresolve": 5,
     "_parts": 5,

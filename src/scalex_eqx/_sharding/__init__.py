@@ -1,3 +1,4 @@
+from ._activations import constrained as constrained, of_sequences as of_sequences
 from ._api import (
     batch_partition as batch_partition,
     batch_shards as batch_shards,
