@@ -57,9 +57,7 @@ class CausalSelfAttention(eqx.Module):
             )
         checked_scale(logit_scale, head_dimension)
         keys = jax.random.split(key, 4)
-        *inner, output = (
-            Linear(width, width, use_bias=use_bias, dtype=dtype, key=k) for k in keys
-        )
+        *inner, output = (Linear(width, width, use_bias=use_bias, dtype=dtype, key=k) for k in keys)
         self.query, self.key, self.value = (named_axes(x, "heads", "width") for x in inner)
         self.output = named_axes(output, "width", "heads")
         self.head_dimension = head_dimension

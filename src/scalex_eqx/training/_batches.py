@@ -74,6 +74,11 @@ class Batches:
 
         return jax.tree.map(placed, self.shapes)
 
+    @property
+    def cut_shapes(self) -> PyTree:
+        """Of a batch in parts."""
+        return jax.tree.map(lambda x: jax.eval_shape(self._cut, x), self.shapes)
+
     def in_parts(self, batch: PyTree) -> PyTree:
         """The same for a batch that the step has drawn; traced."""
         return jax.tree.map(

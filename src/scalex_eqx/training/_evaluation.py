@@ -30,9 +30,7 @@ class Evaluation:
     - `plain`: makes of a model's arrays the model that the loss takes; traced.
     """
 
-    def __init__(
-        self, problem: Problem, mesh: Mesh, size: int, plain: Callable[[PyTree], PyTree]
-    ):
+    def __init__(self, problem: Problem, mesh: Mesh, size: int, plain: Callable[[PyTree], PyTree]):
         self._problem, self._mesh = problem, mesh
         shards = batch_shards(mesh)
         self._size = max(size // shards, 1) * shards

@@ -40,7 +40,7 @@ class Schedule:
                 f"--schedule is {self.shape!r}; choose from {', '.join(get_args(Shape))}"
             )
         falling = self.decay if self.shape == "wsd" else 0.0
-        if not (0 <= self.warmup <= 1 and 0 <= falling and self.warmup + falling <= 1):
+        if not (0 <= self.warmup <= 1 and falling >= 0 and self.warmup + falling <= 1):
             raise UsageError(
                 f"--warmup is {self.warmup}, and --decay {self.decay}; expected shares of the "
                 "steps, at most 1 together"

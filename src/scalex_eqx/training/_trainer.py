@@ -55,7 +55,9 @@ class Trainer:
 
     def __init__(self, training: Training, problem: Problem, mesh: Mesh):
         self.training, self.problem = training.of(problem), problem
-        self.mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+        self.mesh = Mesh(
+            mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim
+        )
         setting = self.training.setting
         sizes, base = setting.sizes(training.width), setting.base_sizes(training.width)
         recipe = training.recipe

@@ -129,4 +129,3 @@ class Training:
 
 # Devices, parts and recomputation may be others after a restart.
 _COMPUTED = ("accumulate", "recompute")
-
