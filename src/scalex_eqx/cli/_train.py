@@ -158,8 +158,8 @@ class Train(ProblemOptions):
         console.print(f"mesh: {said(trainer.mesh)}")
         console.print(
             f"on each device: {in_words(found.weights)} of weights, {in_words(found.moments)} of "
-            f"moments, {in_words(found.data)} of data, {in_words(found.temporary)} of gradients and "
-            f"activations in a step; {_free(found.free)}",
+            f"moments, {in_words(found.data)} of data, {in_words(found.temporary)} of gradients "
+            f"and activations in a step; {_free(found.free)}",
             soft_wrap=True,
         )
         count = operations_of_step(trainer)
@@ -168,8 +168,8 @@ class Train(ProblemOptions):
         seconds = seconds_of_step(trainer)
         console.print(
             f"a step lasts {seconds:.3g} s, {count / seconds / 1e9:.4g} billion operations per "
-            f"second; {self.steps} steps last {_duration(self.steps * seconds)}, beside evaluations "
-            "and checkpoints",
+            f"second; {self.steps} steps last {_duration(self.steps * seconds)}, beside "
+            "evaluations and checkpoints",
             soft_wrap=True,
         )
 

@@ -33,7 +33,7 @@ def run_blocks(
         return of_sequences(y), more
 
     if model.recomputes:
-        # Only in a loop of single blocks can the compiler not see that both passes compute the same.
+        # In a loop of single blocks the compiler can't see that both passes compute the same.
         one = jax.checkpoint(one, prevent_cse=model.unroll > 1)
     return jax.lax.scan(one, x, arrays, unroll=model.unroll)
 

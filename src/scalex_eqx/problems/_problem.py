@@ -73,8 +73,8 @@ class Problem:
         beside `batch` or `read` it is, and then `batch_size` says how large theirs are.
     - `evaluate`: `evaluate(model, held_out)`: a number, or a mapping of names to numbers, one of
         which is `held_out_loss`; traced. The mean of `loss` over all of `held_out` by default.
-    - `judged_at_once`: how many examples of `held_out` that mean takes at a time; as many as a batch
-        has by default.
+    - `judged_at_once`: how many examples of `held_out` that mean takes at a time; as many as a
+        batch has by default.
     - `identity`: what else decides a result and no array shows, as JSON: a version to be raised
         when `make` or `loss` changes. Stored runs of another identity are not found again.
     - `said`: facts for the reports, by name.

@@ -1,5 +1,6 @@
 """One model trained over many devices and hosts: needs the extra `scalex_eqx[train]`."""
 
+from ._checkpoints import Checkpoints as Checkpoints
 from ._estimate import (
     Memory as Memory,
     check_fits as check_fits,

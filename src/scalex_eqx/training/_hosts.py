@@ -30,8 +30,9 @@ def connect(coordinator: str, processes: int | None = None, process: int | None 
         raise UsageError("--processes and --process go together; give both, or none of them")
     if coordinator != AUTO and (processes is None or process is None or ":" not in coordinator):
         raise UsageError(
-            f"--coordinator {coordinator} needs a port, --processes and --process, as --coordinator "
-            "10.0.0.1:7777 --processes 2 --process 0; auto asks SLURM, a TPU slice or Open MPI"
+            f"--coordinator {coordinator} needs a port, --processes and --process, as "
+            "--coordinator 10.0.0.1:7777 --processes 2 --process 0; auto asks SLURM, a TPU slice "
+            "or Open MPI"
         )
     if processes is not None and process is not None and not 0 <= process < processes:
         raise UsageError(
@@ -74,8 +75,8 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     ]
     if said:
         raise UsageError(
-            f"the hosts don't agree on {'; '.join(said)}, beside process 0; start the same command, "
-            "on the same data, with the same versions on all of them"
+            f"the hosts don't agree on {'; '.join(said)}, beside process 0; start the same "
+            "command, on the same data, with the same versions on all of them"
         )
 
 

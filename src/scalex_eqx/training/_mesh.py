@@ -49,7 +49,8 @@ def _made(text: str, sizes: dict[str, int | None], devices: Sequence[Any]) -> Me
     open_ones = [name for name, size in sizes.items() if size is None]
     if len(open_ones) > 1:
         raise UsageError(
-            f"--mesh has {' and '.join(open_ones)} without a number; give all but one, as {_EXAMPLE}"
+            f"--mesh has {' and '.join(open_ones)} without a number; give all but one, as "
+            f"{_EXAMPLE}"
         )
     known = math.prod(size for size in sizes.values() if size is not None)
     left, rest = divmod(len(devices), known)

@@ -37,7 +37,9 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, *, examples: int | None
     losses.set(xlabel="step", ylabel="loss (nats)")
     losses.legend(frameon=False, fontsize=9)
     steps, seconds = _curve(lines, "seconds")
-    speed.plot(steps, (examples or 1) / np.maximum(seconds, 1e-9), color=_SMOOTH, linewidth=0.8)
+    # One step is told late now and then, and the next one early.
+    mean = np.maximum(smooth(seconds), 1e-9)
+    speed.plot(steps, (examples or 1) / mean, color=_SMOOTH, linewidth=1.2)
     speed.set(xlabel="step", ylabel=f"{'examples' if examples else 'steps'} per second")
     speed.set_ylim(bottom=0)
     with written_whole(path) as unfinished:

@@ -160,7 +160,7 @@ class Trainer:
         return State(state.step + 1, model, optimizer), loss
 
     def gradient(self, model: PyTree, batch: PyTree) -> tuple[Float[Array, ""], PyTree]:
-        """The mean loss over the parts of a batch and its gradient, which lies as the weights do."""
+        """The mean loss over a batch's parts, and its gradient, which lies as the weights do."""
         grad = eqx.filter_value_and_grad(self._loss)
         parts = self.training.accumulate
 
