@@ -17,8 +17,7 @@ import scalex_eqx as sx
 from scalex_eqx import nn
 from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import parse_recipe
-from scalex_eqx.problems import Problem, text
-from scalex_eqx.problems._corpus import corpus_of_tokens
+from scalex_eqx.problems import Problem
 from scalex_eqx.problems._text import mean_loss
 from scalex_eqx.training import Checkpoints, Pace, Trainer, Training, parse_mesh, read_log, train
 
@@ -26,17 +25,6 @@ STEPS = 4
 COLLECTIVE = re.compile(
     r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 )
-
-
-def corpus():
-    tokens = np.random.default_rng(0).zipf(1.5, 4000).clip(max=64).astype(np.uint8) - 1
-    return corpus_of_tokens(tokens, vocabulary_size=64, name="numbers")
-
-
-def language(depth: int = 2):
-    return text(
-        corpus(), sequence_length=8, batch_size=16, head_dimension=4, held_out_windows=24
-    )
 
 
 def training(**options) -> Training:
@@ -98,20 +86,14 @@ def twin(trainer: Trainer) -> str:
     shapes = bare(like)
     moments = jax.eval_shape(tx.init, shapes)
 
-    def placed(x):
-        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()) if not x.ndim else None
-
-    state_places = jax.tree.map(placed, moments)
-    adam = moments[0]._replace(
-        count=state_places[0].count, mu=places, nu=places
-    )
-    state_places = (adam, *state_places[1:])
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    adam = moments[0]._replace(count=whole, mu=places, nu=places)
+    state_places = (adam, *jax.tree.map(lambda _: whole, moments[1:]))
     moments = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         moments,
         state_places,
     )
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     index = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     compiled = jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, state_places, whole))
     with jax.set_mesh(mesh):
@@ -169,7 +151,7 @@ def refused(trainer: Trainer, folder: Path, **changed) -> str:
 
 
 def experts() -> Problem:
-    """Two blocks with a mixture of four experts."""
+    """Two blocks with a mixture of four experts, on tokens that are drawn by Zipf's law."""
 
     def make(width, key):
         def block(key):
@@ -183,39 +165,32 @@ def experts() -> Problem:
                 mlp=nn.MixtureOfExperts(width, 2 * width, experts=4, top_k=2, key=b),
             )
 
-        return nn.Decoder(vocabulary_size=64, width=width, depth=1, block=block, key=key)
+        return nn.Decoder(vocabulary_size=64, width=width, depth=2, block=block, key=key)
 
-    windows = corpus().tokens[:3600].reshape(-1, 9).astype(np.int32)
+    drawn = np.random.default_rng(0).zipf(1.5, (400, 9))
+    windows = drawn.clip(max=64).astype(np.int32) - 1
     return Problem(make, mean_loss, data=windows, held_out=windows[:24], batch_size=16)
 
 
 def main(folder: Path) -> dict:
-    problem, options = language(), training()
+    problem, options = experts(), training()
     one = Trainer(options, problem, parse_mesh("data", jax.devices()[:1]))
     sharded = Trainer(options, problem, parse_mesh("shard=8"))
+    parts = dataclasses.replace(options, accumulate=2)
+    mixed = Trainer(parts, problem, parse_mesh("shard=2,tensor,expert=2"))
     losses, metrics, state = run(sharded)
-    text = sharded.compiled.as_text()
-    found = {
+    return {
         "one": run(one)[:2],
-        "shard=8": (losses, metrics),
+        "shard": (losses, metrics),
+        "mixed": run(mixed)[:2],
         "weights": largest_share(state.model),
         "moments": largest_share(state.optimizer),
-        "collectives": collectives(text),
+        "collectives": collectives(sharded.compiled.as_text()),
+        "mixed collectives": collectives(mixed.compiled.as_text()),
         "twin": collectives(twin(sharded)),
         "resumed": resumed(sharded, folder),
+        "matrices": [list(x.shape) for x in jax.tree.leaves(sharded.shapes.model) if x.ndim > 1],
     }
-    mixed = Trainer(
-        dataclasses.replace(options, accumulate=2), problem, parse_mesh("data=2,shard,tensor=2")
-    )
-    found["mixed"] = run(mixed)[:2]
-    with_experts = [
-        Trainer(options, experts(), parse_mesh(mesh, jax.devices()[:count]))
-        for mesh, count in (("data", 1), ("expert=4,data=2", 8))
-    ]
-    found["experts"] = [run(x)[:2] for x in with_experts]
-    placed = with_experts[1].shapes.model.blocks.mlp.experts.up.weight.value
-    found["experts on a device"] = placed.sharding.shard_shape(placed.shape)[1]
-    return found
 
 
 if __name__ == "__main__":

@@ -98,9 +98,12 @@ class Trainer:
 
         It is that of one device, whatever the mesh.
         """
-        start = jax.jit(self._start, out_shardings=self.places)
         with jax.set_mesh(self.mesh):
-            return start(np.int32(self.training.seed))
+            return self._started(np.int32(self.training.seed))
+
+    @functools.cached_property
+    def _started(self) -> Any:
+        return jax.jit(self._start, out_shardings=self.places)
 
     def _start(self, seed: Any) -> State:
         key = jax.random.fold_in(jax.random.key(seed), 0)
@@ -164,14 +167,14 @@ class Trainer:
         grad = eqx.filter_value_and_grad(self._loss)
         parts = self.training.accumulate
 
+        if parts == 1:
+            return self._lying(grad(model, jax.tree.map(lambda x: x[0], batch)))
+
         def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
             return jax.tree.map(jnp.add, total, self._lying(grad(model, part))), None
 
-        first = self._lying(grad(model, jax.tree.map(lambda x: x[0], batch)))
-        if parts == 1:
-            return first
-        rest = jax.tree.map(lambda x: x[1:], batch)
-        total, _ = jax.lax.scan(add, first, rest)
+        zeros = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
+        total, _ = jax.lax.scan(add, self._lying((jnp.zeros(()), zeros)), batch)
         return jax.tree.map(lambda x: x / parts, total)
 
     def _lying(self, found: tuple[Float[Array, ""], PyTree]) -> tuple[Float[Array, ""], PyTree]:
