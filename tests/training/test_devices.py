@@ -39,8 +39,8 @@ def whole_stacks(eight: dict[str, Any], collectives: dict[str, int]) -> list[lis
 
 
 def test_blocks_are_gathered_one_at_a_time(eight: dict[str, Any]):
-    """A fully sharded step needs each block's matrices whole, when their turn comes, and never those
-    of all blocks."""
+    """A fully sharded step needs each block's matrices whole when their turn comes, and never those
+    of all blocks at once."""
     shapes = gathered(eight["collectives"])
     assert [4, 32, 64] in shapes and [2, 4, 32, 64] not in shapes
     assert whole_stacks(eight, eight["collectives"]) == []

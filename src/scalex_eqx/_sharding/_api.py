@@ -47,8 +47,9 @@ def shardings(tree: PyTree, mesh: AnyMesh, rules: Rules = SHARDING_RULES) -> PyT
 
         def of_array(x: Any) -> NamedSharding:
             names = _split_names(x.shape, logical_axes(leaf.spec, x.shape), mesh, rules)
-            problems.extend(_problems(path_string(path), x.shape, names, mesh, rules))
-            return NamedSharding(mesh, partition(names, mesh, rules))
+            wrong = _problems(path_string(path), x.shape, names, mesh, rules)
+            problems.extend(wrong)
+            return NamedSharding(mesh, partition(() if wrong else names, mesh, rules))
 
         return jax.tree.map(of_array, leaf)
 

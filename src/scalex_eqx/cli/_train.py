@@ -8,7 +8,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from .. import _process, plan
+from .. import plan
 from .._memory import in_words
 from .._usage import UsageError, in_shell, shown
 from .._weight import is_trainable
@@ -19,7 +19,7 @@ from ._problem import ProblemOptions
 from ._training_bar import TrainingBar
 
 if TYPE_CHECKING:
-    from ..training import Trainer, Training
+    from ..training import Memory, Trainer, Training
 
 
 @own_options_first
@@ -105,6 +105,7 @@ class Train(ProblemOptions):
             check_agreement,
             check_fits,
             connect,
+            kept_memory,
             memory,
             parse_mesh,
             train,
@@ -122,13 +123,16 @@ class Train(ProblemOptions):
         self.say_data(problem, console)
         check_agreement({"data": dict(problem.facts), "the command": self._said()})
         trainer = Trainer(training, problem, parse_mesh(self.mesh))
+        if self.dry:
+            self._say_plan(trainer, console)
+        check_fits(trainer, kept_memory(trainer))
         found = memory(trainer)
         if self.dry:
-            self._tell(trainer, found, console)
+            self._say_cost(trainer, found, console)
             return
         check_fits(trainer, found)
         kept = f"what is saved is kept; the same command goes on from {in_shell(self.out)}"
-        with _process.keeping(kept), TrainingBar(console, trainer.batches.examples) as bar:
+        with TrainingBar(console, trainer.batches.examples, kept) as bar:
             train(trainer, self.out, pace=pace, listener=bar)
         if is_first:
             self._draw(trainer, console)
@@ -149,13 +153,15 @@ class Train(ProblemOptions):
         names = (field.name for field in dataclasses.fields(self))
         return {name: str(getattr(self, name)) for name in names if name != "process"}
 
-    def _tell(self, trainer: "Trainer", found: Any, console: Console) -> None:
-        from ..training import check_fits, operations_of_step, seconds_of_step
+    def _say_plan(self, trainer: "Trainer", console: Console) -> None:
         from ..training._mesh import said
 
-        model = eqx.filter(trainer.shapes.model, is_trainable)
-        console.print(plan(model, trainer.optimizer))
+        console.print(plan(eqx.filter(trainer.shapes.model, is_trainable), trainer.at_peak))
         console.print(f"mesh: {said(trainer.mesh)}")
+
+    def _say_cost(self, trainer: "Trainer", found: "Memory", console: Console) -> None:
+        from ..training import check_fits, operations_of_step, seconds_of_step
+
         console.print(
             f"on each device: {in_words(found.weights)} of weights, {in_words(found.moments)} of "
             f"moments, {in_words(found.data)} of data, {in_words(found.temporary)} of gradients "

@@ -1,10 +1,13 @@
+import contextlib
 import math
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+from .. import _process
 from ..problems._problem import JUDGED
 
 # Steps of which the speed is the mean.
@@ -18,10 +21,12 @@ class TrainingBar:
 
     - `console`: where it is drawn.
     - `examples`: in a batch; without a number, the speed is one of steps.
+    - `kept`: what is said if training is stopped once it has begun.
     """
 
-    def __init__(self, console: Console, examples: int | None):
-        self._console, self._examples = console, examples
+    def __init__(self, console: Console, examples: int | None, kept: str):
+        self._console, self._examples, self._kept = console, examples, kept
+        self._begun = contextlib.ExitStack()
         self._recent: list[float] = []
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
@@ -43,11 +48,13 @@ class TrainingBar:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._progress.stop()
+        self._begun.__exit__(*error)
 
     def begin(self, step: int, steps: int) -> None:
         """Sets the bar's length, and says where training goes on."""
+        self._begun.enter_context(_process.keeping(self._kept))
         self._progress.update(self._task, total=steps, completed=step)
         if step == steps:
             self._console.print(f"all {steps} steps are done")

@@ -4,6 +4,7 @@ from ._checkpoints import Checkpoints as Checkpoints
 from ._estimate import (
     Memory as Memory,
     check_fits as check_fits,
+    kept_memory as kept_memory,
     memory as memory,
     operations_of_step as operations_of_step,
     seconds_of_step as seconds_of_step,

@@ -40,19 +40,23 @@ class Memory:
 
 def memory(trainer: Trainer) -> Memory:
     """The bytes by device of a training, from the shards' shapes and the compiled step."""
-    shapes, mesh = trainer.shapes, trainer.mesh
-    found = trainer.compiled.memory_analysis()
-    # What the step puts out takes the place of what it was given.
-    extra = 0
+    found, extra = trainer.compiled.memory_analysis(), 0
     if found is not None:
+        # What the step puts out takes the place of what it was given.
         extra = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    return dataclasses.replace(kept_memory(trainer), temporary=max(extra, 0))
+
+
+def kept_memory(trainer: Trainer) -> Memory:
+    """The same without what a step takes beside: nothing is compiled."""
+    devices = trainer.mesh.devices.flat
+    local = [device for device in devices if device.process_index == jax.process_index()]
     free = available_on(local)
     return Memory(
-        weights=bytes_on_a_device(shapes.model),
-        moments=bytes_on_a_device(shapes.optimizer),
+        weights=bytes_on_a_device(trainer.shapes.model),
+        moments=bytes_on_a_device(trainer.shapes.optimizer),
         data=bytes_on_a_device(trainer.sources),
-        temporary=max(extra, 0),
+        temporary=0,
         free=None if free is None else free // len(local),
     )
 
@@ -80,11 +84,11 @@ def check_fits(trainer: Trainer, found: Memory) -> None:
     if found.free is None or found.needed <= found.free:
         return
     parts = {"weights": found.weights, "moments": found.moments, "data": found.data}
+    parts["gradients and activations"] = found.temporary
     said = ", ".join(f"{in_words(size)} of {name}" for name, size in parts.items() if size)
     raise UsageError(
-        f"out of memory: a step takes {in_words(found.needed)} on each device, {said} and "
-        f"{in_words(found.temporary)} of gradients and activations, and {in_words(found.free)} are "
-        f"free; give {_remedy(trainer, found)}"
+        f"out of memory: a step takes at least {in_words(found.needed)} on each device, {said}, "
+        f"and {in_words(found.free)} are free; give {_remedy(trainer, found)}"
     )
 
 
@@ -95,7 +99,7 @@ def _remedy(trainer: Trainer, found: Memory) -> str:
     if kept > found.free:
         whole = [name for name in ("data", "expert") if mesh.shape.get(name, 1) > 1]
         if whole:
-            return f"--mesh shard={mesh.size}, which splits weights and moments, or more devices"
+            return f"--mesh shard={mesh.size}, which splits weights and moments alike"
         return "more devices with a larger shard in --mesh, or a smaller --width or --depth"
     if not training.recompute:
         return "--recompute, or a larger --accumulate, which computes fewer examples at a time"

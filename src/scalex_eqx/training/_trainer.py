@@ -66,6 +66,7 @@ class Trainer:
         self._program = Program(problem, sizes, base, schedule, recipe, budget=budget)
         problem.check_growth(sizes, base)
         self.optimizer = self.training.optimizer(budget)
+        self.at_peak = self.training.optimizer(budget, at_peak=True)
         with parameterizing():
             model = eqx.filter_eval_shape(self._program.built, recipe.law, jax.random.key(0))
             if training.recompute:

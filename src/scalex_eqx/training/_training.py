@@ -110,9 +110,18 @@ class Training:
         shape = Schedule(self.steps, self.schedule, self.warmup, self.decay)
         return self.learning_rate * shape(count)
 
-    def optimizer(self, budget: Budget | None) -> optax.GradientTransformation:
-        """The recipe's, with the schedule, behind the clip."""
-        own = self.recipe.transformation(self.rate, budget=budget)
+    def optimizer(
+        self, budget: Budget | None, *, at_peak: bool = False
+    ) -> optax.GradientTransformation:
+        """The recipe's, with the schedule, behind the clip.
+
+        **Arguments:**
+
+        - `budget`: of the recipe's rule for the batch size, if it changes anything.
+        - `at_peak`: whether the learning rate stays at its peak, for a plan to print.
+        """
+        rate = self.learning_rate if at_peak else self.rate
+        own = self.recipe.transformation(rate, budget=budget)
         if self.clip is None:
             return own
         return optax.chain(optim.clip_by_effective_norm(self.clip), own)
