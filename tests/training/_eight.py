@@ -19,7 +19,16 @@ from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import parse_recipe
 from scalex_eqx.problems import Problem
 from scalex_eqx.problems._text import mean_loss
-from scalex_eqx.training import Checkpoints, Pace, Trainer, Training, parse_mesh, read_log, train
+from scalex_eqx.training import (
+    Checkpoints,
+    Pace,
+    State,
+    Trainer,
+    Training,
+    parse_mesh,
+    read_log,
+    train,
+)
 
 STEPS = 4
 COLLECTIVE = re.compile(
@@ -32,7 +41,7 @@ def training(**options) -> Training:
     return Training(parse_recipe("mup:adam:full"), **given)
 
 
-def run(trainer: Trainer) -> tuple[list[float], dict[str, float], object]:
+def run(trainer: Trainer) -> tuple[list[float], dict[str, float], State]:
     state, losses = trainer.start(), []
     for index in range(STEPS):
         state, loss = trainer.step(state, trainer.batch(index))
@@ -97,7 +106,8 @@ def twin(trainer: Trainer) -> str:
     index = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     compiled = jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, state_places, whole))
     with jax.set_mesh(mesh):
-        return compiled.lower(shapes, moments, trainer.sources[0], index).compile().as_text()
+        program = compiled.lower(shapes, moments, trainer.sources[0], index).compile()
+    return program.as_text() or ""
 
 
 def resumed(trainer: Trainer, folder: Path) -> dict:
@@ -117,6 +127,7 @@ def resumed(trainer: Trainer, folder: Path) -> dict:
     two = Trainer(trainer.training, trainer.problem, parse_mesh("shard=2", jax.devices()[:2]))
     checkpoints = Checkpoints(folder, two)
     on_two = checkpoints.restore()
+    assert on_two is not None
     checkpoints.close()
     return {
         "same log": said == lines(),

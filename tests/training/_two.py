@@ -41,7 +41,7 @@ def training() -> Training:
 
 def main(port: str, process: int, folder: Path) -> dict:
     connect(f"127.0.0.1:{port}", 2, process)
-    found = {"devices": jax.device_count(), "processes": jax.process_count()}
+    found: dict[str, object] = {"devices": jax.device_count(), "processes": jax.process_count()}
     try:
         check_agreement({"data": process, "the command": "one"})
     except UsageError as error:

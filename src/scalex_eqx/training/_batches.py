@@ -108,7 +108,7 @@ def replicated(tree: PyTree, mesh: Mesh) -> PyTree:
     """Arrays of this host, which all hosts have alike, on every device."""
 
     def place(x: Any) -> jax.Array:
-        if jnp.issubdtype(getattr(x, "dtype", None), jax.dtypes.extended):
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.extended):
             return jax.device_put(x, whole(mesh))
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, whole(mesh), lambda index: x[index])

@@ -73,14 +73,15 @@ class Checkpoints:
         self._check(step)
         shapes = self._trainer.shapes
         item = ocp.args.Composite(state=ocp.args.StandardRestore(_storable(shapes)))
-        found = self._manager.restore(step, args=item).state
-        return _restored(found, shapes)
+        found: Any = self._manager.restore(step, args=item)
+        return _restored(found.state, shapes)
 
     def _check(self, step: int) -> None:
         where = f"checkpoint {step} in {shown(self._folder.parent)}"
         with _named(where):
             item = ocp.args.Composite(training=ocp.args.JsonRestore())
-            written: Mapping[str, Any] = self._manager.restore(step, args=item).training
+            found: Any = self._manager.restore(step, args=item)
+            written: Mapping[str, Any] = found.training
             check_laws(self._trainer.shapes, written["exported"])
         here = self._described
         problems = [
