@@ -4,11 +4,11 @@
     python tests/robustness/train_kills.py --kills 20 --small
     python tests/robustness/train_kills.py --kills 20 --signal TERM
 
-A small Transformer, or a still smaller regression, is trained, with a checkpoint every few steps, is killed by SIGKILL at a random
-moment, and is started again with the same command, until it ends by itself or has been killed often
-enough. Then every step must be in the log once, with the losses of the training that was left
-alone, bit for bit, and so must be all arrays of the last checkpoint. A command that is terminated
-has to say so in one line and end with 143.
+A small Transformer, or a still smaller regression, is trained with a checkpoint every few steps, is
+killed by SIGKILL at a random moment, and is started again with the same command, until it ends by
+itself or has been killed often enough. Then every step must be in the log once, with the losses of
+the training that was left alone, bit for bit, and so must be all arrays of the last checkpoint. A
+command that is terminated has to say so in one line and end with 143.
 
 `--out` writes the counts to a file.
 """
