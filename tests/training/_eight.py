@@ -190,7 +190,11 @@ def main(folder: Path) -> dict:
     parts = dataclasses.replace(options, accumulate=2)
     mixed = Trainer(parts, problem, parse_mesh("shard=2,tensor,expert=2"))
     losses, metrics, state = run(sharded)
+    starts = jax.tree.map(
+        lambda a, b: bool(np.array_equal(a, b)), one.start().model, sharded.start().model
+    )
     return {
+        "same start": all(jax.tree.leaves(starts)),
         "one": run(one)[:2],
         "shard": (losses, metrics),
         "mixed": run(mixed)[:2],

@@ -14,6 +14,7 @@ ROUNDING = 4 * 128 * 2.0**-24
 @pytest.mark.parametrize("mesh", ["shard", "mixed"])
 def test_losses_are_those_of_one_device(eight: dict[str, Any], mesh: str):
     (losses, metrics), (expected, judged) = eight[mesh], eight["one"]
+    assert eight["same start"]
     np.testing.assert_allclose(losses, expected, rtol=ROUNDING)
     np.testing.assert_allclose(metrics["held_out_loss"], judged["held_out_loss"], rtol=ROUNDING)
     # What is compared moves by far more than what is allowed.
