@@ -2,12 +2,13 @@
 
     python tests/benchmarks/bench_train.py host
     python tests/benchmarks/bench_train.py utilisation --width 512 --depth 4
+    python tests/benchmarks/bench_train.py reading
 
 `host` trains a model so small that dispatch is all there is, in turns with a plain loop of Equinox
 and Optax that draws the same batches and reads its losses as late, and compares the main thread's
 processor time. The training loop writes its log meanwhile. `utilisation` compares the operations of
 a step's matrix products, in a second of the processor's time, with those of single products of the
-model's own sizes, in turns.
+model's own sizes, in turns. `reading` compares how token files are read with a mapped file.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from scalex_eqx import resolve
 from scalex_eqx.experiments import load_corpus, parse_recipe
 from scalex_eqx.problems import Problem, text
 from scalex_eqx.problems._problem import data_key
+from scalex_eqx.problems._token_file import TokenFile
 from scalex_eqx.training import Trainer, Training, operations_of_step, parse_mesh, train
 
 ROUNDS, STEPS, WARM = 9, 300, 50
@@ -134,14 +136,38 @@ def utilisation(width: int, depth: int, batch: int) -> None:
     said(ratios, f"width {width}, depth {depth}: operations, beside a product's")
 
 
+def reading(batch: int, length: int, tokens: int) -> None:
+    """A batch of windows from a file, as the library reads them and mapped into memory."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "tokens.bin"
+        np.random.default_rng(0).integers(0, 2**15, tokens, np.uint16).tofile(path)
+        file, mapped = TokenFile(path, 2**15), np.memmap(path, np.uint16, "r")
+        ratios = []
+        for seed in range(ROUNDS * 4):
+            starts = np.random.default_rng(seed).integers(0, tokens - length, batch)
+            took = []
+            for read in (
+                lambda starts=starts: file.windows(starts, length),
+                lambda starts=starts: mapped[starts[:, None] + np.arange(length)].astype(np.int32),
+            ):
+                began = time.process_time()
+                read()
+                took.append(time.process_time() - began)
+            ratios.append(took[0] / took[1])
+        print(f"read {1e3 * took[0]:.2f} ms, mapped {1e3 * took[1]:.2f} ms the last batch")
+        said(ratios, f"{batch} x {length} of {tokens:,} tokens: read, beside mapped")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("host", "utilisation"))
+    parser.add_argument("what", choices=("host", "utilisation", "reading"))
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     given = parser.parse_args()
     if given.what == "host":
         host()
+    elif given.what == "reading":
+        reading(256, 2049, 10**8)
     else:
         utilisation(given.width, given.depth, given.batch)

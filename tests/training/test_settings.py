@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,17 @@ from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import parse_recipe
 from scalex_eqx.problems import Problem
 from scalex_eqx.training import (
+    Checkpoints,
+    Diverged,
     Memory,
+    Pace,
     Schedule,
     Trainer,
     check_fits,
     kept_memory,
     parse_mesh,
+    read_log,
+    train,
 )
 
 from ._two import regression, training
@@ -135,6 +141,17 @@ def test_a_batch_without_examples_has_no_parts():
 def test_a_model_without_blocks_has_none_to_compute_again():
     with pytest.raises(UsageError, match="no stack of blocks"):
         trainer(recompute=True)
+
+
+def test_a_training_that_diverges_ends_and_keeps_what_was_good(tmp_path: Path):
+    own = trainer(learning_rate=1e36, schedule="constant", warmup=0.0)
+    with pytest.raises(Diverged, match=r"the loss is (nan|inf) at step \d; give a smaller"):
+        train(own, tmp_path, pace=Pace(save=1))
+    last = list(read_log(tmp_path / "log.jsonl"))[-1]
+    assert last["loss"] in ("nan", "inf")
+    checkpoints = Checkpoints(tmp_path, own)
+    assert checkpoints.last == last["step"] - 1
+    checkpoints.close()
 
 
 def test_what_does_not_fit_is_refused_with_a_remedy():

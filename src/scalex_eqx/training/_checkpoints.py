@@ -1,6 +1,7 @@
 """Checkpoints of a training, written by Orbax in the background."""
 
 import contextlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -102,12 +103,14 @@ class Checkpoints:
         shapes = self._trainer.shapes
         leaves = {path: _said(leaf) for path, leaf in leaves_by_path(shapes).items()}
         facts = self._trainer.training.facts(self._trainer.problem)
-        return {
+        said = {
             "version": __version__,
             "facts": facts,
             "leaves": leaves,
             "exported": export_laws(shapes),
         }
+        # As it will be read again, tuples as lists.
+        return json.loads(json.dumps(said))
 
     def close(self) -> None:
         """Waits, and lets go of the folder."""

@@ -77,7 +77,7 @@ class Pace:
                 raise UsageError(f"{option} is {value}; expected at least {least}")
 
 
-class Diverged(ArithmeticError):
+class Diverged(UsageError):
     """The loss is no number any more; what was trained until then is in the checkpoints."""
 
 
@@ -172,8 +172,8 @@ class _Run:
                 "are not finite in the data, and for logarithms, roots and quotients in the loss"
             )
         return Diverged(
-            f"the loss is {loss} at step {step}; give a smaller --learning-rate, a --clip, or a "
-            f"longer --warmup, and another --out"
+            f"the loss is {loss} at step {step}; give a smaller --learning-rate, a --clip or a "
+            "longer --warmup, and another --out"
         )
 
     def close(self) -> None:
