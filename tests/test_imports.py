@@ -38,6 +38,7 @@ RANKS = {
     "nn": 4,
     "optim": 4,
     "_laws": 5,
+    "_sharding": 3,
     "_sparsify": 5,
     "_unresolve": 5,
     "_parts": 5,
@@ -51,8 +52,9 @@ RANKS = {
     "": 10,
     "problems": 11,
     "experiments": 12,
-    "cli": 13,
-    "__main__": 14,
+    "training": 13,
+    "cli": 14,
+    "__main__": 15,
 }
 
 

@@ -18,6 +18,12 @@ from ._parameterize import (
     unfreeze as unfreeze,
 )
 from ._plan import Plan as Plan, PlanRow as PlanRow, plan as plan
+from ._sharding import (
+    SHARDING_RULES as SHARDING_RULES,
+    logical_axes as logical_axes,
+    shard as shard,
+    shardings as shardings,
+)
 from ._sparsify import (
     cubic_density as cubic_density,
     magnitude_masks as magnitude_masks,

@@ -78,6 +78,9 @@ class WeightSpec(metaclass=_Interned):
         nothing of the law either.
     - `density`: of a [`scalex_eqx.Masked`][] weight, the share of its entries that are kept, exact;
         `None` of one that is dense. What the law makes of it is in `sizes`.
+    - `axes`: names of the last axes, such as `("inner", "width")`, by which
+        [`scalex_eqx.shardings`][] splits them over devices; read from the role if not given. They
+        say nothing of the law.
     """
 
     fan_in: tuple[int, ...]
@@ -95,6 +98,7 @@ class WeightSpec(metaclass=_Interned):
     why: str = ""
     declared: bool = False
     density: Fraction | None = None
+    axes: tuple[str, ...] = ()
 
     def __post_init__(self):
         self._check_declared()
@@ -111,6 +115,15 @@ class WeightSpec(metaclass=_Interned):
             raise ValueError(
                 f"fan_in {self.fan_in} and fan_out {self.fan_out} must together be the last "
                 f"{len(axes)} axes; only stack axes stand in front of them"
+            )
+        if self.axes and (
+            not isinstance(self.axes, tuple)
+            or not all(isinstance(name, str) for name in self.axes)
+            or len(self.axes) < len(axes)
+        ):
+            raise ValueError(
+                f"axes is {self.axes!r}; expected a tuple of at least {len(axes)} names, one for "
+                "each of the last axes"
             )
 
     def _check_declared(self) -> None:

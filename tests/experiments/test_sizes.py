@@ -94,7 +94,7 @@ def trained(program, rate=0.05, seed=3):
 def compiled_in(program):
     """The same with the law and the rule compiled in: by the public functions alone."""
     plain = dataclasses.replace(program, units=None, at_batch=UNCHANGED)
-    model = eqx.filter_eval_shape(plain._model, program.recipe.law, jax.random.key(0))
+    model = eqx.filter_eval_shape(plain.built, program.recipe.law, jax.random.key(0))
     return dataclasses.replace(plain, shapes=model)
 
 

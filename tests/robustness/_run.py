@@ -18,6 +18,10 @@ MODULE = (sys.executable, "-m", "scalex_eqx")
 
 SMALL = ("--widths", "8", "16", "--head-dimension", "8", "--depth", "1", "--sequence-length", "8")
 QUICK = (*SMALL, "--learning-rates", "2^-8", "2^-6", "2^-4", "--recipes", "mup:adam:full")
+TINY = (
+    "--width", "16", "--base-width", "8", "--head-dimension", "8", "--depth", "1",
+    "--sequence-length", "8",
+)  # fmt: skip
 
 SIGNALS = {
     signal.SIGINT: "scalex: interrupted",

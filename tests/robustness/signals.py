@@ -17,12 +17,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from _run import MODULE, QUICK, SCALEX, SIGNALS, SMALL, busy, start, verdict
+from _run import MODULE, QUICK, SCALEX, SIGNALS, SMALL, TINY, busy, start, verdict
 
 MEASURE = ("mup:adam:full", *SMALL, "--steps", "2", "--seeds", "0", "1")
 COMMANDS = {
     "transfer": (*SCALEX, "transfer", *QUICK, "--seeds", "0", "--steps", "40", "--out", "out"),
     "transfer, python -m": (*MODULE, "transfer", *QUICK, "--seeds", "0", "--out", "out"),
+    "train": (*SCALEX, "train", "mup:adam:full", *TINY, "--save-every", "5", "--out", "trained"),
     "report": (*SCALEX, "report", "made"),
     "exponents": (*SCALEX, "exponents", "--depth", "100"),
     "plan": (*SCALEX, "plan", "mup:adam:full"),

@@ -21,7 +21,7 @@ import tyro
 
 from scalex_eqx import theory
 from scalex_eqx.cli._check import Check, Measuring
-from scalex_eqx.cli._commands import COMMANDS, Command, Transfer
+from scalex_eqx.cli._commands import COMMANDS, Command, Train, Transfer
 from scalex_eqx.cli._stress import Stress
 from scalex_eqx.diagnostics import Results, stress_rules
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
@@ -510,8 +510,13 @@ def check_scalex(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("page", "command"),
-    [("transfer.md", Transfer), ("diagnostics.md", Check), ("numerics.md", Stress)],
-    ids=["transfer", "check", "stress"],
+    [
+        ("transfer.md", Transfer),
+        ("diagnostics.md", Check),
+        ("numerics.md", Stress),
+        ("train.md", Train),
+    ],
+    ids=["transfer", "check", "stress", "train"],
 )
 def test_option_table(page: str, command: Any):
     rows = {row[0]: row[1] for row in tables(page)["option"][1:]}
@@ -534,6 +539,7 @@ def test_options_exist(page: Path):
     known = {f"--{field.name.replace('_', '-')}" for field in fields}
     known |= {"--help", "--version"}
     known |= {"--array", "--cpus-per-task", "--time", "--requeue"}  # SLURM's
+    known |= {"--nodes", "--ntasks-per-node", "--gpus-per-node"}
     scripts = [ROOT / "numerics/conftest.py", *(ROOT / "tests").glob("*/*_*.py")]
     for script in scripts:
         text = script.read_text(encoding="utf-8")

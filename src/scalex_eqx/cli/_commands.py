@@ -42,6 +42,7 @@ from ._progress import ProgressBar
 from ._status import Status
 from ._stress import Stress
 from ._sweep import SweepGrid
+from ._train import Train
 from ._training import Training
 from ._tune import Tune
 
@@ -226,6 +227,7 @@ COMMANDS: dict[str, Any] = {
     "transfer": Transfer,
     "sweep": SweepGrid,
     "tune": Tune,
+    "train": Train,
     "report": Report,
     "status": Status,
     "merge": Merge,

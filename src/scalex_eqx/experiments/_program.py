@@ -171,13 +171,14 @@ class Program:
     def start(self, run: RunNumbers) -> State:
         """The initial state."""
         key = jax.random.fold_in(jax.random.key(run.seed), 0)
-        model = self._model(self.recipe.law if self.units is None else self._law_one, key)
+        model = self.built(self.recipe.law if self.units is None else self._law_one, key)
         if self.units is not None:
             model = with_spreads(at_law_one(model), run.law.spread)
         arrays = eqx.filter(model, eqx.is_array)
         return State(arrays, self._optimizer(run).init(_trainable(arrays)))
 
-    def _model(self, law: Parameterization, key: Any) -> PyTree:
+    def built(self, law: Parameterization, key: Any) -> PyTree:
+        """The model under a law, as a key draws it."""
         depths: dict[str, Any] = {}
         if self.is_deep and law.branch is not None:
             depths = {"depth": self.sizes["depth"], "base_depth": self.base["depth"]}
@@ -281,14 +282,14 @@ def build(
     own = Program(problem, sizes, base, schedule, recipe, budget=budget)
     key = jax.random.key(0)
     with parameterizing():
-        model = eqx.filter_eval_shape(own._model, recipe.law, key)
+        model = eqx.filter_eval_shape(own.built, recipe.law, key)
     check_on(recipe, _trainable(model), budget)
     known, found = _units(recipe), _at_batch(recipe, budget)
     if known is None or found is None or not is_traceable(model):
         return dataclasses.replace(own, shapes=model)
     built = model
     if recipe.law != own._law_one:
-        built = eqx.filter_eval_shape(own._model, own._law_one, key)
+        built = eqx.filter_eval_shape(own.built, own._law_one, key)
     numbers = law_numbers(model, built, _scaling_rule(recipe, _trainable(model)), known)
     return dataclasses.replace(
         own, units=known, shapes=at_law_one(built), law=numbers, at_batch=found

@@ -14,10 +14,11 @@ from ._experts import (
 )
 from ._gated import GatedMLP as GatedMLP
 from ._grouped_attention import GroupedQueryAttention as GroupedQueryAttention
-from ._init import ends_branch as ends_branch
+from ._init import ends_branch as ends_branch, named_axes as named_axes
 from ._linear import Linear as Linear, Readout as Readout
 from ._lora import LoRA as LoRA
 from ._mlp import MLP as MLP
 from ._norm import HeadNorm as HeadNorm, LayerNorm as LayerNorm, RMSNorm as RMSNorm
+from ._recompute import recompute_blocks as recompute_blocks
 from ._rotary import rotary as rotary
 from ._transformer import Block as Block, Transformer as Transformer

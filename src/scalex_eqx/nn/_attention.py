@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._pages import Section, see
-from ._init import each
+from ._init import each, named_axes, wide
 from ._linear import Linear
 from ._lora import LoRA
 
@@ -57,9 +57,9 @@ class CausalSelfAttention(eqx.Module):
             )
         checked_scale(logit_scale, head_dimension)
         keys = jax.random.split(key, 4)
-        self.query, self.key, self.value, self.output = (
-            Linear(width, width, use_bias=use_bias, dtype=dtype, key=k) for k in keys
-        )
+        *inner, output = (Linear(width, width, use_bias=use_bias, dtype=dtype, key=k) for k in keys)
+        self.query, self.key, self.value = (named_axes(x, "heads", "width") for x in inner)
+        self.output = named_axes(output, "width", "heads")
         self.head_dimension = head_dimension
         self.logit_scale = logit_scale
 
@@ -87,7 +87,8 @@ def causal_softmax(logits: Float[Array, "*heads seq seq"]) -> Float[Array, "*hea
     """How much each position takes of itself and of each one before."""
     causal = jnp.tri(logits.shape[-1], dtype=bool)
     logits = jnp.where(jnp.broadcast_to(causal, logits.shape), logits, -jnp.inf)
-    return jax.nn.softmax(logits, axis=-1)
+    # One in bfloat16 loses what many positions add up to.
+    return jax.nn.softmax(wide(logits), axis=-1).astype(logits.dtype)
 
 
 def checked_scale(logit_scale: str, head_dimension: int) -> float:

@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._sharding import of_sequences
 from ._attention import CausalSelfAttention
 from ._embedding import Embedding, TiedReadout
 from ._experts import MixtureOfExperts, load_loss
@@ -14,6 +15,7 @@ from ._init import check_positive, each, ends_branch
 from ._linear import Readout
 from ._mlp import MLP
 from ._norm import RMSNorm
+from ._recompute import Stack, run_blocks
 
 
 class DecoderBlock(eqx.Module):
@@ -93,7 +95,7 @@ def _ending(module: Any) -> Any:
     return module if last is None else eqx.tree_at(last, module, replace_fn=ends_branch)
 
 
-class Decoder(eqx.Module):
+class Decoder(Stack):
     """A decoder-only language model of blocks of your choice, as Llama's family are.
 
     Pre-norm blocks without positions of their own in the residual stream, a last RMS norm, and a
@@ -123,6 +125,7 @@ class Decoder(eqx.Module):
     final_norm: RMSNorm
     readout: Readout | TiedReadout
     unroll: int = eqx.field(static=True)
+    recomputes: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -158,6 +161,7 @@ class Decoder(eqx.Module):
             else Readout(width, vocabulary_size, dtype=dtype, key=readout_key)
         )
         self.unroll = unroll
+        self.recomputes = False
 
     def __call__(
         self, tokens: Int[Array, "*batch seq"], *, key: PRNGKeyArray | None = None
@@ -188,14 +192,9 @@ class Decoder(eqx.Module):
 
     def _run(self, tokens: Int[Array, "*batch seq"]) -> tuple[Array, Array | None]:
         x = jax.vmap(self.token_embedding)(tokens.reshape(-1)).reshape(*tokens.shape, -1)
-        arrays, static = eqx.partition(self.blocks, eqx.is_array)
-
-        def step(x, arrays):
-            return eqx.combine(arrays, static).with_load(x)
-
-        x, load = jax.lax.scan(step, x, arrays, unroll=self.unroll)
+        x, load = run_blocks(self, self.blocks, lambda block, x: block.with_load(x), x)
         x = each(self.final_norm, x)
         if isinstance(self.readout, TiedReadout):
             tied = self.readout
             return each(lambda x: tied(x, self.token_embedding), x), load
-        return each(self.readout, x), load
+        return of_sequences(each(self.readout, x), "vocabulary"), load

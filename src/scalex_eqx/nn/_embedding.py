@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._sharding import constrained
 from .._spec import WeightSpec
 from .._weight import Tie, Weight, effective
 from ..theory import Role
@@ -39,7 +40,8 @@ class Embedding(eqx.Module):
         - `index`: a token's number.
         - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
-        return effective(self.weight)[index]
+        # Rows that are split along the width can't be looked up for some examples alone.
+        return constrained(effective(self.weight), "vocabulary", "")[index]
 
 
 class TiedReadout(eqx.Module):

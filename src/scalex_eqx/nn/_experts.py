@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -6,12 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from .._weight import Weight, map_weights
 from ..theory import Role
 from ._gated import GatedMLP
-from ._init import check_positive, wide
+from ._init import check_positive, named_axes, wide
 from ._linear import Linear
 
 Gates = Literal["chosen", "all"]
+
+
+def _of_experts(weight: Weight) -> Weight:
+    """With the axis that numbers the experts called so."""
+    spec = weight.spec
+    return Weight(weight.value, dataclasses.replace(spec, axes=("experts", *spec.axes)))
 
 
 class Routing(eqx.Module):
@@ -115,8 +123,9 @@ class MixtureOfExperts(eqx.Module):
                 "at least 2"
             )
         router_key, expert_key = jax.random.split(key)
-        self.router = Linear(features, experts, role=Role.hidden, dtype=dtype, key=router_key)
-        self.experts = eqx.filter_vmap(
+        router = Linear(features, experts, role=Role.hidden, dtype=dtype, key=router_key)
+        self.router = named_axes(router, "router", "width")
+        stacked = eqx.filter_vmap(
             lambda key: GatedMLP(
                 features,
                 hidden_features,
@@ -127,6 +136,7 @@ class MixtureOfExperts(eqx.Module):
                 key=key,
             )
         )(jax.random.split(expert_key, experts))
+        self.experts = map_weights(_of_experts, stacked)
         self.top_k = top_k
         self.gates = gates
 

@@ -6,6 +6,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..theory import Role
+from ._init import named_axes
 from ._linear import Linear
 
 
@@ -50,10 +51,20 @@ class GatedMLP(eqx.Module):
         """
         gate, up, down = jax.random.split(key, 3)
         self.gate, self.up = (
-            Linear(in_features, hidden_features, use_bias=use_bias, role=role, dtype=dtype, key=key)
+            named_axes(
+                Linear(
+                    in_features, hidden_features, use_bias=use_bias, role=role, dtype=dtype, key=key
+                ),
+                "inner",
+                "width",
+            )
             for key in (gate, up)
         )
-        self.down = Linear(hidden_features, out_features, use_bias=use_bias, dtype=dtype, key=down)
+        self.down = named_axes(
+            Linear(hidden_features, out_features, use_bias=use_bias, dtype=dtype, key=down),
+            "width",
+            "inner",
+        )
         self.activation = activation
 
     def __call__(

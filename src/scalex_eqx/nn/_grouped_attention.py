@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._pages import Section, see
 from ..theory import Role
 from ._attention import LogitScale, causal_softmax, checked_scale
-from ._init import check_positive, each, wide
+from ._init import check_positive, each, named_axes, wide
 from ._linear import Linear
 from ._lora import LoRA
 from ._norm import HeadNorm
@@ -81,13 +81,18 @@ class GroupedQueryAttention(eqx.Module):
             check_even(head_dimension)
         q, k, v, o = jax.random.split(key, 4)
         size, shared = heads * head_dimension, key_value_heads * head_dimension
-        self.query = Linear(width, size, use_bias=use_bias, dtype=dtype, key=q)
+        query = Linear(width, size, use_bias=use_bias, dtype=dtype, key=q)
+        self.query = named_axes(query, "heads", "width")
         # Their features stay inside the model, whether or not their number grows.
         self.key, self.value = (
-            Linear(width, shared, use_bias=use_bias, role=Role.hidden, dtype=dtype, key=key)
+            named_axes(
+                Linear(width, shared, use_bias=use_bias, role=Role.hidden, dtype=dtype, key=key),
+                "key_value_heads",
+                "width",
+            )
             for key in (k, v)
         )
-        self.output = Linear(size, width, dtype=dtype, key=o)
+        self.output = named_axes(Linear(size, width, dtype=dtype, key=o), "width", "heads")
         self.query_norm, self.key_norm = (
             _norm(count, head_dimension, query_key_norm, dtype)
             for count in (heads, key_value_heads)

@@ -45,6 +45,29 @@ def ends_branch(layer: PyTree) -> PyTree:
     )
 
 
+def named_axes(layer: PyTree, first: str, second: str) -> PyTree:
+    """The layer, with the two axes of its matrix called by name, and its bias by the first.
+
+    [`scalex_eqx.shardings`][] splits them over devices by these names. They say nothing of the law.
+
+    ```python
+    self.up = sx.nn.named_axes(sx.nn.Linear(width, 4 * width, key=key), "inner", "width")
+    ```
+
+    **Arguments:**
+
+    - `layer`: a layer whose weights are `Weight` nodes of two axes or one.
+    - `first`, `second`: `width`, `inner`, `heads`, `vocabulary`, or a name of your own, for which
+        there is no rule unless you give one.
+    """
+
+    def named(weight: Weight) -> Weight:
+        axes = (first, second) if weight.spec.fan_in else (first,)
+        return Weight(weight.value, dataclasses.replace(weight.spec, axes=axes))
+
+    return map_weights(named, layer)
+
+
 def constant(
     shape: int | tuple[int, ...], value: float, dtype: Any = None, *, role: Role | None = None
 ) -> Weight[Float[Array, "..."]]:

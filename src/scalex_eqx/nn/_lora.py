@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._spec import WeightSpec
 from .._weight import Weight, effective, from_effective, is_array, is_weight
 from ..theory import Role
-from ._init import check_positive, normal
+from ._init import check_positive, named_axes, normal
 
 _Layer = TypeVar("_Layer", bound=eqx.Module)
 
@@ -70,12 +70,14 @@ class LoRA(eqx.Module):
         out_features, in_features, own = _matrix(layer)
         dtype = own if dtype is None else dtype
         self.layer = layer
-        self.lora_a = normal(
+        own_weight: Any = getattr(layer, "weight", None)
+        out, into = (is_weight(own_weight) and own_weight.spec.axes) or ("", "")
+        lora_a = normal(
             (rank, in_features), in_features**-0.5, role=Role.hidden, dtype=dtype, key=key
         )
-        own_weight: Any = getattr(layer, "weight", None)
+        self.lora_a = named_axes(lora_a, "rank", into)
         ends = is_weight(own_weight) and own_weight.spec.ends_branch
-        spec = WeightSpec((-1,), (-2,), std=0.0, ends_branch=ends)
+        spec = WeightSpec((-1,), (-2,), std=0.0, ends_branch=ends, axes=(out, "rank"))
         self.lora_b = Weight(jnp.zeros((out_features, rank), dtype), spec)
         self.scale = scale
 

@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._init import named_axes
 from ._linear import Linear
 
 
@@ -36,8 +37,16 @@ class MLP(eqx.Module):
         - `key`: for the initial draw.
         """
         up, down = jax.random.split(key)
-        self.up = Linear(in_features, hidden_features, use_bias=use_bias, dtype=dtype, key=up)
-        self.down = Linear(hidden_features, out_features, use_bias=use_bias, dtype=dtype, key=down)
+        self.up = named_axes(
+            Linear(in_features, hidden_features, use_bias=use_bias, dtype=dtype, key=up),
+            "inner",
+            "width",
+        )
+        self.down = named_axes(
+            Linear(hidden_features, out_features, use_bias=use_bias, dtype=dtype, key=down),
+            "width",
+            "inner",
+        )
         self.activation = activation
 
     def __call__(

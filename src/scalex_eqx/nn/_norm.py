@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._weight import Weight, effective
 from ..theory import Role
-from ._init import check_positive, constant
+from ._init import check_positive, constant, wide
 
 
 class LayerNorm(eqx.Module):
@@ -40,8 +40,10 @@ class LayerNorm(eqx.Module):
         - `x`: one example's features.
         - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
-        centred = x - jnp.mean(x)
-        y = centred / jnp.sqrt(jnp.mean(jnp.square(centred)) + self.eps) * effective(self.gain)
+        # Sums over the features in bfloat16 lose what many of them add up to.
+        centred = wide(x) - jnp.mean(wide(x))
+        size = jnp.sqrt(jnp.mean(jnp.square(centred)) + self.eps)
+        y = (centred / size).astype(x.dtype) * effective(self.gain)
         return y if self.bias is None else y + effective(self.bias)
 
 
@@ -74,7 +76,8 @@ class RMSNorm(eqx.Module):
         - `x`: one example's features.
         - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
-        y = x / jnp.sqrt(jnp.mean(jnp.square(x)) + self.eps)
+        size = jnp.sqrt(jnp.mean(jnp.square(wide(x))) + self.eps)
+        y = (wide(x) / size).astype(x.dtype)
         return y if self.gain is None else y * effective(self.gain)
 
 
@@ -128,8 +131,8 @@ class HeadNorm(eqx.Module):
         - `x`: the heads' features at one position.
         - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
-        size = jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
-        y = x / size
+        size = jnp.sqrt(jnp.mean(jnp.square(wide(x)), axis=-1, keepdims=True) + self.eps)
+        y = (wide(x) / size).astype(x.dtype)
         return y if self.gain is None else y * effective(self.gain)
 
 

@@ -5,13 +5,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._sharding import constrained, of_sequences
 from .._weight import effective
 from ._attention import CausalSelfAttention, LogitScale
 from ._embedding import Embedding, TiedReadout
-from ._init import check_positive, each, ends_branch
+from ._init import check_positive, each, ends_branch, named_axes
 from ._linear import Readout
 from ._mlp import MLP
 from ._norm import LayerNorm
+from ._recompute import Stack, run_blocks
 
 
 class Block(eqx.Module):
@@ -58,7 +60,7 @@ class Block(eqx.Module):
         return x + each(self.mlp, each(self.mlp_norm, x))
 
 
-class Transformer(eqx.Module):
+class Transformer(Stack):
     """A decoder-only language model, as in Everett et al. (2024).
 
     Learned positions, pre-norm blocks with gains, GELU, an inner layer of four times the width,
@@ -72,6 +74,7 @@ class Transformer(eqx.Module):
     final_norm: LayerNorm
     readout: Readout | TiedReadout
     unroll: int = eqx.field(static=True)
+    recomputes: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -104,7 +107,8 @@ class Transformer(eqx.Module):
         check_positive(depth=depth, unroll=unroll)
         token_key, position_key, readout_key, block_key = jax.random.split(key, 4)
         self.token_embedding = Embedding(vocabulary_size, width, dtype=dtype, key=token_key)
-        self.position_embedding = Embedding(sequence_length, width, dtype=dtype, key=position_key)
+        positions = Embedding(sequence_length, width, dtype=dtype, key=position_key)
+        self.position_embedding = named_axes(positions, "positions", "width")
         self.blocks = eqx.filter_vmap(
             lambda key: Block(
                 width,
@@ -115,6 +119,7 @@ class Transformer(eqx.Module):
             )
         )(jax.random.split(block_key, depth))
         self.unroll = unroll
+        self.recomputes = False
         self.final_norm = LayerNorm(width, dtype=dtype)
         self.readout = (
             TiedReadout(width)
@@ -133,7 +138,7 @@ class Transformer(eqx.Module):
             leading axes, which is faster than `jax.vmap` over them.
         - `key`: ignored; with it the layer fits into `equinox.nn.Sequential`.
         """
-        positions = effective(self.position_embedding.weight)
+        positions = constrained(effective(self.position_embedding.weight), "", "")
         if tokens.shape[-1] > positions.shape[0]:
             raise ValueError(
                 f"{tokens.shape[-1]} tokens are more than the {positions.shape[0]} positions that "
@@ -142,14 +147,9 @@ class Transformer(eqx.Module):
         embedded = jax.vmap(self.token_embedding)(tokens.reshape(-1))
         embedded = embedded.reshape(*tokens.shape, -1)
         x = embedded + jnp.broadcast_to(positions[: tokens.shape[-1]], embedded.shape)
-        arrays, static = eqx.partition(self.blocks, eqx.is_array)
-
-        def step(x, arrays):
-            return eqx.combine(arrays, static)(x), None
-
-        x, _ = jax.lax.scan(step, x, arrays, unroll=self.unroll)
+        x, _ = run_blocks(self, self.blocks, lambda block, x: (block(x), None), x)
         x = each(self.final_norm, x)
         if isinstance(self.readout, TiedReadout):
             tied = self.readout
             return each(lambda x: tied(x, self.token_embedding), x)
-        return each(self.readout, x)
+        return of_sequences(each(self.readout, x), "vocabulary")

@@ -73,6 +73,8 @@ class Problem:
         beside `batch` or `read` it is, and then `batch_size` says how large theirs are.
     - `evaluate`: `evaluate(model, held_out)`: a number, or a mapping of names to numbers, one of
         which is `held_out_loss`; traced. The mean of `loss` over all of `held_out` by default.
+    - `judged_at_once`: how many examples of `held_out` that mean takes at a time; as many as a
+        batch has by default.
     - `identity`: what else decides a result and no array shows, as JSON: a version to be raised
         when `make` or `loss` changes. Stored runs of another identity are not found again.
     - `said`: facts for the reports, by name.
@@ -90,6 +92,7 @@ class Problem:
     read: Callable[[int, int], Any] | None = None
     rebatched: Callable[[int], "Problem"] | None = None
     evaluate: Callable[[PyTree, PyTree], Any] | None = None
+    judged_at_once: int | None = None
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     said: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name: str = "problem"
@@ -113,6 +116,11 @@ class Problem:
         self._check_source()
         if self.evaluate is None:
             self._check_held_out()
+        if self.judged_at_once is not None and (self.judged_at_once < 1 or self.evaluate):
+            raise UsageError(
+                f"judged_at_once is {self.judged_at_once}; expected at least 1, and no evaluate, "
+                "which judges by itself"
+            )
 
     def _check_calls(self) -> None:
         sizes = {"width": "width", "depth": "depth"} if self.takes_depth else {"width": "width"}
@@ -290,9 +298,9 @@ class Problem:
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     def _loss_on_all(self, model: PyTree, held_out: PyTree) -> Float[Array, ""]:
-        """The mean over all examples, in batches of `batch_size` and a last one of the rest."""
+        """The mean over all examples, in batches of one size and a last one of the rest."""
         count = jax.tree.leaves(held_out)[0].shape[0]
-        size = min(self.batch_size or 64, count)
+        size = min(self.judged_at_once or self.batch_size or 64, count)
         whole = count // size
 
         def batches(x: Any) -> Any:

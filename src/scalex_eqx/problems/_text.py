@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 
 from ..nn import Transformer
+from ..nn._init import wide
 from . import _corpus
 from ._corpus import Corpus
 from ._problem import Problem
@@ -110,18 +111,13 @@ def language_model(
             key=key,
         )
 
-    def evaluate(model: Transformer, windows: Int[Array, "n length"]) -> Float[Array, ""]:
-        most = min(_EVALUATED, windows.shape[0])
-        size = max(n for n in range(1, most + 1) if windows.shape[0] % n == 0)
-        batches = windows.reshape(-1, size, windows.shape[1])
-        return jnp.mean(jax.lax.map(lambda batch: mean_loss(model, batch), batches))
-
+    most = min(_EVALUATED, len(held_out))
     return Problem(
         make,
         mean_loss,
         held_out=held_out,
         batch_size=settings["batch_size"],
-        evaluate=evaluate,
+        judged_at_once=max(n for n in range(1, most + 1) if len(held_out) % n == 0),
         identity=identity(digest, settings),
         said=said(name, digest, tokens, len(held_out), settings),
         name=NAME,
@@ -131,5 +127,5 @@ def language_model(
 
 def mean_loss(model: Any, batch: Int[Array, "batch length"]) -> Float[Array, ""]:
     """The mean cross-entropy of each next token, in nats."""
-    logits = model(batch[:, :-1])
+    logits = wide(model(batch[:, :-1]))
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]))
