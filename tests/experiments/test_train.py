@@ -41,8 +41,8 @@ def train_members(members, *, problem=TEXT, setting=SETTING, at_once=None, progr
     return [found[member] for member in members]
 
 
-def train_afresh(rates_and_seeds, *, width=16, recipe=RECIPE, at_once=None):
-    members = [Member(recipe, width, rate, seed) for rate, seed in rates_and_seeds]
+def train_afresh(rates_and_seeds, *, at_once=None):
+    members = [Member(RECIPE, 16, rate, seed) for rate, seed in rates_and_seeds]
     return train_members(members, at_once=at_once)
 
 
@@ -229,5 +229,6 @@ RATES = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1, "muon": 0.
 def test_every_optimizer_trains(name):
     optimizer = f"{name}(weight_decay=0.0001)" if catalogue[name].decays else name
     recipe = parse_recipe(f"standard:{optimizer}:full")
-    (run,) = train_afresh([(RATES.get(name, 0.01), 0)], recipe=recipe, width=32)
+    shallow = dataclasses.replace(SETTING, depth=1)
+    (run,) = train_members([Member(recipe, 32, RATES.get(name, 0.01), 0)], setting=shallow)
     assert run.training_losses[-1] < run.training_losses[0] - 0.1

@@ -10,7 +10,8 @@
 The first form trains a small model, the second the default one, with fewer steps. In the third two
 processes share each sweep, and one of them, by chance, is killed each time. In the fourth a sweep
 has two parts, one after the other, which are merged at the end. In the fifth Ray trains, and the
-command is killed or, by chance, one of Ray's workers, which must not end the command. Each sweep
+command is killed or, by chance, one of Ray's workers, which must not end the command, or what runs
+them, which must end it in one line. Each sweep
 trains its runs one or a few at a time, is killed by SIGKILL at a random moment, and is started
 again with the same command, until it ends by itself. Then every run must be there once, none that
 was there after a kill may have changed, and all losses must be those of the sweep that was left
@@ -105,7 +106,7 @@ def killed_sweep(
                 _, errors = process.communicate(timeout=wait)
             except subprocess.TimeoutExpired:
                 kills += 1
-                workers = ray_workers(process.pid) if is_ray else []
+                workers = processes_of_ray(process.pid) if is_ray else []
                 if workers and random.random() < 0.5:
                     with suppress(ProcessLookupError):
                         os.kill(random.choice(workers), signal.SIGKILL)
@@ -113,6 +114,8 @@ def killed_sweep(
                 stop(process, number)
                 break
             else:
+                if process.returncode == 2 and is_ray and RAY_ENDED in errors:
+                    break
                 if process.returncode:
                     said = errors.decode()[-300:]
                     raise Fault(f"ended with {process.returncode}: {said!r}")
@@ -140,8 +143,8 @@ def stop(process: subprocess.Popen, number: int) -> None:
         raise Fault(how)
 
 
-def ray_workers(driver: int) -> list[int]:
-    """Those of Ray's workers that descend from a process."""
+def processes_of_ray(driver: int) -> list[int]:
+    """Ray's workers that descend from a process, and what runs them."""
     parents, names = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -153,7 +156,12 @@ def ray_workers(driver: int) -> list[int]:
     ours = {driver}
     while more := {one for one, parent in parents.items() if parent in ours} - ours:
         ours |= more
-    return [one for one in sorted(ours) if names.get(one, b"").startswith(b"ray::")]
+    return [
+        one
+        for one in sorted(ours)
+        if names.get(one, b"").startswith(b"ray::")
+        or names.get(one, b"").partition(b"\0")[0].endswith(b"/raylet")
+    ]
 
 
 def killed_parts(
@@ -275,6 +283,7 @@ def main() -> int:
     return int(bool(faults))
 
 
+RAY_ENDED = b"scalex: Ray's own process on this machine has ended"
 # What Ray takes to begin and to end, beside the training.
 RAY_SECONDS = 15.0
 

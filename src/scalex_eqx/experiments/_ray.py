@@ -26,6 +26,8 @@ from ._train import Kept, Pack
 # So many workers may be lost over one part before it is given up: it may be what kills them.
 _LIVES = 5
 _MOST_DEVICES = 8
+# As many may be missing, three seconds apart, before a node counts as lost; Ray's own number is 5.
+_HEARTBEATS = 40
 # Parts for each worker: so the last ones end at about the same time.
 _PARTS = 2
 
@@ -102,24 +104,31 @@ class OnRay:
             finally:
                 tasks.cancel()
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the cluster is of this machine alone, and lives as long as the training."""
+        return self._address in (None, "local")
+
     def _connect(self) -> None:
         ray = self.ray
         if ray.is_initialized():
             return
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        address = self._address or "local"
-        if address == "local":
+        if self.is_local:
             options |= {"include_dashboard": False, "num_cpus": os.cpu_count()}
+            # Training takes all cores, and what Ray runs beside it may answer late.
+            options["_system_config"] = {"health_check_failure_threshold": _HEARTBEATS}
         try:
             with warnings.catch_warnings():
                 # JAX says so of every fork; what Ray forks starts another program at once.
                 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
-                ray.init(address, **options)
+                ray.init(self._address or "local", **options)
         # Ray has no class for it, and says much.
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             said = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            where = self._address or "local"
             raise UsageError(
-                f"no Ray cluster at {address}: {said}; start one with `ray start --head`, name it "
+                f"no Ray cluster at {where}: {said}; start one with `ray start --head`, name it "
                 "with --ray-address, or leave that out to have one of this machine alone"
             ) from error
         self._is_ours = True
@@ -219,6 +228,12 @@ class _Tasks:
         except errors.RayTaskError as error:
             raise (error.cause or error) from None
         except errors.RayError as error:
+            if self._engine.is_local and isinstance(error, errors.LocalRayletDiedError):
+                # Ray ends this process soon, without a word.
+                raise UsageError(
+                    "Ray's own process on this machine has ended, as it does where memory is short "
+                    "or the machine too busy"
+                ) from error
             del self._running[generator]
             self._begin_again(part, type(error).__name__)
             return
