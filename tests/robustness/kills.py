@@ -11,7 +11,7 @@ The first form trains a small model, the second the default one, with fewer step
 processes share each sweep, and one of them, by chance, is killed each time. In the fourth a sweep
 has two parts, one after the other, which are merged at the end. In the fifth Ray trains, and the
 command is killed or, by chance, one of Ray's workers, which must not end the command, or what runs
-them, which must end it in one line. Each sweep
+them, which ends it. Each sweep
 trains its runs one or a few at a time, is killed by SIGKILL at a random moment, and is started
 again with the same command, until it ends by itself. Then every run must be there once, none that
 was there after a kill may have changed, and all losses must be those of the sweep that was left
@@ -98,7 +98,7 @@ def killed_sweep(
     before: Mapping[str, object] = {}
     kills = 0
     while True:
-        process = start((*words, "--out", str(folder)), folder.parent)
+        process, runs_them = start((*words, "--out", str(folder)), folder.parent), False
         while True:
             # Later and later if nothing was finished: a start that is always killed never ends.
             wait = random.uniform(0.2, seconds) if kills < left else None
@@ -106,15 +106,17 @@ def killed_sweep(
                 _, errors = process.communicate(timeout=wait)
             except subprocess.TimeoutExpired:
                 kills += 1
-                workers = processes_of_ray(process.pid) if is_ray else []
-                if workers and random.random() < 0.5:
+                others = processes_of_ray(process.pid) if is_ray else {}
+                if others and random.random() < 0.5:
+                    chosen = random.choice(sorted(others))
+                    runs_them = runs_them or others[chosen]
                     with suppress(ProcessLookupError):
-                        os.kill(random.choice(workers), signal.SIGKILL)
+                        os.kill(chosen, signal.SIGKILL)
                     continue
                 stop(process, number)
                 break
             else:
-                if process.returncode == 2 and is_ray and RAY_ENDED in errors:
+                if process.returncode in (1, 2) and runs_them:
                     break
                 if process.returncode:
                     said = errors.decode()[-300:]
@@ -143,8 +145,8 @@ def stop(process: subprocess.Popen, number: int) -> None:
         raise Fault(how)
 
 
-def processes_of_ray(driver: int) -> list[int]:
-    """Ray's workers that descend from a process, and what runs them."""
+def processes_of_ray(driver: int) -> dict[int, bool]:
+    """Ray's workers that descend from a process, and whether it is what runs them instead."""
     parents, names = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -152,16 +154,16 @@ def processes_of_ray(driver: int) -> list[int]:
                 # The name before may hold blanks and brackets.
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 parents[int(entry.name)] = int(fields[1])
-                names[int(entry.name)] = (entry / "cmdline").read_bytes()
+                names[int(entry.name)] = (entry / "cmdline").read_bytes().partition(b"\0")[0]
     ours = {driver}
     while more := {one for one, parent in parents.items() if parent in ours} - ours:
         ours |= more
-    return [
-        one
-        for one in sorted(ours)
-        if names.get(one, b"").startswith(b"ray::")
-        or names.get(one, b"").partition(b"\0")[0].endswith(b"/raylet")
-    ]
+    own = {one: names.get(one, b"") for one in ours}
+    return {
+        one: name.endswith(b"/raylet")
+        for one, name in own.items()
+        if name.startswith(b"ray::") or name.endswith(b"/raylet")
+    }
 
 
 def killed_parts(
@@ -283,7 +285,6 @@ def main() -> int:
     return int(bool(faults))
 
 
-RAY_ENDED = b"scalex: Ray's own process on this machine has ended"
 # What Ray takes to begin and to end, beside the training.
 RAY_SECONDS = 15.0
 
