@@ -30,7 +30,7 @@ class Schedule:
     """
 
     steps: int
-    shape: Shape = "cosine"
+    shape: str = "cosine"
     warmup: float = 0.1
     decay: float = 0.2
 
