@@ -20,6 +20,7 @@ kind of mask how far they lie from the dense model's, with the 90 % interval ove
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -189,11 +190,9 @@ def trainer(task: Any, *, one_rate: bool = False, gradual: bool = False) -> Call
     return eqx.filter_jit(eqx.filter_vmap(one, in_axes=(0, None, None, None, None)))
 
 
-def cells() -> list[tuple[str, Fraction]]:
-    """Dense models of a kind are trained once, before those that are compared with them."""
-    return [
-        (name, d) for name, kind in KINDS.items() for d in DENSITIES if d < 1 or kind.dense == name
-    ]
+def densities(name: str) -> list[Fraction]:
+    """Those of a kind; the dense models that it shares with an earlier one are trained there."""
+    return [d for d in DENSITIES if d < 1 or KINDS[name].dense == name]
 
 
 def rates_of(name: str) -> list[float]:
@@ -241,7 +240,7 @@ def shifts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By kind and density, octaves between its best rates and the dense model's, paired by seed."""
     by_cell = {(r["masks"], r["density"], r["seed"]): r for r in rows}
     table = []
-    for name, density in cells():
+    for name, density in dict.fromkeys((r["masks"], Fraction(r["density"])) for r in rows):
         own = [by_cell[name, str(density), seed] for seed in SEEDS]
         dense = [by_cell[KINDS[name].dense, "1", seed] for seed in SEEDS]
         inside = all(r["inside"] for r in (*own, *dense))
@@ -303,19 +302,23 @@ def main() -> None:
         tune(task)
         return
     train, trained, rows = trainers(task), {}, []
-    for name, density in cells():
-        for seed in SEEDS:
+    for name in KINDS:
+        for density, seed in itertools.product(densities(name), SEEDS):
             rows.append(row(task, train, name, density, seed, trained))
             print(rows[-1], flush=True)
-    table = Table(
-        "the best rate over densities", ("masks", "density", "seed"), tuple(rows[0]), rows
-    )
+        write(arguments.out, rows)
+
+
+def write(out: Path, rows: list[dict[str, Any]]) -> None:
+    """What there is after each kind of masks: it takes long."""
+    keys = ("masks", "density", "seed")
+    table = Table("the best rate over densities", keys, tuple(rows[0]), rows)
     moved = shifts(rows)
-    summary = Table("octaves from the dense model", ("masks", "density"), tuple(moved[0]), moved)
-    print("\n".join(map(shown, moved)))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    summary = Table("octaves from the dense model", keys[:2], tuple(moved[0]), moved)
+    print("\n".join(map(shown, moved)), flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     command = "python tests/scaling/density_transfer.py"
-    arguments.out.write_text(record([table, summary], command).to_json(), encoding="utf-8")
+    out.write_text(record([table, summary], command).to_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..._jaxprs import parameters
-from ._origin import Origin
+from ..._jaxprs import axes_behind, parameters
+from ._origin import Beside, Origin
 
 Kind = Literal["contraction", "lookup", "elementwise"]
 
@@ -40,8 +40,8 @@ class Operation:
     - `summed`: the axes of the weight that are summed over, or in which rows are chosen.
     - `shared`: triples of axes, of weight, input and output, that run along with each other;
         `None` for an input that has no such axis.
-    - `part`: for a `concatenate` or a `stack` where the weight stands in the result: axis, start
-        and size.
+    - `part`: for a `concatenate` or a `stack`, and for a weight beside others, where what comes
+        of it stands in the result: axis, start and size.
     - `groups`: for a `ragged_dot_general` the axis of the weight that numbers its groups.
     """
 
@@ -104,6 +104,20 @@ def operation_of(equation: Any, position: int, origins: Sequence[Origin]) -> Ope
     if name in _ELEMENTWISE:
         return _elementwise(equation, position, [origin.is_data for origin in origins].index(True))
     return None
+
+
+def part_of_product(equation: Any, position: int, along: int, beside: Beside) -> Operation | None:
+    """The product in which one of several weights in one operand meets an input, if it is one."""
+    product = None
+    if equation.primitive.name == "dot_general":
+        product = parameters.product(equation)
+    if product is None or along in (*product.summed[position], *product.batch[position]):
+        return None
+    before, after = (v.aval.shape for v in (equation.invars[position], equation.outvars[0]))
+    place = axes_behind(equation, position, range(len(before)), after).index(along)
+    found = _product(equation, position, beside.origin)
+    part = (place, beside.start, beside.size)
+    return None if found is None else dataclasses.replace(found, part=part)
 
 
 def choice(equation: Any, position: int, origin: Origin) -> Operation | None:

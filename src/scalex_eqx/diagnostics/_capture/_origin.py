@@ -1,10 +1,19 @@
 """What the values of a traced program are made from."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ..._jaxprs import ELEMENTWISE, Axes, axes_behind, whole
+from ..._jaxprs import ELEMENTWISE, Axes, axes_behind, parameters, whole
 from ._step import Step, step_of
+
+
+class Beside(NamedTuple):
+    """A weight that stands beside others in one value: its own origin, and where it is."""
+
+    origin: "Origin"
+    start: int
+    size: int
 
 
 class Origin(NamedTuple):
@@ -25,6 +34,8 @@ class Origin(NamedTuple):
     - `steps`: what was done to the stack since its members stood side by side.
     - `stacked`: the `axes` that it had then.
     - `lost`: why it can't be followed any further, if it can't.
+    - `beside`: of several weights that stand behind each other along an axis, each.
+    - `along`: that axis.
     """
 
     is_data: bool = False
@@ -37,6 +48,8 @@ class Origin(NamedTuple):
     steps: tuple[Step, ...] = ()
     stacked: Axes = ()
     lost: str | None = None
+    beside: tuple[Beside, ...] = ()
+    along: int = 0
 
     @property
     def in_pieces(self) -> bool:
@@ -58,6 +71,8 @@ def derived(equation: Any, origins: Sequence[Origin]) -> list[Origin]:
             _from_one(equation, i, number, origins[i]._replace(loops=loops), origins[i].loops)
             for number in range(len(equation.outvars))
         ]
+    if (beside := _beside(equation, origins)) is not None:
+        return [beside]
     return [_from_many(equation, origins, out.aval.shape) for out in equation.outvars]
 
 
@@ -70,11 +85,54 @@ def _from_one(
     equation: Any, position: int, number: int, origin: Origin, loops: frozenset[int]
 ) -> Origin:
     shape = equation.outvars[number].aval.shape
+    if origin.beside:
+        return _all_moved(equation, position, origin, shape)
     axes = axes_behind(equation, position, origin.axes, shape)
     members = origin.stack.intersection(origin.axes)
     if not origin.in_pieces and members <= whole(equation, position, origin.axes, axes, shape):
         return origin._replace(axes=axes)
     return _stepped(equation, position, number, origin, loops)
+
+
+def _beside(equation: Any, origins: Sequence[Origin]) -> Origin | None:
+    """Several weights in one value, as a `concatenate` of them and nothing else makes it."""
+    weights = frozenset[str]().union(*(origin.weights for origin in origins))
+    can_tell = all(
+        len(origin.weights) == 1 and not (origin.lost or origin.in_pieces or origin.beside)
+        for origin in origins
+    )
+    if equation.primitive.name != "concatenate" or not can_tell or len(weights) < len(origins):
+        return None
+    if (axis := parameters.joined_axis(equation)) is None:
+        return None
+    loops = frozenset[int]().union(*(origin.loops for origin in origins))
+    sizes = [variable.aval.shape[axis] for variable in equation.invars]
+    starts = itertools.accumulate(sizes, initial=0)
+    each = [Beside(*one) for one in zip(origins, starts, sizes, strict=False)]
+    unknown = (None,) * len(equation.outvars[0].aval.shape)
+    return Origin(False, weights, unknown, loops, beside=tuple(each), along=axis)
+
+
+def _all_moved(equation: Any, position: int, origin: Origin, shape: tuple[int, ...]) -> Origin:
+    """Weights beside each other behind an operation that leaves all axes whole, in any order."""
+    before = equation.invars[position].aval.shape
+    places = axes_behind(equation, position, range(len(before)), shape)
+    unknown = origin._replace(axes=(None,) * len(shape), beside=())
+    if sorted(place for place in places if place is not None) != list(range(len(before))):
+        return unknown
+    if any(before[place] != size for place, size in zip(places, shape, strict=True)):
+        return unknown
+    moved = of_each(
+        origin,
+        lambda one: one._replace(axes=tuple(one.axes[i] for i in places), loops=origin.loops),
+    )
+    return unknown._replace(beside=moved.beside, along=places.index(origin.along))
+
+
+def of_each(origin: Origin, f: Callable[[Origin], Origin]) -> Origin:
+    """`f` of a value's origin, and of each of the weights that stand beside each other in it."""
+    each = tuple(one._replace(origin=f(one.origin)) for one in origin.beside)
+    return f(origin)._replace(beside=each)
 
 
 def _stepped(
@@ -137,5 +195,10 @@ def _either(first: Origin, second: Origin) -> Origin:
     if first.stack | second.stack and not same:
         lost = lost or "changes from turn to turn of a scan"
     return first._replace(
-        weights=weights, axes=axes, loops=loops, stack=first.stack | second.stack, lost=lost
+        weights=weights,
+        axes=axes,
+        loops=loops,
+        stack=first.stack | second.stack,
+        lost=lost,
+        beside=(),
     )

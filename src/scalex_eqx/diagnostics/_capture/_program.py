@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from jax.extend.core import Literal
 
 from ..._jaxprs import parameters
-from ._operation import Operation, choice, operation_of
-from ._origin import CONSTANT, DATA, Origin, chosen, derived, joined
+from ._operation import Operation, choice, operation_of, part_of_product
+from ._origin import CONSTANT, DATA, Origin, chosen, derived, joined, of_each
 
 # Each result is the operand in its place.
 _IDENTITIES = frozenset({"optimization_barrier", "device_put"})
@@ -23,13 +23,17 @@ class NotFollowed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """Where a weight meets an input: the weight's path and origin, and the operation there."""
+    """Where a weight meets an input: the weight's path and origin, and the operation there.
+
+    Of one of several weights in one value `cut` is where it is: axis, start and size.
+    """
 
     path: str
     origin: Origin
     operation: Operation
     is_data: tuple[bool, ...]
     depth: int
+    cut: tuple[int, int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +156,9 @@ def _meet(equation: Any, origins: list[Origin], depth: int) -> _Followed:
             return _Followed(results, (), (Site(path, piece, chooses, is_data, depth),), (), i)
     sites, lost = [], []
     for i in weights:
+        if (each := _each_beside(equation, i, origins[i], is_data, depth)) is not None:
+            sites += each
+            continue
         operation = operation_of(equation, i, origins)
         if operation is not None and len(origins[i].weights) == 1 and origins[i].lost is None:
             [path] = origins[i].weights
@@ -159,6 +166,21 @@ def _meet(equation: Any, origins: list[Origin], depth: int) -> _Followed:
         else:
             lost += losses(origins[i], f"meets the inputs in {name}, where it is not followed")
     return _Followed(results, (), tuple(sites), tuple(lost))
+
+
+def _each_beside(
+    equation: Any, position: int, origin: Origin, is_data: tuple[bool, ...], depth: int
+) -> list[Site] | None:
+    """The sites of weights that meet the inputs in one product, beside each other in one value."""
+    sites = []
+    for one in origin.beside:
+        operation = part_of_product(equation, position, origin.along, one)
+        if operation is None:
+            return None
+        [path] = one.origin.weights
+        cut = (origin.along, one.start, one.size)
+        sites.append(Site(path, one.origin, operation, is_data, depth, cut))
+    return sites or None
 
 
 def losses(origin: Origin, what: str) -> list[NotFollowed]:
@@ -212,11 +234,21 @@ def _follow_scan(scan: parameters.Scan, origins: list[Origin], depth: int) -> _F
 
 
 def _in_turns(origin: Origin, depth: int) -> Origin:
-    return origin if origin.is_data else origin._replace(loops=origin.loops | {depth})
+    if origin.is_data:
+        return origin
+    return of_each(origin, lambda one: one._replace(loops=one.loops | {depth}))
 
 
 def _turn(origin: Origin, depth: int) -> Origin:
     """What a turn sees of an operand that the scan runs along."""
+    if origin.beside and origin.along == 0:
+        # Each turn would have another weight.
+        origin = origin._replace(beside=())
+    found = of_each(origin, lambda one: _one_turn(one, depth))
+    return found._replace(along=origin.along - 1) if origin.beside else found
+
+
+def _one_turn(origin: Origin, depth: int) -> Origin:
     if origin.is_data or not origin.weights or not origin.axes:
         return origin
     axis, *axes = origin.axes
@@ -236,7 +268,7 @@ def _leaving(origin: Origin, depth: int, lost: list[NotFollowed], leading: int) 
         return DATA
     axes = ((*runs, None)[:1] if leading else ()) + origin.axes
     turns = tuple(turn for turn in origin.turns if turn[0] != depth)
-    return origin._replace(axes=axes, turns=turns, loops=origin.loops - {depth})
+    return origin._replace(axes=axes, turns=turns, loops=origin.loops - {depth}, beside=())
 
 
 def _follow_branches(branches: Sequence[Any], origins: list[Origin], depth: int) -> _Followed:

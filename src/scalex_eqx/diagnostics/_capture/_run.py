@@ -95,6 +95,9 @@ def _run_here(program: Program, i: int, operands: list[Any], parts: list[Piece |
         position = site.operation.position
         part = pieces[0] if position == -1 else parts[position]
         part = part or Piece(operands[position])
+        if site.cut is not None:
+            axis, start, size = site.cut
+            part = Piece(jax.lax.slice_in_dim(part.stack, start, start + size, axis=axis))
         x = site.operation.input_of(operands, site.is_data)
         output = site.operation.output_of(results[0])
         rest = site.operation.rest_of(operands)
