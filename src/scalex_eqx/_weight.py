@@ -244,6 +244,8 @@ def kept_entries(value: Any, mask: Any) -> Any:
 def resolve(tree: PyTree) -> PyTree:
     """`tree` with every `Weight` replaced by its effective array: any module then just runs.
 
+    Weights of [`scalex_eqx.nn.unit`][] stay, since their layers scale them.
+
     Call it inside the loss, so that gradients are those of the weights:
 
     ```python
@@ -252,7 +254,7 @@ def resolve(tree: PyTree) -> PyTree:
         return jnp.mean(jax.vmap(model)(x) ** 2)
     ```
     """
-    return map_weights(_effective_value, tree)
+    return map_weights(lambda w: w if w.spec.scaled else _effective_value(w), tree)
 
 
 def from_effective(array: Any, spec: WeightSpec, like: Weight | None = None) -> Weight:
