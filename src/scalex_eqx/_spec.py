@@ -215,7 +215,7 @@ class WeightSpec(metaclass=_Interned):
 
         An input that is summed over has a fan that does not grow, and a bias that of its layer.
         """
-        if not self.scaled or law.unit is None:
+        if law.unit is None or not any(size == "fan_in" for size, _ in self.sizes):
             return Power()
         if self.role is Role.embedding:
             return Power(fan_in=law.a.hidden)

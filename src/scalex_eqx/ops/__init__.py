@@ -1,5 +1,6 @@
 """Functions of arrays whose error is known over the whole range of their dtype."""
 
+from . import scaled as scaled
 from ._atan2 import atan2 as atan2
 from ._moving import (
     moving_mean as moving_mean,
