@@ -45,7 +45,6 @@ class UnitRules:
     depth: Literal["layers", "branches"] = "layers"
 
     def __post_init__(self):
-        object.__setattr__(self, "embedding_rate", exact(self.embedding_rate, "embedding_rate"))
         for name in ("bias", "depth"):
             known = get_args(self.__annotations__[name])
             if getattr(self, name) not in known:

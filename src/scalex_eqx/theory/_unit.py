@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Literal
 
 from ._parameterization import Parameterization, UnitRules, mean_field
-from ._rational import Exponent
+from ._rational import Exponent, exact
 
 
 def unit_scaled(
@@ -44,7 +44,7 @@ def unit_scaled(
         implementations, `graphcore-research/unit-scaling` (`"layer"`, `"layers"`) and
         `Aleph-Alpha/scaling` (`"branches"`).
     """
-    rules = UnitRules(embedding_rate, bias, depth)
+    rules = UnitRules(exact(embedding_rate, "embedding_rate"), bias, depth)
     changed = [
         f"{field.name} {getattr(rules, field.name)}"
         for field in dataclasses.fields(rules)

@@ -5,7 +5,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...ops import scaled
-from ...ops.scaled import Mapped
+from ...ops.scaled import Mapped, Number
 from ...theory import Role
 from .._grouped_attention import query_head_count
 from .._init import check_positive
@@ -29,7 +29,7 @@ class GroupedQueryAttention(eqx.Module):
     output: Linear
     head_dimension: int = eqx.field(static=True)
     rotary_base: float | None = eqx.field(static=True)
-    mult: float = eqx.field(static=True)
+    mult: Number = eqx.field(static=True)
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class GroupedQueryAttention(eqx.Module):
         head_dimension: int,
         key_value_heads: int | None = None,
         rotary_base: float | None = 10_000.0,
-        mult: float = 1.0,
+        mult: Number = 1.0,
         dtype: Any = None,
         key: PRNGKeyArray,
     ):

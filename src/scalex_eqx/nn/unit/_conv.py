@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._weight import Weight
 from ...ops import scaled
-from ...ops.scaled import Constraint, Mapped
+from ...ops.scaled import Constraint, Mapped, Number
 from .._init import check_positive
 from ._linear import plus_bias
 from ._mlp import ACTIVATIONS, Activation
@@ -110,8 +110,8 @@ class ConvBlock(eqx.Module):
     first: Conv
     second: Conv
     activation: Activation = eqx.field(static=True)
-    mult: float = eqx.field(static=True)
-    tau: float = eqx.field(static=True)
+    mult: Number = eqx.field(static=True)
+    tau: Number = eqx.field(static=True)
 
     def __init__(
         self,
@@ -119,8 +119,8 @@ class ConvBlock(eqx.Module):
         kernel: Sequence[int],
         *,
         activation: Activation = "gelu",
-        mult: float = 1.0,
-        tau: float = 1.0,
+        mult: Number = 1.0,
+        tau: Number = 1.0,
         dtype: Any = None,
         key: PRNGKeyArray,
     ):

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._weight import Weight
 from ...ops import scaled
-from ...ops.scaled import Constraint, Mapped
+from ...ops.scaled import Constraint, Mapped, Number
 from ...theory import Role
 from .._init import check_positive
 from ._weights import fan, stored, unit_constant, unit_normal
@@ -53,7 +53,7 @@ class Linear(eqx.Module):
         _check(self.weight, self.bias)
 
     def __call__(
-        self, x: Float[Array, "*batch in"], *, mapped: Mapped, gradient_scale: float = 1.0
+        self, x: Float[Array, "*batch in"], *, mapped: Mapped, gradient_scale: Number = 1.0
     ) -> Float[Array, "*batch out"]:
         """**Arguments:**
 

@@ -5,7 +5,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...ops import scaled
-from ...ops.scaled import Constraint, Mapped
+from ...ops.scaled import Constraint, Mapped, Number
 from ...theory import Role
 from ._linear import Linear
 
@@ -19,7 +19,7 @@ class MLP(eqx.Module):
     up: Linear
     down: Linear
     activation: Activation = eqx.field(static=True)
-    mult: float = eqx.field(static=True)
+    mult: Number = eqx.field(static=True)
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class MLP(eqx.Module):
         out_features: int,
         *,
         activation: Activation = "gelu",
-        mult: float = 1.0,
+        mult: Number = 1.0,
         use_bias: bool = False,
         dtype: Any = None,
         key: PRNGKeyArray,
@@ -73,7 +73,7 @@ class GatedMLP(eqx.Module):
     gate: Linear
     up: Linear
     down: Linear
-    mult: float = eqx.field(static=True)
+    mult: Number = eqx.field(static=True)
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class GatedMLP(eqx.Module):
         hidden_features: int,
         out_features: int,
         *,
-        mult: float = 1.0,
+        mult: Number = 1.0,
         use_bias: bool = False,
         role: Role | None = None,
         dtype: Any = None,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...ops import scaled
-from ...ops.scaled import Mapped
+from ...ops.scaled import Mapped, Number
 from .._init import check_positive
 from ._attention import GroupedQueryAttention
 from ._embedding import Embedding
@@ -30,11 +30,11 @@ class Multipliers:
     - `loss`: of the logits in the loss.
     """
 
-    activation: float = 1.0
-    attention: float = 1.0
-    residual: float = 1.0
-    residual_attention_ratio: float = 1.0
-    loss: float = 1.0
+    activation: Number = 1.0
+    attention: Number = 1.0
+    residual: Number = 1.0
+    residual_attention_ratio: Number = 1.0
+    loss: Number = 1.0
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

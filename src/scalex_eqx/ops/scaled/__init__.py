@@ -7,7 +7,7 @@ those of the loss, but these times a constant for each weight, which Adam does n
 
 from ._activations import gated_silu as gated_silu, gelu as gelu, silu as silu
 from ._attention import attention as attention, softmax as softmax
-from ._constraint import Constraint as Constraint, constrained as constrained
+from ._constraint import Constraint as Constraint, Number as Number, constrained as constrained
 from ._conv import conv as conv
 from ._dropout import dropout as dropout
 from ._factors import (

@@ -1,14 +1,14 @@
 import jax
 from jaxtyping import Array, Float
 
-from ._constraint import Constraint
+from ._constraint import Constraint, Number
 from ._factors import Factors, gated_silu_factors, gelu_factors, silu_factors
 from ._scale import scale
 
 
 def gelu(
     x: Float[Array, "*shape"],
-    mult: float = 1.0,
+    mult: Number = 1.0,
     *,
     constraint: Constraint | None = "to_output_scale",
 ) -> Float[Array, "*shape"]:
@@ -28,7 +28,7 @@ def gelu(
 
 def silu(
     x: Float[Array, "*shape"],
-    mult: float = 1.0,
+    mult: Number = 1.0,
     *,
     constraint: Constraint | None = "to_output_scale",
 ) -> Float[Array, "*shape"]:
@@ -51,7 +51,7 @@ def _between(factors: Factors, function, x: Array) -> Array:
 
 
 def gated_silu(
-    x: Float[Array, "*shape"], gate: Float[Array, "*shape"], mult: float = 1.0
+    x: Float[Array, "*shape"], gate: Float[Array, "*shape"], mult: Number = 1.0
 ) -> Float[Array, "*shape"]:
     r"""$s\, x\, g\, \sigma(m g)$; see [`scalex_eqx.ops.scaled.gated_silu_factors`][].
 

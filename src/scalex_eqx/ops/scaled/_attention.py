@@ -3,14 +3,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from .._wide import wide
-from ._constraint import Constraint
+from ._constraint import Constraint, Number
 from ._factors import attention_factors, softmax_factors
 from ._scale import scale
 
 
 def softmax(
     x: Float[Array, "*shape"],
-    mult: float = 1.0,
+    mult: Number = 1.0,
     *,
     axis: int = -1,
     constraint: Constraint | None = "to_output_scale",
@@ -35,10 +35,10 @@ def attention(
     query: Float[Array, "*batch seq heads d"],
     key: Float[Array, "*batch seq shared d"],
     value: Float[Array, "*batch seq shared d"],
-    mult: float = 1.0,
+    mult: Number = 1.0,
     *,
     causal: bool = True,
-    dropout: float = 0.0,
+    dropout: Number = 0.0,
     dropout_key: PRNGKeyArray | None = None,
 ) -> Float[Array, "*batch seq heads d"]:
     r"""$s \operatorname{softmax}(m\, q k^\top / d)\, v$, one factor for both passes.
@@ -81,7 +81,7 @@ def _weights(logits: Float[Array, "*batch q k"], *, causal: bool) -> Float[Array
     return jax.nn.softmax(logits, axis=-1)
 
 
-def _dropped(weights: Array, rate: float, key: PRNGKeyArray | None) -> Array:
+def _dropped(weights: Array, rate: Number, key: PRNGKeyArray | None) -> Array:
     if key is None:
         raise ValueError(f"dropout is {rate} and there is no dropout_key; give one, or dropout=0")
     kept = jax.random.bernoulli(key, 1 - rate, weights.shape)

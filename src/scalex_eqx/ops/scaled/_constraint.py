@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+Number = float | int
+
 Constraint = Literal[
     "to_output_scale",
     "to_grad_input_scale",
@@ -15,7 +17,7 @@ Constraint = Literal[
 ]
 """How the factors of an operation's output and of its inputs' gradients become one number."""
 
-_MEANS: dict[str, Callable[[Sequence[float]], float]] = {
+_MEANS: dict[str, Callable[[Sequence[Number]], float]] = {
     "gmean": lambda scales: math.prod(scales) ** (1 / len(scales)),
     "hmean": lambda scales: len(scales) / sum(1 / scale for scale in scales),
     "amean": lambda scales: sum(scales) / len(scales),
@@ -30,7 +32,7 @@ _CHOICES = {
 """Which of (output, input, ...) is taken, and of how many inputs it is a choice."""
 
 
-def constrained(constraint: Constraint | None, *scales: float) -> tuple[float, ...]:
+def constrained(constraint: Constraint | None, *scales: Number) -> tuple[Number, ...]:
     r"""The factors of an operation's output and of the gradients of its inputs, made one.
 
     Gradients that meet, where a value is used twice, may only be added if the products of

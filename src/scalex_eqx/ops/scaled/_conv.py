@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._constraint import Constraint, constrained
+from ._constraint import Constraint, Number, constrained
 from ._factors import conv_factors
 from ._mapped import Mapped, mapped_size
 from ._scale import scale
@@ -23,7 +23,7 @@ def conv(
     padding: Padding = "VALID",
     groups: int = 1,
     constraint: Constraint | None = "to_output_scale",
-    output_scale: float | None = None,
+    output_scale: Number | None = None,
 ) -> Float[Array, "batch out_channels *space_out"]:
     r"""$y = s\,(W * x + b)$, a convolution along any number of axes.
 

@@ -2,10 +2,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._constraint import Number
 from ._factors import dropout_factors
 
 
-def dropout(x: Float[Array, "*shape"], rate: float, *, key: PRNGKeyArray) -> Float[Array, "*shape"]:
+def dropout(
+    x: Float[Array, "*shape"], rate: Number, *, key: PRNGKeyArray
+) -> Float[Array, "*shape"]:
     r"""$x / \sqrt{1 - p}$ where an entry is kept, and zero where it is not.
 
     **Arguments:**

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from ._constraint import Constraint, constrained
+from ._constraint import Constraint, Number, constrained
 
 
 class Factors(NamedTuple):
@@ -16,23 +16,25 @@ class Factors(NamedTuple):
     - `weights`: the gradient of each weight, which no constraint touches.
     """
 
-    output: float
-    inputs: tuple[float, ...]
-    weights: tuple[float, ...] = ()
+    output: Number
+    inputs: tuple[Number, ...]
+    weights: tuple[Number, ...] = ()
 
 
-def _checked(**sizes: float) -> None:
+def _checked(**sizes: Number) -> None:
     for name, size in sizes.items():
         if not 0 < size < math.inf:
             raise ValueError(f"{name} is {size}; expected a positive number")
 
 
-def _of(constraint: Constraint | None, *scales: float, weights: tuple[float, ...] = ()) -> Factors:
+def _of(
+    constraint: Constraint | None, *scales: Number, weights: tuple[Number, ...] = ()
+) -> Factors:
     output, *inputs = constrained(constraint, *scales)
     return Factors(output, tuple(inputs), weights)
 
 
-def log_interpolate(share: float, lower: float, upper: float) -> float:
+def log_interpolate(share: Number, lower: Number, upper: Number) -> float:
     r"""$\text{lower}^{1 - s}\, \text{upper}^{s}$, a straight line between logarithms."""
     return math.exp(share * math.log(upper) + (1 - share) * math.log(lower))
 
@@ -137,7 +139,7 @@ _RELU, _RELU_GRADIENT, _HALF = math.sqrt(2 / (1 - 1 / math.pi)), math.sqrt(2), 2
 
 
 def gelu_factors(
-    mult: float = 1.0, *, constraint: Constraint | None = "to_output_scale"
+    mult: Number = 1.0, *, constraint: Constraint | None = "to_output_scale"
 ) -> Factors:
     r"""Of $x\, \Phi(m x)$.
 
@@ -156,7 +158,7 @@ def gelu_factors(
 
 
 def silu_factors(
-    mult: float = 1.0, *, constraint: Constraint | None = "to_output_scale"
+    mult: Number = 1.0, *, constraint: Constraint | None = "to_output_scale"
 ) -> Factors:
     r"""Of $x\, \sigma(m x)$, $\sigma$ the logistic function.
 
@@ -170,7 +172,7 @@ def silu_factors(
     )
 
 
-def gated_silu_factors(mult: float = 1.0) -> Factors:
+def gated_silu_factors(mult: Number = 1.0) -> Factors:
     r"""Of $x\, g\, \sigma(m g)$, $g$ the gate: one factor for everything.
 
     The product with an independent $x$ makes the root mean square of $g\, \sigma(m g)$ count, mean
@@ -187,7 +189,7 @@ def gated_silu_factors(mult: float = 1.0) -> Factors:
 
 
 def softmax_factors(
-    size: int, mult: float = 1.0, *, constraint: Constraint | None = "to_output_scale"
+    size: int, mult: Number = 1.0, *, constraint: Constraint | None = "to_output_scale"
 ) -> Factors:
     r"""Of $\operatorname{softmax}(m x)$ over $n$ entries.
 
@@ -211,10 +213,10 @@ def softmax_factors(
 def attention_factors(
     length: int,
     head_dimension: int,
-    mult: float = 1.0,
+    mult: Number = 1.0,
     *,
     causal: bool = True,
-    dropout: float = 0.0,
+    dropout: Number = 0.0,
 ) -> Factors:
     r"""Of $\operatorname{softmax}(m\, q k^\top / d)\, v$: one factor for everything.
 
@@ -275,7 +277,7 @@ def norm_factors(tokens: int) -> Factors:
     return Factors(1.0, (1.0,), (tokens**-0.5,))
 
 
-def dropout_factors(rate: float) -> Factors:
+def dropout_factors(rate: Number) -> Factors:
     r"""Of what is kept, of $x / (1 - p)$: $\sqrt{1 - p}$ in both passes.
 
     **Arguments:**
@@ -286,7 +288,7 @@ def dropout_factors(rate: float) -> Factors:
     return Factors(math.sqrt(1 - rate), (math.sqrt(1 - rate),))
 
 
-def checked_rate(rate: float) -> None:
+def checked_rate(rate: Number) -> None:
     if not 0 <= rate < 1:
         raise ValueError(f"the dropout rate is {rate}; expected at least 0 and less than 1")
 
@@ -313,7 +315,7 @@ def mean_square_factors() -> Factors:
     return Factors(1.0, (8**-0.5, 8**-0.5))
 
 
-def residual_factors(tau: float) -> tuple[float, float]:
+def residual_factors(tau: Number) -> tuple[float, float]:
     r"""Those of branch and skip: $\tau / \sqrt{1 + \tau^2}$ and $1 / \sqrt{1 + \tau^2}$.
 
     **Arguments:**

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._wide import wide
+from ._constraint import Number
 from ._factors import cross_entropy_factors, mean_square_factors
 from ._mapped import Mapped, mapped_size
 from ._scale import scale
@@ -15,7 +16,7 @@ from ._scale import scale
 def cross_entropy(
     logits: Float[Array, "*batch classes"],
     target: Int[Array, "*batch"],
-    mult: float = 1.0,
+    mult: Number = 1.0,
     *,
     mapped: Mapped,
 ) -> Float[Array, ""]:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._wide import wide
+from ._constraint import Number
 from ._factors import norm_factors
 from ._mapped import Mapped, mapped_size
 from ._scale import scale
@@ -15,7 +16,7 @@ def rms_norm(
     gain: Float[Array, " size"] | None = None,
     *,
     mapped: Mapped,
-    eps: float = 1e-6,
+    eps: Number = 1e-6,
 ) -> Float[Array, "*batch size"]:
     r"""$\gamma\, x / \sqrt{\overline{x^2} + \epsilon}$; see
     [`scalex_eqx.ops.scaled.norm_factors`][].
@@ -40,7 +41,7 @@ def layer_norm(
     bias: Float[Array, " size"] | None = None,
     *,
     mapped: Mapped,
-    eps: float = 1e-5,
+    eps: Number = 1e-5,
 ) -> Float[Array, "*batch size"]:
     r"""$\gamma\, (x - \bar x) / \sqrt{\operatorname{var} x + \epsilon} + \beta$.
 

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._constraint import Constraint, constrained
+from ._constraint import Constraint, Number, constrained
 from ._factors import Factors, embedding_factors, linear_factors, matmul_factors, readout_factors
 from ._mapped import Mapped, mapped_size
 from ._scale import scale
@@ -18,8 +18,8 @@ def linear(
     *,
     mapped: Mapped,
     constraint: Constraint | None = "to_output_scale",
-    output_scale: float | None = None,
-    gradient_scale: float = 1.0,
+    output_scale: Number | None = None,
+    gradient_scale: Number = 1.0,
 ) -> Float[Array, "*batch out"]:
     r"""$y = s\,(x W^\top + b)$, of size one if $x$, $W$ and $\bar y$ are.
 
@@ -50,7 +50,7 @@ def readout(
     *,
     mapped: Mapped,
     constraint: Constraint | None = None,
-    output_scale: float | None = None,
+    output_scale: Number | None = None,
 ) -> Float[Array, "*batch out"]:
     r"""The logits $y = s\,(x W^\top + b)$, of size $n_\text{in}^{-1/2}$ at first.
 
@@ -70,8 +70,8 @@ def _product(
     bias: Array | None,
     factors: Factors,
     constraint: Constraint | None,
-    output_scale: float | None,
-    gradient_scale: float,
+    output_scale: Number | None,
+    gradient_scale: Number,
 ) -> Array:
     output = factors.output if output_scale is None else output_scale
     forward, backward = constrained(constraint, output, *factors.inputs)

@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._constraint import Constraint
+from ._constraint import Constraint, Number
 from ._factors import add_factors, residual_factors
 from ._scale import scale
 
-Tau = float | Float[Array, ""]
+Tau = float | int | Float[Array, ""]
 
 
 def add(
     left: Float[Array, "*left"],
-    right: Float[Array, "*right"] | float,
+    right: Float[Array, "*right"] | Number,
     *,
     constraint: Constraint | None = "to_output_scale",
 ) -> Float[Array, "*shape"]:
@@ -84,7 +84,7 @@ def _shares(tau: Any) -> tuple[Any, Any]:
 
 
 def residual_taus(
-    depth: int, *, residual: float = 1.0, attention_ratio: float = 1.0
+    depth: int, *, residual: Number = 1.0, attention_ratio: Number = 1.0
 ) -> tuple[tuple[float, float], ...]:
     r"""The shares $\tau$ of attention and MLP in each of $L$ Transformer layers.
 
