@@ -44,7 +44,7 @@ class Ran(NamedTuple):
     meetings: list[Meeting]
 
 
-Taps = Sequence[Array] | None
+Taps = Sequence[Array | None] | None
 """What is added to the outputs of a program's sites, in their order; `None` for nothing."""
 
 
@@ -94,7 +94,8 @@ def _run_here(
     equation = program.jaxpr.eqns[i]
     results = run_equation(equation, program.jaxpr, operands)
     for site, tap in zip(program.here.get(i, ()), taps or (), strict=False):
-        results = [site.operation.added_to(results[0], tap), *results[1:]]
+        if tap is not None:
+            results = [site.operation.added_to(results[0], tap), *results[1:]]
     pieces: list[Piece | None] = [None] * len(results)
     if (position := program.pieces.get(i)) is not None:
         before = parts[position] or Piece(operands[position])

@@ -52,4 +52,5 @@ def _times(x: Array, factor: Any) -> Array:
 @_scaled.defjvp
 def _scaled_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     x, forward, backward = primals
-    return _times(x, forward), tangents[0] * jnp.asarray(backward, x.dtype)
+    # Itself once more, so that second derivatives are taken alike.
+    return _scaled(x, forward, backward), tangents[0] * jnp.asarray(backward, x.dtype)
