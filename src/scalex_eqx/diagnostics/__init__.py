@@ -38,6 +38,12 @@ from ._prescription import (
     prescribe as prescribe,
 )
 from ._results import Results as Results, Table as Table, record as record
+from ._scales import (
+    ScaleRow as ScaleRow,
+    Scales as Scales,
+    scales as scales,
+    scales_figure as scales_figure,
+)
 from ._stress import (
     GradientKind as GradientKind,
     Headroom as Headroom,

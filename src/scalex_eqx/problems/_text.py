@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt
 
 from ..nn import Transformer
+from ..nn.unit import Transformer as UnitTransformer
 from . import _corpus
 from ._corpus import Corpus
 from ._problem import Problem
-from ._text_facts import NAME as NAME, identity as identity, said as said
+from ._text_facts import NAME as NAME, UNIT_NAME as UNIT_NAME, identity as identity, said as said
 
 # The deepest model whose blocks are compiled as one program: at depth 8 and 16 a step takes three
 # quarters of the time. Blocks compiled a few at a time are slower than one at a time.
@@ -30,6 +31,7 @@ def text(
     batch_size: int = 4,
     head_dimension: int = 16,
     held_out_windows: int = 256,
+    unit: bool = False,
 ) -> Problem:
     """A language model: each window's next tokens, by [`scalex_eqx.nn.Transformer`][].
 
@@ -40,6 +42,7 @@ def text(
     - `batch_size`: windows in a batch, drawn evenly from all of the training part.
     - `head_dimension`: of the attention; the number of heads grows with the width.
     - `held_out_windows`: how many windows of the held-out part a run is judged on, at most.
+    - `unit`: take [`scalex_eqx.nn.unit.Transformer`][], which is for `u_mup`.
 
     **Raises:** `UsageError` if a part of the text holds no window.
     """
@@ -59,6 +62,7 @@ def text(
             batch_size=size,
             head_dimension=head_dimension,
             held_out_windows=held_out_windows,
+            unit=unit,
         )
 
     def batch(tokens: UInt[Array, " n"], key: PRNGKeyArray) -> Int[Array, "batch length"]:
@@ -76,6 +80,7 @@ def text(
         name=corpus.name,
         digest=corpus.digest,
         tokens=len(corpus.tokens),
+        unit=unit,
     )
 
 
@@ -87,6 +92,7 @@ def language_model(
     name: str,
     digest: str,
     tokens: int,
+    unit: bool = False,
     **source: Any,
 ) -> Problem:
     """The Transformer on text from any source.
@@ -96,35 +102,39 @@ def language_model(
     - `settings`: by the names of `text`'s arguments.
     - `held_out`: the windows that runs are judged on.
     - `name`, `digest`, `tokens`: of the text, for reports and keys.
+    - `unit`: as of `text`.
     - `source`: `data` and `batch`, or `read`; and `rebatched`.
     """
 
-    def make(width: int, depth: int, key: PRNGKeyArray) -> Transformer:
-        return Transformer(
+    def make(width: int, depth: int, key: PRNGKeyArray) -> PyTree:
+        positions = {} if unit else {"sequence_length": settings["sequence_length"]}
+        return (UnitTransformer if unit else Transformer)(
             vocabulary_size=vocabulary_size,
-            sequence_length=settings["sequence_length"],
             width=width,
             depth=depth,
             head_dimension=settings["head_dimension"],
             unroll=depth if depth <= _UNROLLED else 1,
             key=key,
+            **positions,
         )
 
-    def evaluate(model: Transformer, windows: Int[Array, "n length"]) -> Float[Array, ""]:
+    loss = unit_loss if unit else mean_loss
+
+    def evaluate(model: PyTree, windows: Int[Array, "n length"]) -> Float[Array, ""]:
         most = min(_EVALUATED, windows.shape[0])
         size = max(n for n in range(1, most + 1) if windows.shape[0] % n == 0)
         batches = windows.reshape(-1, size, windows.shape[1])
-        return jnp.mean(jax.lax.map(lambda batch: mean_loss(model, batch), batches))
+        return jnp.mean(jax.lax.map(lambda batch: loss(model, batch), batches))
 
     return Problem(
         make,
-        mean_loss,
+        loss,
         held_out=held_out,
         batch_size=settings["batch_size"],
         evaluate=evaluate,
-        identity=identity(digest, settings),
-        said=said(name, digest, tokens, len(held_out), settings),
-        name=NAME,
+        identity=identity(digest, settings, unit=unit),
+        said=said(name, digest, tokens, len(held_out), settings, unit=unit),
+        name=UNIT_NAME if unit else NAME,
         **source,
     )
 
@@ -133,3 +143,8 @@ def mean_loss(model: Any, batch: Int[Array, "batch length"]) -> Float[Array, ""]
     """The mean cross-entropy of each next token, in nats."""
     logits = model(batch[:, :-1])
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]))
+
+
+def unit_loss(model: Any, batch: Int[Array, "batch length"]) -> Float[Array, ""]:
+    """The same of the unit-scaled Transformer."""
+    return model.loss(batch[:, :-1], batch[:, 1:], mapped=1)
