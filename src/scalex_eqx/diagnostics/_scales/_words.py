@@ -9,13 +9,14 @@ from ._formats import FORMATS
 
 GROUPS = {
     "weights": ("weight",),
-    "activations": ("input", "output"),
+    # What comes out of a product is summed in a wide format, and judged where it goes in next.
+    "activations": ("input",),
     "gradients": ("output gradient", "weight gradient"),
 }
 """The kinds that a format is chosen for together."""
 
 _NOUNS = {
-    "weight": "the weights {}",
+    "weight": "{}",
     "input": "what goes into {}",
     "output": "what comes out of {}",
     "output gradient": "the gradient of what comes out of {}",
@@ -93,9 +94,13 @@ def _course(first: Any, last: Any) -> str:
 def _log2(size: float) -> str:
     if not 0 < size < math.inf:
         return "0" if size == 0 else str(size)
-    return f"{math.log2(size):.1f}"
+    # Adding zero makes -0 positive.
+    return f"{round(math.log2(size), 1) + 0.0:.1f}"
 
 
 def _share(share: float) -> str:
     """In percent, with two digits."""
-    return "0" if share == 0 else f"{100 * share:.2g} %"
+    if share == 0:
+        return "0"
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.2g} %"
