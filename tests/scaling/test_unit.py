@@ -59,8 +59,8 @@ def unit_loss(model, x, y):
 def losses(law, unit=False, tx=None):
     with jax.enable_x64(True):
         make, loss = (make_unit, unit_loss) if unit else (make_plain, plain_loss)
-        base = {} if law.unit else {"base_width": 1}
-        model = sx.parameterize(make, width=WIDTH, parameterization=law, **base)
+        base = None if law.unit else 1
+        model = sx.parameterize(make, width=WIDTH, base_width=base, parameterization=law)
         tx = sx.adam_atan2(0.02) if tx is None else tx
         x = jax.random.randint(jax.random.key(1), (STEPS, 16), 0, COUNT)
 

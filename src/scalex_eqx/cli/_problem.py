@@ -73,8 +73,7 @@ class ProblemOptions:
             else self.sequence_length,
             "head_dimension": heads,
         }
-        is_large = self.data is not None and is_larger_than_memory(self.data)
-        if self._most_tokens is None and is_large:
+        if self._most_tokens is None and self.data is not None and is_larger_than_memory(self.data):
             if is_unit:
                 raise UsageError(
                     f"data {shown(self.data)} has more than half of this machine's memory, and "

@@ -1,5 +1,6 @@
 """The Transformer on text that the transfer run trains."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,15 +108,16 @@ def language_model(
     """
 
     def make(width: int, depth: int, key: PRNGKeyArray) -> PyTree:
-        positions = {} if unit else {"sequence_length": settings["sequence_length"]}
-        return (UnitTransformer if unit else Transformer)(
+        kind = UnitTransformer
+        if not unit:
+            kind = functools.partial(Transformer, sequence_length=settings["sequence_length"])
+        return kind(
             vocabulary_size=vocabulary_size,
             width=width,
             depth=depth,
             head_dimension=settings["head_dimension"],
             unroll=depth if depth <= _UNROLLED else 1,
             key=key,
-            **positions,
         )
 
     loss = unit_loss if unit else mean_loss

@@ -36,7 +36,7 @@ def tokens(batch=16, length=17):
     return jnp.asarray(np.random.default_rng(3).integers(0, VOCABULARY, (batch, length)))
 
 
-def loss(model, batch, mapped=1):
+def loss(model, batch, mapped: scaled.Mapped = 1):
     return model.loss(batch[..., :-1], batch[..., 1:], mapped=mapped)
 
 
@@ -187,12 +187,12 @@ def test_mapped_over_examples_it_is_the_same_gradient():
 def test_laws_of_the_stack_and_of_biases():
     model = build(transformer)
     rates = {row.path: row.learning_rate for row in sx.plan(model, sx.adam(1.0)).rows}
-    np.testing.assert_allclose(rates["blocks/mlp/down/weight"], (4 * WIDTH * DEPTH) ** -0.5)
-    np.testing.assert_allclose(rates["token_embedding/weight"], WIDTH**-0.5)
+    assert rates["blocks/mlp/down/weight"] == pytest.approx((4 * WIDTH * DEPTH) ** -0.5)
+    assert rates["token_embedding/weight"] == pytest.approx(WIDTH**-0.5)
     assert rates["readout/weight"] == 1
     deeper = build(transformer, theory.unit_scaled(depth="branches"))
     rates = {row.path: row.learning_rate for row in sx.plan(deeper, sx.adam(1.0)).rows}
-    np.testing.assert_allclose(rates["blocks/mlp/down/weight"], (4 * WIDTH * 2 * DEPTH) ** -0.5)
+    assert rates["blocks/mlp/down/weight"] == pytest.approx((4 * WIDTH * 2 * DEPTH) ** -0.5)
 
 
 @pytest.mark.parametrize("rule", ["vector", "layer"])

@@ -1,10 +1,10 @@
 """Which numbers a format rounds to zero, and which overflow in it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +27,19 @@ class Format:
 
     @property
     def overflow_from(self) -> float:
-        """Halfway from the largest number to the next that would be: from there on it is none.
+        """Halfway from the largest number to the next that would be."""
+        return float(jnp.finfo(self.dtype).max) + self._spacing / 2
 
-        A tie goes to the neighbour whose last digit is even, which is the largest number itself if
-        that is. Where a format has no infinity such numbers become NaN, or the largest.
-        """
+    @property
+    def keeps_tie(self) -> bool:
+        """Whether what is exactly there becomes the largest number, whose last digit is then 0."""
+        return (float(jnp.finfo(self.dtype).max) / self._spacing) % 2 == 0
+
+    @property
+    def _spacing(self) -> float:
+        """Of the largest numbers."""
         info = jnp.finfo(self.dtype)
-        largest = float(info.max)
-        spacing = 2.0 ** np.floor(np.log2(largest)) * float(info.eps)
-        is_even = (largest / spacing) % 2 == 0
-        tie = largest + spacing / 2
-        return float(np.nextafter(np.float64(tie), np.inf)) if is_even else tie
+        return 2.0 ** math.floor(math.log2(float(info.max))) * float(info.eps)
 
 
 FORMATS = {

@@ -187,15 +187,12 @@ def _places(steps: int, at: Sequence[int] | None) -> list[int]:
 def _rows(step: int, found: dict[str, dict[str, Sizes]]) -> Iterator[ScaleRow]:
     for kind in KINDS:
         for path, sizes in found[kind].items():
-            sizes = Sizes(*(np.asarray(x, np.float64) for x in sizes))
-            members = sizes.size.shape[0]
+            members = len(sizes.size)
             for i in range(members):
-                yield ScaleRow(
-                    step,
-                    path if members == 1 else f"{path}[{i}]",
-                    kind,
-                    float(sizes.size[i]),
-                    float(sizes.largest[i]),
-                    dict(zip(FORMATS, map(float, sizes.zeroed[:, i]), strict=True)),
-                    dict(zip(FORMATS, map(float, sizes.overflowing[:, i]), strict=True)),
+                zeroed, overflowing = (
+                    dict(zip(FORMATS, np.asarray(x)[:, i].tolist(), strict=True))
+                    for x in (sizes.zeroed, sizes.overflowing)
                 )
+                name = path if members == 1 else f"{path}[{i}]"
+                size, largest = float(sizes.size[i]), float(sizes.largest[i])
+                yield ScaleRow(step, name, kind, size, largest, zeroed, overflowing)

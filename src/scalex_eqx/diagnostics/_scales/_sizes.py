@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from ...ops._wide import wide
-from ._formats import FORMATS
+from ._formats import FORMATS, Format
 
 
 class Sizes(NamedTuple):
@@ -44,13 +44,18 @@ def sizes_of(x: Shaped[Array, "..."], stacked: int) -> Sizes:
     nonzero = jnp.maximum(jnp.sum(entries != 0, axis=1), 1)
     known = FORMATS.values()
     zeroed = [(entries > 0) & (entries <= _as(one.zero_below, entries)) for one in known]
-    # What is no number is none in any format.
-    over = [~(entries < _as(one.overflow_from, entries)) for one in known]
+    over = [_overflowing(entries, one) for one in known]
     shares = (
         jnp.stack([jnp.sum(each, axis=1) / nonzero for each in counted])
         for counted in (zeroed, over)
     )
     return Sizes(size, largest, *shares)
+
+
+def _overflowing(entries: Array, format: Format) -> Array:
+    """Which are too large; what is no number is none in any format."""
+    bound = _as(format.overflow_from, entries)
+    return ~((entries <= bound) & jnp.isfinite(entries)) if format.keeps_tie else ~(entries < bound)
 
 
 def _as(bound: float, like: Array) -> Array:
