@@ -26,6 +26,7 @@ from ._coordinates import (
     coordinate_figure as coordinate_figure,
 )
 from ._device import Device as Device, describe_device as describe_device
+from ._edges import UnequalEdge as UnequalEdge, unequal_edges as unequal_edges
 from ._exponent import Exponent as Exponent
 from ._gradients import (
     GradientExponent as GradientExponent,
