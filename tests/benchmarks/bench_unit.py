@@ -84,7 +84,7 @@ class Running:
     @property
     def operations(self) -> int:
         """The lines of the compiled program that compute something."""
-        return sum(" = " in line for line in self.compiled.as_text().splitlines())
+        return sum(" = " in line for line in str(self.compiled.as_text()).splitlines())
 
     def step(self) -> None:
         start, spent = time.perf_counter(), time.process_time()

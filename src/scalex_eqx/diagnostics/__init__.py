@@ -33,6 +33,14 @@ from ._gradients import (
     GradientExponents as GradientExponents,
     gradient_exponents as gradient_exponents,
 )
+from ._narrow_products import (
+    ProductFormats as ProductFormats,
+    hidden_fp8 as hidden_fp8,
+    hidden_mxfp8 as hidden_mxfp8,
+    hidden_nvfp4 as hidden_nvfp4,
+    u_mup_fp8 as u_mup_fp8,
+    with_narrow_products as with_narrow_products,
+)
 from ._prescription import (
     PrescribedWeight as PrescribedWeight,
     Prescription as Prescription,

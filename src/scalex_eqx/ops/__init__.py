@@ -7,6 +7,7 @@ from ._moving import (
     moving_root_mean_square as moving_root_mean_square,
     towards as towards,
 )
+from ._narrow import NarrowFormat as NarrowFormat, narrowed as narrowed
 from ._orthogonalized import (
     ComputeDtype as ComputeDtype,
     OrthogonalMethod as OrthogonalMethod,

@@ -14,7 +14,7 @@ from .._columns import columns
 from ._flow import flow
 from ._origin import CONSTANT, DATA, Origin
 from ._program import NotFollowed, Site, follow, unfollowed
-from ._run import run
+from ._run import ProductAt, run
 from ._use import Use, stack_at, use_at
 
 
@@ -94,6 +94,7 @@ def captured(
     model: PyTree,
     inputs: tuple[Any, ...],
     taps: Mapping[str, Sequence[Array]] | None = None,
+    product: ProductAt | None = None,
 ) -> Captured:
     """What `capture` returns, where something is added to what comes out of the uses.
 
@@ -101,6 +102,7 @@ def captured(
 
     - `apply`, `model`, `inputs`: those of `capture`.
     - `taps`: by the weight's path, for each of its uses an array of the shape of its output.
+    - `product`: computes what comes out.
     """
     model, inputs = jtu.tree_map(_as_jax, (model, inputs))
     leaves = _leaves(model)
@@ -114,10 +116,10 @@ def captured(
     try:
         program, ends = follow(closed, origins)
         placed = None if taps is None else _placed(taps, program.sites, weights)
-        results, _, meetings = run(program, arguments, taps=placed)
+        results, _, meetings = run(program, arguments, taps=placed, product=product)
         edges = flow(program, lambda path: bool(weights[path].spec.fan_in))
     except Exception as error:
-        if taps is not None:
+        if taps is not None or product is not None:
             raise
         # A program of another release of JAX, say: whoever measures goes on without its weights.
         program, ends = unfollowed(closed, weights, f"{type(error).__name__}: {error}"), []

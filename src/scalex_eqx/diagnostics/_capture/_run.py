@@ -1,7 +1,7 @@
 """Running a program that was followed, with what meets at its sites among the results."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 from ..._jaxprs import parameters, run_equation
-from ._program import Program
+from ._program import Program, Site
 
 
 class Piece(NamedTuple):
@@ -47,14 +47,21 @@ class Ran(NamedTuple):
 Taps = Sequence[Array | None] | None
 """What is added to the outputs of a program's sites, in their order; `None` for nothing."""
 
+ProductAt = Callable[[Site, Any, list[Any]], list[Any] | None]
+"""What a site's equation makes of its operands; `None` for what it does by itself."""
+
 
 def run(
     program: Program,
     arguments: Sequence[Any],
     pieces: Sequence[Piece | None] | None = None,
     taps: Taps = None,
+    product: ProductAt | None = None,
 ) -> Ran:
-    """Runs a program; `pieces` are those of the arguments that are pieces of a stack."""
+    """Runs a program; `pieces` are those of the arguments that are pieces of a stack.
+
+    With `product` it computes what comes out of each site.
+    """
     jaxpr = program.jaxpr
     values = dict(zip(jaxpr.constvars, program.constants, strict=True))
     values |= zip(jaxpr.invars, arguments, strict=True)
@@ -78,9 +85,10 @@ def run(
         parts = [piece(v) for v in equation.invars]
         if i in program.inner:
             inside = taken(sum(len(inner.sites) for inner in program.inner[i]))
-            ran = _run_inner(equation, program.inner[i], operands, parts, inside)
+            ran = _run_inner(equation, program.inner[i], operands, parts, inside, product)
         else:
-            ran = _run_here(program, i, operands, parts, taken(len(program.here.get(i, ()))))
+            own = taken(len(program.here.get(i, ())))
+            ran = _run_here(program, i, operands, parts, own, product)
         meetings += ran.meetings
         values |= zip(equation.outvars, ran.results, strict=True)
         known |= zip(equation.outvars, ran.pieces, strict=True)
@@ -89,10 +97,19 @@ def run(
 
 
 def _run_here(
-    program: Program, i: int, operands: list[Any], parts: list[Piece | None], taps: Taps
+    program: Program,
+    i: int,
+    operands: list[Any],
+    parts: list[Piece | None],
+    taps: Taps,
+    product: ProductAt | None,
 ) -> Ran:
     equation = program.jaxpr.eqns[i]
-    results = run_equation(equation, program.jaxpr, operands)
+    results = None
+    if product is not None and program.here.get(i):
+        results = product(program.here[i][0], equation, operands)
+    if results is None:
+        results = run_equation(equation, program.jaxpr, operands)
     for site, tap in zip(program.here.get(i, ()), taps or (), strict=False):
         if tap is not None:
             results = [site.operation.added_to(results[0], tap), *results[1:]]
@@ -125,13 +142,14 @@ def _run_inner(
     operands: list[Any],
     parts: list[Piece | None],
     taps: Taps,
+    product: ProductAt | None,
 ) -> Ran:
     name = equation.primitive.name
     if name == "cond":
-        return _branches(inner, operands, parts, taps)
+        return _branches(inner, operands, parts, taps, product)
     if name == "scan" and (scan := parameters.scan(equation)) is not None:
-        return _scan(scan, inner[0], operands, parts, taps)
-    return run(inner[0], operands, parts, taps)
+        return _scan(scan, inner[0], operands, parts, taps, product)
+    return run(inner[0], operands, parts, taps, product)
 
 
 def _scan(
@@ -140,6 +158,7 @@ def _scan(
     operands: list[Any],
     parts: list[Piece | None],
     taps: Taps,
+    product: ProductAt | None,
 ) -> Ran:
     """The scan with the meetings of every turn stacked.
 
@@ -154,7 +173,7 @@ def _scan(
 
     def turn(carry, xs):
         x, taps = xs
-        results, _, meetings = run(program, [*consts, *carry[0], *x], parts, taps)
+        results, _, meetings = run(program, [*consts, *carry[0], *x], parts, taps, product)
         fixed = [m.weight for m, own in zip(meetings, varies, strict=True) if not own]
         rest = [
             (m if own else m._replace(weight=None)) for m, own in zip(meetings, varies, strict=True)
@@ -183,7 +202,11 @@ def _scan(
 
 
 def _branches(
-    branches: tuple[Program, ...], operands: list[Any], parts: list[Piece | None], taps: Taps
+    branches: tuple[Program, ...],
+    operands: list[Any],
+    parts: list[Piece | None],
+    taps: Taps,
+    product: ProductAt | None,
 ) -> Ran:
     """A condition; in the branches that don't run nothing meets, and NaN stands for it."""
     index, *operands = operands
@@ -201,7 +224,7 @@ def _branches(
         own = None if taps is None else taps[start : start + counts[number]]
 
         def call(*operands: Any) -> Any:
-            results, _, meetings = run(program, operands, parts, own)
+            results, _, meetings = run(program, operands, parts, own, product)
             every = [*blanks[:number], meetings, *blanks[number + 1 :]]
             return results, [meeting for some in every for meeting in some]
 
