@@ -239,6 +239,10 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
     ],
     Section.kept: [lambda folder: sx.save(folder / "a", [jax.ShapeDtypeStruct((2,), "float32")])],
     Section.exported: [lambda _: sx.check_laws({}, "{}")],
+    Section.unit: [
+        lambda _: sx.nn.unit.Linear(4, 4, key=KEY)(jnp.ones((1, 4)), mapped=1),
+        lambda _: scaled(lambda width: sx.nn.unit.Linear(width, width, key=KEY)),
+    ],
     Section.conversion: [lambda _: convert_with_another_transformation()],
 }
 

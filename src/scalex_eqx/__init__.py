@@ -74,4 +74,5 @@ from .theory import (
     no_alignment as no_alignment,
     ntk as ntk,
     standard as standard,
+    u_mup as u_mup,
 )

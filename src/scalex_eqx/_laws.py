@@ -101,6 +101,11 @@ def law_data(spec: WeightSpec) -> dict[str, Any]:
         if parameterization.branch is not None:
             law["branch"] = str(parameterization.branch)
             law["ends_branch"] = spec.ends_branch
+        if parameterization.unit is not None:
+            rules = parameterization.unit
+            law["unit"] = {"bias": rules.bias, "embedding_rate": str(rules.embedding_rate)}
+    if spec.scaled:
+        law["scaled"] = True
     if spec.sizes:
         law["sizes"] = {size: str(ratio) for size, ratio in spec.sizes}
     if spec.density is not None:

@@ -35,6 +35,7 @@ class Section(StrEnum):
     kept = "docs/checkpoints.md#an-array-that-cannot-be-kept"
     exported = "docs/checkpoints.md#laws-that-cannot-be-read"
     conversion = "docs/convert.md#what-is-refused"
+    unit = "docs/unit.md#what-is-refused"
 
 
 def topic(section: Section) -> str:

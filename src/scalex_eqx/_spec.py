@@ -16,13 +16,14 @@ from .theory import (
     mup,
     ntk,
     standard,
+    u_mup,
 )
 from .theory._density import DENSITY_SPREAD
 from .theory._power import GROWING, SIZES, Size, own_power, total
 
 _LAWS = (standard, ntk, mup, mean_field)
 # Those that a name is enough for.
-_NAMED = {law.name: law for own in _LAWS for law in (own, own.tied())}
+_NAMED = {law.name: law for own in _LAWS for law in (own, own.tied())} | {u_mup.name: u_mup}
 
 
 class _Interned(type):
@@ -81,6 +82,11 @@ class WeightSpec(metaclass=_Interned):
     - `axes`: names of the last axes, such as `("inner", "width")`, by which
         [`scalex_eqx.shardings`][] splits them over devices; read from the role if not given. They
         say nothing of the law.
+    - `scaled`: whether the layer, one of [`scalex_eqx.nn.unit`][], scales forward and backward
+        pass by itself. [`scalex_eqx.resolve`][] then leaves the weight to it, and the gradient is
+        of size one at all sizes. Declared by the layer, as are in `sizes` the `fan_in` of the
+        layer, where the law's multiplier follows it and the role does not say so, and the `depth`
+        of a stack.
     """
 
     fan_in: tuple[int, ...]
@@ -99,6 +105,7 @@ class WeightSpec(metaclass=_Interned):
     declared: bool = False
     density: Fraction | None = None
     axes: tuple[str, ...] = ()
+    scaled: bool = False
 
     def __post_init__(self):
         self._check_declared()
@@ -176,6 +183,7 @@ class WeightSpec(metaclass=_Interned):
             f"std={self.std if self.std is None else number(self.std)}": self.std is not None,
             f"factor={self.factor_exponent}": self.factor_exponent != 0,
             f"density {self.density}": self.density is not None,
+            "scaled by its layer": self.scaled,
             "frozen": self.frozen,
             "forced": self.forced,
             "carries the tied readout's factor": self.carries_tie,
@@ -213,7 +221,20 @@ class WeightSpec(metaclass=_Interned):
             own += Power(depth=parameterization.branch or 0)
         if self.carries_tie:
             own += Power(readout=parameterization.tie_exponent)
-        return own
+        return own + self._of_layer(parameterization)
+
+    def _of_layer(self, law: Parameterization) -> Power:
+        """What the law multiplies a scaled weight by that does not follow from its role.
+
+        An input that is summed over has a fan that does not grow, and a bias that of its layer.
+        """
+        if law.unit is None or not any(size == "fan_in" for size, _ in self.sizes):
+            return Power()
+        if self.role is Role.embedding:
+            return Power(fan_in=law.a.hidden)
+        if self.fan_in or law.unit.bias == "vector":
+            return Power()
+        return Power(fan_in=law.a.readout if self.role is Role.constant else law.a.hidden)
 
     @property
     def spread_exponent(self) -> Fraction:
@@ -244,6 +265,11 @@ class WeightSpec(metaclass=_Interned):
     @property
     def gradient_power(self) -> Power:
         """How the gradient's entries follow the weight's sizes at first."""
+        return Power() if self.scaled else self.natural_gradient_power
+
+    @property
+    def natural_gradient_power(self) -> Power:
+        """The same where nothing but the loss and the forward pass makes the gradient."""
         parameterization, role, _ = self._completed()
         return gradient_power(parameterization, role) + self.own(self.factor_exponent)
 

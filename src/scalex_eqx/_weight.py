@@ -244,6 +244,8 @@ def kept_entries(value: Any, mask: Any) -> Any:
 def resolve(tree: PyTree) -> PyTree:
     """`tree` with every `Weight` replaced by its effective array: any module then just runs.
 
+    Weights of [`scalex_eqx.nn.unit`][] stay, since their layers scale them.
+
     Call it inside the loss, so that gradients are those of the weights:
 
     ```python
@@ -252,9 +254,13 @@ def resolve(tree: PyTree) -> PyTree:
         return jnp.mean(jax.vmap(model)(x) ** 2)
     ```
     """
-    return jtu.tree_map(
-        lambda leaf: effective(leaf) if _is_read(leaf) else leaf, tree, is_leaf=_is_read
-    )
+    return jtu.tree_map(_resolved, tree, is_leaf=_is_read)
+
+
+def _resolved(leaf: Any) -> Any:
+    if is_weight(leaf) and leaf.spec.scaled:
+        return leaf
+    return effective(leaf) if _is_read(leaf) else leaf
 
 
 def from_effective(array: Any, spec: WeightSpec, like: Weight | None = None) -> Weight:

@@ -38,7 +38,7 @@ PARAMETERIZATIONS = {
 }
 MATRICES = (theory.Role.embedding, theory.Role.hidden, theory.Role.readout)
 NAMESPACES = (
-    *("", ".nn", ".ops", ".optim", ".theory"),
+    *("", ".nn", ".nn.unit", ".ops", ".ops.scaled", ".optim", ".theory"),
     *(".diagnostics", ".problems", ".experiments"),
 )
 

@@ -26,7 +26,7 @@ def parameterize(
     make: Callable[..., PyTree],
     *,
     width: int | np.integer,
-    base_width: int | np.integer,
+    base_width: int | np.integer | None = None,
     parameterization: Parameterization,
     roles: Choices | None = None,
     layouts: Choices | None = None,
@@ -67,8 +67,11 @@ def parameterize(
         `lambda width: eqx.nn.MLP(8, 4, width, 2, key=key)`. What it draws at random must come
         from keys that it holds.
     - `width`: the width wanted; smaller than the base width works as well.
-    - `base_width`: the width at which the hyperparameters are tuned.
-    - `parameterization`: `standard`, `ntk`, `mup`, `mean_field` or your own.
+    - `base_width`: the width at which the hyperparameters are tuned. `u_mup` has no base: there it
+        is only a width at which `make` works, `width` if not given.
+    - `parameterization`: `standard`, `ntk`, `mup`, `mean_field`, `u_mup` or your own. What `u_mup`
+        does is said at [`scalex_eqx.theory.unit_scaled`][]: hidden matrices and readouts have a
+        spread of one, and the rest stays as `make` draws it.
     - `roles`: the roles of some arrays. One that the shapes contradict is an error. Fans that stay
         contradict none: `"hidden"` is also a layer inside the model from or to a fixed size, and
         `"readout"` one of features whose number stays.
@@ -118,7 +121,8 @@ def parameterize(
     another factor than the law's.
     """
     _check_is_function(make, sizes=1 if depth is None else 2)
-    width, base_width = _checked("width", width), _checked("base_width", base_width)
+    width = _checked("width", width)
+    base_width = _checked("base_width", _base_width(base_width, width, parameterization))
     probe_width = 2 * base_width if probe_width is None else _checked("probe_width", probe_width)
     if probe_width == base_width:
         raise ValueError(
@@ -225,6 +229,17 @@ def parameterize_model(
             parts=parts,
         ),
     )
+
+
+def _base_width(base_width: Any, width: int, parameterization: Any) -> Any:
+    """The base width that is given, or a width that serves in place of one where there is none."""
+    is_unit = isinstance(parameterization, Parameterization) and parameterization.unit is not None
+    if base_width is None and not is_unit:
+        raise ValueError(
+            "base_width is missing: give the width at which the hyperparameters are tuned"
+            f"{see(Section.width)}"
+        )
+    return width if base_width is None else base_width
 
 
 def _check_values(values: Any) -> None:

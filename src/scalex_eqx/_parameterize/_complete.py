@@ -33,9 +33,28 @@ def complete(triple: Triple, spec: WeightSpec, width_ratio: Fraction, *, keep: b
     if keep:
         # What has been trained is no draw any more.
         return from_effective(triple.wanted.array, dataclasses.replace(spec, std=None))
+    if spec.parameterization is not None and spec.parameterization.unit is not None:
+        return _with_unit_spread(triple, spec)
     if is_weight(triple.wanted.leaf):
         return _with_declared_spread(triple, spec)
     return Weight(_with_measured_spread(triple, spec, width_ratio), spec)
+
+
+def _with_unit_spread(triple: Triple, spec: WeightSpec) -> Weight:
+    """The weight with a spread of one; an input, a bias or a gain as it was drawn."""
+    value, std = triple.wanted.array, spec.std
+    if spec.role not in (Role.hidden, Role.readout) or not value.size or std == 0:
+        return Weight(value, spec)
+    if is_weight(triple.wanted.leaf) and std is None:
+        raise ValueError(
+            f"a {spec.role} weight of {spec.parameterization and spec.parameterization.name} "
+            "starts with a spread of one, but its spec has no std: declare the std that it was "
+            "drawn with"
+        )
+    if std is None:
+        return Weight(_like(jnp.asarray(value), 1.0, 1.0, 1.0, is_matrix=True), spec)
+    unit = dataclasses.replace(spec, std=1.0)
+    return Weight(value if std == 1.0 else value / std, unit)
 
 
 def _with_declared_spread(triple: Triple, spec: WeightSpec) -> Weight:

@@ -21,6 +21,7 @@ from ..theory import (
     mup,
     ntk,
     standard,
+    u_mup,
 )
 from ..theory._power import GROWING
 from ._assign import Options, Triple, assign, choose, likeness
@@ -33,8 +34,9 @@ from ._ratio import infer_ratios
 from ._readings_of_uses import ties_by_hand, with_readings
 from ._shared import Use, find_uses, half_named, kept_tie_errors, tied_getters
 from ._stacks import Stacks, branch_errors, deep_triples, find_stacks
+from ._unit import counted_from_one, unit_errors
 
-_OBJECTS = {law.name: law.name for law in (standard, ntk, mup, mean_field)}
+_OBJECTS = {law.name: law.name for law in (standard, ntk, mup, mean_field, u_mup)}
 
 _Result = TypeVar("_Result")
 
@@ -93,11 +95,17 @@ def give_law(
     by_hand, carriers, hand_errors = ties_by_hand(nodes, specs, uses, has_tie=bool(ties))
     errors += hand_errors
     errors += [*tie_errors, *half_named(uses, chosen.frozen)]
-    if ties or tied or by_hand:
+    is_tied = bool(ties or tied or by_hand)
+    errors += unit_errors(nodes, parameterization, is_tied=is_tied)
+    if is_tied:
         errors += _other_readouts(path for path in nodes if roles.get(path) is Role.readout)
         parameterization = parameterization.tied()
+    elif parameterization.unit is not None:
+        every = {**nodes, **places}
+        specs = {p: counted_from_one(s, every[p], parameterization) for p, s in specs.items()}
 
-    back, readout_errors = _readout_ratio(specs, ratios[1], tied=bool(ties or tied or by_hand))
+    of_width = ratios[1] if parameterization.unit is None else None
+    back, readout_errors = _readout_ratio(specs, of_width, tied=is_tied)
     errors += readout_errors
     specs |= {path: dataclasses.replace(specs[path], carries_tie=True) for path in carriers}
     if options.keep_values:
@@ -222,11 +230,11 @@ def _other_readouts(paths: Iterable[Path]) -> list[str]:
 
 
 def _readout_ratio(
-    specs: Mapping[Path, WeightSpec], ratio: Fraction, *, tied: bool
-) -> tuple[Fraction, list[str]]:
+    specs: Mapping[Path, WeightSpec], ratio: Fraction | None, *, tied: bool
+) -> tuple[Fraction | None, list[str]]:
     """The rate at which the fan-in grows of the readout that all gradients come through.
 
-    `ratio`, the width's, if the model has no readout.
+    `ratio`, the width's, if the model has no readout; without a base model `None`.
 
     **Returns:** the rate, and an error if the readouts have several.
     """
@@ -247,18 +255,19 @@ def _readout_ratio(
     ]
 
 
-def _completed(spec: WeightSpec, readout: Fraction, law: Parameterization) -> WeightSpec:
+def _completed(spec: WeightSpec, readout: Fraction | None, law: Parameterization) -> WeightSpec:
     """The spec with its law, of a weight whose gradient comes through a readout of that rate."""
-    if spec.role is None or "readout" not in GROWING[spec.role] or spec.width_ratio == readout:
+    is_before = spec.role is not None and "readout" in GROWING[spec.role]
+    if readout is None or not is_before or spec.width_ratio == readout:
         return dataclasses.replace(spec, parameterization=law)
     sizes = (*spec.sizes, ("readout", readout))
     return dataclasses.replace(spec, parameterization=law, sizes=sizes)
 
 
-def _tie_factor(parameterization: Parameterization, ratio: Fraction) -> float:
-    """What a tied embedding is multiplied by where it is used as readout."""
+def _tie_factor(parameterization: Parameterization, ratio: Fraction | None) -> float:
+    """What a tied embedding is multiplied by where it is used as readout; 1 if nothing is tied."""
     # The effective embedding already has its own multiplier.
-    return float(ratio) ** -float(parameterization.tie_exponent)
+    return float(1 if ratio is None else ratio) ** -float(parameterization.tie_exponent)
 
 
 def replaced(model: PyTree, leaves: Mapping[Path, Any]) -> PyTree:

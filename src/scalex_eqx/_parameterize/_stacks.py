@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from .._pages import Section, listed, see
-from .._weight import path_string
+from .._weight import is_weight, path_string
 from ..theory import Parameterization
 from ._assign import Triple
 from ._nodes import Node, Path, sorted_strings
@@ -22,7 +22,7 @@ _Group = tuple[Path, str]
 def depth_ratio(
     depth: Any, base_depth: Any, parameterization: Any, branches: Any
 ) -> Fraction | None:
-    """The ratio of the depths, `None` if there are none.
+    """The ratio of the depths, `None` if there are none; the depth, if there is no base model.
 
     **Raises:** `ValueError` if the arguments contradict each other.
     """
@@ -44,7 +44,7 @@ def depth_ratio(
             f"{missing[0]} is missing: give depth and base_depth, and a make that is called as "
             f"make(width, depth){see(Section.depth)}"
         )
-    return Fraction(depth, base_depth)
+    return Fraction(depth, base_depth if parameterization.unit is None else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,7 @@ def branch_errors(
         for path in chosen
         if path in triples and not triples[path].in_stack
     ]
-    inside = [path for path, triple in triples.items() if triple.in_stack]
+    inside = [path for path, triple in triples.items() if triple.in_stack and not _scaled(triple)]
     if inside and not any(path in ends for path in inside):
         shown = ", ".join(map(path_string, inside[:4])) + (", ..." if len(inside) > 4 else "")
         errors.append(
@@ -171,6 +171,12 @@ def branch_errors(
             f"scalex_eqx.nn.ends_branch{see(Section.depth)}"
         )
     return errors
+
+
+def _scaled(triple: Triple) -> bool:
+    """Whether its block scales its branches by itself."""
+    leaf = triple.wanted.leaf
+    return is_weight(leaf) and leaf.spec.scaled
 
 
 def _group(path: Path, place: int) -> _Group | None:

@@ -37,8 +37,9 @@ from ._failure import explained, tell_traceback
 from ._help import RECIPES, description, filled, own_options_first, summary
 from ._merge import Merge
 from ._plan import Plan
-from ._problem import TEXT
+from ._problem import TEXTS
 from ._progress import ProgressBar
+from ._scales import Scales
 from ._status import Status
 from ._stress import Stress
 from ._sweep import SweepGrid
@@ -174,7 +175,7 @@ class Transfer(Training):
                     f"--batch-size is {self.batch_size}, and batch sizes are swept over; leave out "
                     "one of --batch-size and --batch-sizes"
                 )
-            if self.problem == TEXT:
+            if self.problem in TEXTS:
                 own = dataclasses.replace(self, batch_size=min(sweep.sizes))
         if asked.axis == WIDTH:
             return own.load(widths=sweep.sizes, base_width=base_width)
@@ -235,6 +236,7 @@ COMMANDS: dict[str, Any] = {
     "plan": Plan,
     "check": Check,
     "align": Align,
+    "scales": Scales,
     "stress": Stress,
     "explain": Explain,
 }

@@ -57,8 +57,10 @@ class Exponents:
     Example: scalex exponents --parameterizations mup --families adam
     """
 
-    parameterizations: tuple[str, ...] = tuple(PARAMETERIZATIONS)
-    """Out of standard, ntk, mup and mean_field."""
+    parameterizations: tuple[str, ...] = tuple(
+        name for name, law in PARAMETERIZATIONS.items() if law.unit is None
+    )
+    """Out of standard, ntk, mup, mean_field and u_mup, of which r is the width itself."""
     families: tuple[str, ...] = _FAMILIES
     """How updates follow from gradient and weight:
     sgd, adam (also Lion, Adam-atan2), adafactor (also Adam with parameter scaling) or muon."""

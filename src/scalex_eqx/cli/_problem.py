@@ -13,9 +13,11 @@ from ..experiments import UsageError, load_corpus
 from ..experiments._config import check_positive, check_width
 from ..problems import Corpus, Problem, load_problem, text, token_file
 from ..problems._corpus import corpus_of_tokens
+from ..problems._text_facts import NAME, UNIT_NAME
 from ..problems._token_file import TokenFile, is_larger_than_memory
 
-TEXT = "text"
+TEXT, UNIT_TEXT = NAME, UNIT_NAME
+TEXTS = (TEXT, UNIT_TEXT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +25,9 @@ class ProblemOptions:
     """What is trained."""
 
     problem: str = TEXT
-    """text, the Transformer that the options below describe; digits, an MLP on scikit-learn's
-    digits; or FILE.py:NAME, a scalex_eqx.problems.Problem of your own, with its own data."""
+    """text, the Transformer that the options below describe; unit-text, the unit-scaled one, for
+    recipes with u_mup; digits, an MLP on scikit-learn's digits; or FILE.py:NAME, a
+    scalex_eqx.problems.Problem of your own, with its own data."""
     batch_size: int | None = None
     """Sequences in a batch of text; 4 if not given."""
     sequence_length: int | None = None
@@ -48,7 +51,8 @@ class ProblemOptions:
         """
         options = ("batch_size", "sequence_length", "head_dimension", "data", "vocabulary_size")
         given = [name for name in options if getattr(self, name) is not None]
-        if self.problem != TEXT:
+        is_unit = self.problem == UNIT_TEXT
+        if self.problem not in TEXTS:
             if given:
                 raise UsageError(
                     f"--{given[0].replace('_', '-')} is given, which is an option of --problem "
@@ -70,8 +74,13 @@ class ProblemOptions:
             "head_dimension": heads,
         }
         if self._most_tokens is None and self.data is not None and is_larger_than_memory(self.data):
+            if is_unit:
+                raise UsageError(
+                    f"data {shown(self.data)} has more than half of this machine's memory, and "
+                    "--problem unit-text reads it as a whole; give a part of it"
+                )
             return token_file(self.data, vocabulary_size=self._vocabulary_size(), **settings)
-        return text(self._corpus(), **settings)
+        return text(self._corpus(), unit=is_unit, **settings)
 
     def say_data(self, problem: Problem, console: Console) -> None:
         """Prints what is trained on, if the problem says it."""

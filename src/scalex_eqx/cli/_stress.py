@@ -73,7 +73,7 @@ class Stress(ProblemOptions):
     base_width: int = 64
     """The width at which these gradients are measured, and the model is what its make says."""
     parameterization: str = "standard"
-    """Of that model: standard, ntk, mup or mean_field."""
+    """Of that model: standard, ntk, mup, mean_field or u_mup."""
     json: bool = False
     """Print JSON, which --compare reads."""
     picture: Path | None = None

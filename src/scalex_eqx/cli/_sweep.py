@@ -19,7 +19,7 @@ from ..experiments._grid_files import GRID_FILES, check_grid_files
 from ..experiments._grid_train import Foreseen, foresee, train_grid
 from ._devices import use_all_cores
 from ._help import own_options_first
-from ._problem import TEXT
+from ._problem import TEXTS
 from ._progress import ProgressBar
 from ._training import Training
 
@@ -81,12 +81,12 @@ class SweepGrid(Training):
         preset = PRESETS[self.preset]
         own: dict[str, Any] = {"widths": self.widths, "seeds": self.seeds, "steps": self.steps}
         given = {name: value for name, value in own.items() if value is not None}
-        depth = self.depth if self.problem != TEXT or self.depth is not None else preset.depth
+        depth = self.depth if self.problem not in TEXTS or self.depth is not None else preset.depth
         return dataclasses.replace(preset, **given, depth=depth)
 
     def _with(self, preset: Preset) -> "SweepGrid":
         """The same with the preset's sizes where none are given."""
-        if self.problem != TEXT:
+        if self.problem not in TEXTS:
             return self
         missing = {k: x for k, x in preset.text.items() if getattr(self, k) is None}
         return dataclasses.replace(self, **missing)

@@ -12,7 +12,7 @@ from ..experiments._config import check_positive
 from ..experiments._engines import Engine, Local
 from ..experiments._ray import OnRay
 from ..problems import Problem
-from ._problem import TEXT, ProblemOptions
+from ._problem import TEXTS, ProblemOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Training(ProblemOptions):
         if self.engine == "local":
             yield Local(self.at_once)
             return
-        source = None if self.problem == TEXT else self.problem
+        source = None if self.problem in TEXTS else self.problem
         on_ray = OnRay(
             setting, problem, source=source, address=self.ray_address, at_once=self.at_once
         )

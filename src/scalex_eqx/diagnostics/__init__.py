@@ -26,11 +26,20 @@ from ._coordinates import (
     coordinate_figure as coordinate_figure,
 )
 from ._device import Device as Device, describe_device as describe_device
+from ._edges import UnequalEdge as UnequalEdge, unequal_edges as unequal_edges
 from ._exponent import Exponent as Exponent
 from ._gradients import (
     GradientExponent as GradientExponent,
     GradientExponents as GradientExponents,
     gradient_exponents as gradient_exponents,
+)
+from ._narrow_products import (
+    ProductFormats as ProductFormats,
+    hidden_fp8 as hidden_fp8,
+    hidden_mxfp8 as hidden_mxfp8,
+    hidden_nvfp4 as hidden_nvfp4,
+    u_mup_fp8 as u_mup_fp8,
+    with_narrow_products as with_narrow_products,
 )
 from ._prescription import (
     PrescribedWeight as PrescribedWeight,
@@ -38,6 +47,12 @@ from ._prescription import (
     prescribe as prescribe,
 )
 from ._results import Results as Results, Table as Table, record as record
+from ._scales import (
+    ScaleRow as ScaleRow,
+    Scales as Scales,
+    scales as scales,
+    scales_figure as scales_figure,
+)
 from ._stress import (
     GradientKind as GradientKind,
     Headroom as Headroom,

@@ -99,9 +99,17 @@ def _follows(rules: Sequence[Rule], axis: int) -> bool | None:
 
 
 def is_traceable(model: PyTree) -> bool:
-    """Whether nothing but the weights' numbers knows of the law: a tie has a factor of its own."""
+    """Whether nothing but the weights' numbers knows of the law, at the base that others have.
+
+    A tie has a factor of its own, and a law without a base another initial spread at its base.
+    """
     nodes = [x for x in jtu.tree_leaves(model, is_leaf=_is_weight_or_tie) if _is_weight_or_tie(x)]
-    return not any(isinstance(x, Tie) or x.spec.carries_tie for x in nodes)
+    return not any(
+        isinstance(x, Tie)
+        or x.spec.carries_tie
+        or (x.spec.parameterization is not None and x.spec.parameterization.unit is not None)
+        for x in nodes
+    )
 
 
 _is_weight_or_tie = of_kind(Weight, Tie)

@@ -23,7 +23,7 @@ from ._foreign import EXAMPLES, Foreign, foreign, needs_family
 from ._numbers import SIZES, parse_exponent, parse_factor
 
 PARAMETERIZATIONS = {
-    p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field)
+    p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field, theory.u_mup)
 }
 RATES: dict[str, Alignment | GlobalRate] = {
     "global": optim.global_rate,

@@ -4,6 +4,7 @@ Each is an ordinary `equinox.Module` for a single example. A layer declares its 
 initial spread and contains no width formula: that comes from `scalex_eqx.parameterize`.
 """
 
+from . import unit as unit
 from ._attention import CausalSelfAttention as CausalSelfAttention
 from ._decoder import Decoder as Decoder, DecoderBlock as DecoderBlock
 from ._embedding import Embedding as Embedding, TiedReadout as TiedReadout

@@ -75,7 +75,7 @@ class GroupedQueryAttention(eqx.Module):
         - `key`: for the initial draw.
         """
         check_positive(width=width, head_dimension=head_dimension, key_value_heads=key_value_heads)
-        heads = _heads(width, head_dimension, query_heads, key_value_heads)
+        heads = query_head_count(width, head_dimension, query_heads, key_value_heads)
         checked_scale(logit_scale, head_dimension)
         if rotary_base is not None:
             check_even(head_dimension)
@@ -134,7 +134,7 @@ class GroupedQueryAttention(eqx.Module):
         return heads.reshape(*x.shape[:-1], *heads.shape[1:])
 
 
-def _heads(width: int, d: int, query_heads: int | None, key_value_heads: int) -> int:
+def query_head_count(width: int, d: int, query_heads: int | None, key_value_heads: int) -> int:
     if query_heads is None and width % d:
         raise ValueError(
             f"width {width} is not a positive multiple of head_dimension {d}; their ratio is the "

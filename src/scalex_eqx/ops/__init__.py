@@ -1,11 +1,13 @@
 """Functions of arrays whose error is known over the whole range of their dtype."""
 
+from . import scaled as scaled
 from ._atan2 import atan2 as atan2
 from ._moving import (
     moving_mean as moving_mean,
     moving_root_mean_square as moving_root_mean_square,
     towards as towards,
 )
+from ._narrow import NarrowFormat as NarrowFormat, narrowed as narrowed
 from ._orthogonalized import (
     ComputeDtype as ComputeDtype,
     OrthogonalMethod as OrthogonalMethod,

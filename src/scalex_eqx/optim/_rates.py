@@ -204,13 +204,16 @@ def rate_power(path: str, spec: WeightSpec, family: Family, rates: Any) -> Power
         return power
     assert spec.role is not None and spec.parameterization is not None
     one, role = family.of_role(spec.role), spec.role
-    by_itself = one.gradient_degree * spec.gradient_power + one.offset_power(role)
+    natural = one.gradient_degree * spec.natural_gradient_power
+    by_itself = natural + one.offset_power(role)
     depth = depth_exponent(spec.parameterization, one, rates)
     # Of the sum, what follows the width: the depth's share stands in the exponent of the depth.
     of_width = by_itself - Power(depth=by_itself.depth)
     density = Fraction(0) if spec.density is None else density_exponent(one, rates)
     by_size = Power(depth=depth, density=density)
-    return power + spec.own(of_width.of_width(role)) - of_width + by_size
+    # Gradients that a layer scales are of another size than those the prescription is for.
+    scaled = natural - one.gradient_degree * spec.gradient_power
+    return power + spec.own(of_width.of_width(role)) - of_width + by_size + scaled
 
 
 def rate_exponent(path: str, spec: WeightSpec, family: Family, rates: Any) -> Fraction:

@@ -31,7 +31,7 @@ def load_problem(name: str) -> Problem:
     if not file.endswith(".py") or not attribute.isidentifier():
         raise UsageError(
             f"problem {name!r} is not FILE.py:NAME; an example is my_model.py:problem. Problems "
-            f"with a name of their own: text, {', '.join(OURS)}"
+            f"with a name of their own: text, unit-text, {', '.join(OURS)}"
         )
     module = _module(Path(file))
     if not hasattr(module, attribute):

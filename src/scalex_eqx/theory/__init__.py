@@ -49,6 +49,7 @@ from ._layers import Infeasible as Infeasible
 from ._parameterization import (
     LayerExponents as LayerExponents,
     Parameterization as Parameterization,
+    UnitRules as UnitRules,
     mean_field as mean_field,
     mup as mup,
     ntk as ntk,
@@ -62,3 +63,4 @@ from ._solution import (
     Solution as Solution,
 )
 from ._solve import solve as solve
+from ._unit import u_mup as u_mup, unit_scaled as unit_scaled

@@ -40,6 +40,12 @@ def equivalence(old: Parameterization, new: Parameterization) -> LayerExponents:
 
     **Raises:** `ValueError` if there is none: a role's $a + b$ differ, or the laws of the depth.
     """
+    if (old.unit is None) != (new.unit is None):
+        one, other = (old, new) if old.unit is None else (new, old)
+        raise ValueError(
+            f"{one.name!r} counts sizes from those of a base model and {other.name!r} from one; a "
+            "power of the width does not lead from the one to the other, but a constant besides"
+        )
     if old.branch != new.branch:
         raise ValueError(
             f"{old.name!r} and {new.name!r} are not equivalent: the exponent of residual branches "

@@ -104,7 +104,8 @@ def learning_rate_exponents(
         [`scalex_eqx.theory.depends_on_depth`][] says so.
 
     **Returns:** a dictionary from each of the five trained roles to its exponent, without
-    `hidden` if `depth` is 0. Where the hidden layers' exponents differ it is the largest.
+    `hidden` if `depth` is 0. Where the hidden layers' exponents differ it is the largest. The
+    embedding's has `embedding_rate` of [`scalex_eqx.theory.unit_scaled`][] added to it.
 
     **Raises:** `ValueError` if the parameterization does not start at a stable point.
 
@@ -114,4 +115,7 @@ def learning_rate_exponents(
         With muP and mean-field and no alignment, for SGD and Adafactor, the readout's exponent
         is the largest learning rate but the logits' change vanishes as the width grows.
     """
-    return solve(parameterization, family, alignment, depth=depth).exponents
+    exponents = solve(parameterization, family, alignment, depth=depth).exponents
+    if parameterization.unit is not None:
+        exponents[Role.embedding] += parameterization.unit.embedding_rate
+    return exponents

@@ -1,5 +1,6 @@
 import dataclasses
 from fractions import Fraction
+from typing import Literal, get_args
 
 from ._rational import Exponent, Number, exact, set_rounded
 from ._role import Role
@@ -36,6 +37,22 @@ def derived(source: LayerExponents, **changed: Fraction) -> LayerExponents:
 
 
 @dataclasses.dataclass(frozen=True)
+class UnitRules:
+    """What [`scalex_eqx.theory.unit_scaled`][] adds to the exponents; see there."""
+
+    embedding_rate: Fraction = Fraction(1, 2)
+    bias: Literal["vector", "layer"] = "vector"
+    depth: Literal["layers", "branches"] = "layers"
+
+    def __post_init__(self):
+        for name in ("bias", "depth"):
+            known = get_args(self.__annotations__[name])
+            if getattr(self, name) not in known:
+                expected = " or ".join(map(repr, known))
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Parameterization:
     r"""How the effective weights of a model and their initial values scale with its width.
 
@@ -53,6 +70,8 @@ class Parameterization:
     - `b`: the exponents of the initial standard deviation.
     - `branch`: $\alpha$, the exponent of residual branches' factor $r_\text{depth}^{-\alpha}$,
         from 1/2 to 1; `None` if there is no law for the depth. See `deep`.
+    - `unit`: if given, sizes are counted from one and not from a base model's, $\sigma = 1$, and
+        these are the rules that come with it; see [`scalex_eqx.theory.unit_scaled`][].
 
     `standard`, `ntk`, `mup` and `mean_field` are ready-made; write your own as
     `Parameterization("mine", a=LayerExponents(0, "1/4", "1/2"), b=LayerExponents(0, "1/4", 0))`.
@@ -67,6 +86,7 @@ class Parameterization:
     a: LayerExponents
     b: LayerExponents
     branch: Fraction | None = None
+    unit: UnitRules | None = None
 
     def __post_init__(self):
         if self.branch is None:

@@ -5,7 +5,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ..._traced import traced
 from ..._weight import Masked, Weight, is_weight, path_string
@@ -14,8 +14,8 @@ from .._columns import columns
 from ._flow import flow
 from ._origin import CONSTANT, DATA, Origin
 from ._program import NotFollowed, Site, follow, unfollowed
-from ._run import run
-from ._use import Use, use_at
+from ._run import ProductAt, run
+from ._use import Use, stack_at, use_at
 
 
 class Captured(eqx.Module):
@@ -86,6 +86,24 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     **Raises:** `ValueError` if the model has no weights or there is no array among the inputs, and
     with the line of `apply` that can't be traced.
     """
+    return captured(apply, model, inputs)
+
+
+def captured(
+    apply: Callable[..., Any],
+    model: PyTree,
+    inputs: tuple[Any, ...],
+    taps: Mapping[str, Sequence[Array]] | None = None,
+    product: ProductAt | None = None,
+) -> Captured:
+    """What `capture` returns, where something is added to what comes out of the uses.
+
+    **Arguments:**
+
+    - `apply`, `model`, `inputs`: those of `capture`.
+    - `taps`: by the weight's path, for each of its uses an array of the shape of its output.
+    - `product`: computes what comes out.
+    """
     model, inputs = jtu.tree_map(_as_jax, (model, inputs))
     leaves = _leaves(model)
     count = len(jtu.tree_leaves(eqx.filter(inputs, eqx.is_array)))
@@ -97,9 +115,12 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     weights = {path: leaf for path, leaf in leaves if _is_trained(leaf)}
     try:
         program, ends = follow(closed, origins)
-        results, _, meetings = run(program, arguments)
+        placed = None if taps is None else _placed(taps, program.sites, weights)
+        results, _, meetings = run(program, arguments, taps=placed, product=product)
         edges = flow(program, lambda path: bool(weights[path].spec.fan_in))
     except Exception as error:
+        if taps is not None or product is not None:
+            raise
         # A program of another release of JAX, say: whoever measures goes on without its weights.
         program, ends = unfollowed(closed, weights, f"{type(error).__name__}: {error}"), []
         edges = ()
@@ -119,6 +140,20 @@ def capture(apply: Callable[..., Any], model: PyTree, *inputs: Any) -> Captured:
     lost += [NotFollowed(path, "is not used") for path in uses if path not in found]
     result = jtu.tree_unflatten(jtu.tree_structure(structure), results)
     return Captured(eqx.combine(result, static), uses, tuple(dict.fromkeys(lost)), edges)
+
+
+def _placed(
+    taps: Mapping[str, Sequence[Array]], sites: Sequence[Site], weights: Mapping[str, Weight]
+) -> list[Array | None]:
+    """The taps in the order of the sites; those that are no use have none."""
+    left = {path: iter(own) for path, own in taps.items()}
+
+    def tap(site: Site) -> Array | None:
+        weight = weights[site.path]
+        is_use = not isinstance(stack_at(site, weight.spec, weight.value.ndim), str)
+        return next(left[site.path]) if is_use else None
+
+    return [tap(site) for site in sites]
 
 
 def _cells(use: Use) -> list[str]:

@@ -89,6 +89,15 @@ class Operation:
         axis, start, size = self.part
         return jax.lax.slice_in_dim(result, start, start + size, axis=axis)
 
+    def added_to(self, result: Array, tap: Array) -> Array:
+        """The equation's result, with `tap` added to what `output_of` finds in it."""
+        if self.part is None:
+            return result + tap
+        axis, start, size = self.part
+        behind = result.shape[axis] - start - size
+        padding = [(start, behind, 0) if i == axis else (0, 0, 0) for i in range(result.ndim)]
+        return result + jax.lax.pad(tap, jnp.zeros((), tap.dtype), padding)
+
 
 def operation_of(equation: Any, position: int, origins: Sequence[Origin]) -> Operation | None:
     """The operation in which the operand at `position` meets an input; `None` if not known."""

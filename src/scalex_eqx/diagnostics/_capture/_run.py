@@ -1,6 +1,7 @@
 """Running a program that was followed, with what meets at its sites among the results."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 from ..._jaxprs import parameters, run_equation
-from ._program import Program
+from ._program import Program, Site
 
 
 class Piece(NamedTuple):
@@ -43,10 +44,24 @@ class Ran(NamedTuple):
     meetings: list[Meeting]
 
 
+Taps = Sequence[Array | None] | None
+"""What is added to the outputs of a program's sites, in their order; `None` for nothing."""
+
+ProductAt = Callable[[Site, Any, list[Any]], list[Any] | None]
+"""What a site's equation makes of its operands; `None` for what it does by itself."""
+
+
 def run(
-    program: Program, arguments: Sequence[Any], pieces: Sequence[Piece | None] | None = None
+    program: Program,
+    arguments: Sequence[Any],
+    pieces: Sequence[Piece | None] | None = None,
+    taps: Taps = None,
+    product: ProductAt | None = None,
 ) -> Ran:
-    """Runs a program; `pieces` are those of the arguments that are pieces of a stack."""
+    """Runs a program; `pieces` are those of the arguments that are pieces of a stack.
+
+    With `product` it computes what comes out of each site.
+    """
     jaxpr = program.jaxpr
     values = dict(zip(jaxpr.constvars, program.constants, strict=True))
     values |= zip(jaxpr.invars, arguments, strict=True)
@@ -54,6 +69,10 @@ def run(
         zip(jaxpr.invars, pieces or [None] * len(arguments), strict=True)
     )
     meetings: list[Meeting] = []
+    left = None if taps is None else iter(taps)
+
+    def taken(count: int) -> Taps:
+        return None if left is None else list(itertools.islice(left, count))
 
     def value(variable: Any) -> Any:
         return variable.val if isinstance(variable, Literal) else values[variable]
@@ -65,20 +84,35 @@ def run(
         operands = [value(v) for v in equation.invars]
         parts = [piece(v) for v in equation.invars]
         if i in program.inner:
-            ran = _run_inner(equation, program.inner[i], operands, parts)
-            meetings += ran.meetings
+            inside = taken(sum(len(inner.sites) for inner in program.inner[i]))
+            ran = _run_inner(equation, program.inner[i], operands, parts, inside, product)
         else:
-            ran = _run_here(program, i, operands, parts)
-            meetings += ran.meetings
+            own = taken(len(program.here.get(i, ())))
+            ran = _run_here(program, i, operands, parts, own, product)
+        meetings += ran.meetings
         values |= zip(equation.outvars, ran.results, strict=True)
         known |= zip(equation.outvars, ran.pieces, strict=True)
     ends = jaxpr.outvars
     return Ran([value(v) for v in ends], [piece(v) for v in ends], meetings)
 
 
-def _run_here(program: Program, i: int, operands: list[Any], parts: list[Piece | None]) -> Ran:
+def _run_here(
+    program: Program,
+    i: int,
+    operands: list[Any],
+    parts: list[Piece | None],
+    taps: Taps,
+    product: ProductAt | None,
+) -> Ran:
     equation = program.jaxpr.eqns[i]
-    results = run_equation(equation, program.jaxpr, operands)
+    results = None
+    if product is not None and program.here.get(i):
+        results = product(program.here[i][0], equation, operands)
+    if results is None:
+        results = run_equation(equation, program.jaxpr, operands)
+    for site, tap in zip(program.here.get(i, ()), taps or (), strict=False):
+        if tap is not None:
+            results = [site.operation.added_to(results[0], tap), *results[1:]]
     pieces: list[Piece | None] = [None] * len(results)
     if (position := program.pieces.get(i)) is not None:
         before = parts[position] or Piece(operands[position])
@@ -106,18 +140,28 @@ def _run_here(program: Program, i: int, operands: list[Any], parts: list[Piece |
 
 
 def _run_inner(
-    equation: Any, inner: tuple[Program, ...], operands: list[Any], parts: list[Piece | None]
+    equation: Any,
+    inner: tuple[Program, ...],
+    operands: list[Any],
+    parts: list[Piece | None],
+    taps: Taps,
+    product: ProductAt | None,
 ) -> Ran:
     name = equation.primitive.name
     if name == "cond":
-        return _branches(inner, operands, parts)
+        return _branches(inner, operands, parts, taps, product)
     if name == "scan" and (scan := parameters.scan(equation)) is not None:
-        return _scan(scan, inner[0], operands, parts)
-    return run(inner[0], operands, parts)
+        return _scan(scan, inner[0], operands, parts, taps, product)
+    return run(inner[0], operands, parts, taps, product)
 
 
 def _scan(
-    scan: parameters.Scan, program: Program, operands: list[Any], parts: list[Piece | None]
+    scan: parameters.Scan,
+    program: Program,
+    operands: list[Any],
+    parts: list[Piece | None],
+    taps: Taps,
+    product: ProductAt | None,
 ) -> Ran:
     """The scan with the meetings of every turn stacked.
 
@@ -130,22 +174,23 @@ def _scan(
     loop = program.depth - 1
     varies = [loop in site.origin.loops for site in program.sites]
 
-    def turn(carry, x):
-        results, _, meetings = run(program, [*consts, *carry[0], *x], parts)
+    def turn(carry, xs):
+        x, taps = xs
+        results, _, meetings = run(program, [*consts, *carry[0], *x], parts, taps, product)
         fixed = [m.weight for m, own in zip(meetings, varies, strict=True) if not own]
         rest = [
             (m if own else m._replace(weight=None)) for m, own in zip(meetings, varies, strict=True)
         ]
         return (results[:carries], fixed), (results[carries:], rest)
 
-    def first(stacked):
-        return turn((init, ()), [x[0] for x in stacked])[0][1]
+    def first(xs):
+        return turn((init, ()), jtu.tree_map(lambda x: x[0], xs))[0][1]
 
-    blank = _blank(jax.eval_shape(first, stacked), 0.0)
+    blank = _blank(jax.eval_shape(first, (stacked, taps)), 0.0)
     (ends, fixed), (stacks, meetings) = jax.lax.scan(
         turn,
         (init, blank),
-        stacked,
+        (stacked, taps),
         length=scan.length,
         reverse=scan.reverse,
         unroll=scan.unroll,
@@ -159,7 +204,13 @@ def _scan(
     return Ran([*ends, *stacks], pieces, whole)
 
 
-def _branches(branches: tuple[Program, ...], operands: list[Any], parts: list[Piece | None]) -> Ran:
+def _branches(
+    branches: tuple[Program, ...],
+    operands: list[Any],
+    parts: list[Piece | None],
+    taps: Taps,
+    product: ProductAt | None,
+) -> Ran:
     """A condition; in the branches that don't run nothing meets, and NaN stands for it."""
     index, *operands = operands
     _, *parts = parts
@@ -169,10 +220,14 @@ def _branches(branches: tuple[Program, ...], operands: list[Any], parts: list[Pi
         return jax.eval_shape(lambda *operands: run(program, operands, parts).meetings, *operands)
 
     blanks = [_blank(shapes(program), jnp.nan) for program in branches]
+    starts = [sum(counts[:number]) for number in range(len(counts))]
 
     def branch(number: int, program: Program) -> Any:
+        start = starts[number]
+        own = None if taps is None else taps[start : start + counts[number]]
+
         def call(*operands: Any) -> Any:
-            results, _, meetings = run(program, operands, parts)
+            results, _, meetings = run(program, operands, parts, own, product)
             every = [*blanks[:number], meetings, *blanks[number + 1 :]]
             return results, [meeting for some in every for meeting in some]
 

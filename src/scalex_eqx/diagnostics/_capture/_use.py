@@ -55,6 +55,11 @@ class Use(eqx.Module):
         return self._operation.kind
 
     @property
+    def turns(self) -> tuple[bool, ...]:
+        """For each `scan` that it stands in whether the weight is another one in every turn."""
+        return self._scans
+
+    @property
     def fan_in(self) -> int:
         """How many terms the sum has; for a lookup, which is one with one-hot inputs, the rows.
 
@@ -218,10 +223,18 @@ def _in_turns(once: Callable[..., Array], own: bool) -> Callable[..., Array]:
     return all_turns
 
 
+def stack_at(site: Site, spec: WeightSpec, ndim: int) -> Stack | str:
+    """How the members of a stack of weights meet the input at a site, or why that isn't known."""
+    return stack_of(site.origin, site.operation, _scans(site), spec.stack_axes(ndim))
+
+
+def _scans(site: Site) -> tuple[bool, ...]:
+    return tuple(loop in site.origin.loops for loop in range(site.depth))
+
+
 def use_at(site: Site, meeting: Meeting, spec: WeightSpec, ndim: int) -> Use | NotFollowed:
     """The use at a site, of a weight with `ndim` axes, or why it is none."""
-    scans = tuple(loop in site.origin.loops for loop in range(site.depth))
-    stack = stack_of(site.origin, site.operation, scans, spec.stack_axes(ndim))
+    stack = stack_at(site, spec, ndim)
     if isinstance(stack, str):
         return NotFollowed(site.path, stack)
     return Use(
@@ -233,7 +246,7 @@ def use_at(site: Site, meeting: Meeting, spec: WeightSpec, ndim: int) -> Use | N
         _fan_in_grows(site, spec, ndim),
         site.operation,
         site.origin.steps,
-        scans,
+        _scans(site),
         stack,
         spec.density,
     )

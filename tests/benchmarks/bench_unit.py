@@ -1,0 +1,126 @@
+"""What the factors of unit scaling cost in a training step.
+
+    python tests/benchmarks/bench_unit.py [--width 256] [--rounds 31]
+
+`nn.unit.Transformer` of two blocks with Adam, a batch of 16 sequences of 64 tokens, compiled and
+donated, in float32: as it is, and traced once more with every factor one, so that the program has
+the same products and no factors. Turn and turn about in one process; prints medians, quartiles, and
+the median ratio of neighbouring steps to those without factors with its quartiles, of the time that
+passes and of the time that all cores spend on it, which other work on the machine doesn't change
+much; and how many operations the two compiled programs have.
+"""
+
+import argparse
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import equinox as eqx
+import jax
+
+import scalex_eqx as sx
+from scalex_eqx.ops import scaled
+
+BATCH, LENGTH = 16, 64
+_ONES = scaled.Factors(1.0, (1.0, 1.0, 1.0), (1.0,))
+
+
+@contextlib.contextmanager
+def without_factors() -> Iterator[None]:
+    """Whatever is traced in here is traced with all factors one."""
+    with contextlib.ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("scalex_eqx.ops.scaled.") and hasattr(module, "scale"):
+                same = lambda x, **_: x  # noqa: E731
+                stack.enter_context(mock.patch.object(module, "scale", same))
+        for module, name in (("_activations", "gated_silu"), ("_attention", "attention")):
+            whole = sys.modules[f"scalex_eqx.ops.scaled.{module}"]
+            ones = mock.patch.object(whole, f"{name}_factors", lambda *_, **__: _ONES)
+            stack.enter_context(ones)
+        yield
+
+
+def model(width: int) -> Any:
+    def make(width: int) -> Any:
+        return sx.nn.unit.Transformer(
+            vocabulary_size=256, width=width, depth=2, head_dimension=32, key=jax.random.key(0)
+        )
+
+    return sx.parameterize(make, width=width, parameterization=sx.u_mup)
+
+
+def loss(model: Any, tokens: Any) -> Any:
+    return model.loss(tokens[:, :-1], tokens[:, 1:], mapped=1)
+
+
+class Running:
+    """A model and a state that each step replaces."""
+
+    def __init__(self, model: Any, *, factors: bool):
+        tx = sx.adam(1.0)
+        self.model, self.static = eqx.partition(
+            jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, model), eqx.is_array
+        )
+        self.state = tx.init(self.model)
+        self.tokens = jax.random.randint(jax.random.key(1), (BATCH, LENGTH + 1), 0, 256)
+        self.times: list[float] = []
+        self.spent: list[float] = []
+
+        def step(model: Any, state: Any, tokens: Any) -> Any:
+            gradient = eqx.filter_grad(loss)(eqx.combine(model, self.static), tokens)
+            updates, state = tx.update(gradient, state, model)
+            return eqx.apply_updates(model, updates), state
+
+        with contextlib.nullcontext() if factors else without_factors():
+            lowered = jax.jit(step, donate_argnums=(0, 1)).lower(
+                self.model, self.state, self.tokens
+            )
+        self.compiled = lowered.compile()
+
+    @property
+    def operations(self) -> int:
+        """The lines of the compiled program that compute something."""
+        return sum(" = " in line for line in str(self.compiled.as_text()).splitlines())
+
+    def step(self) -> None:
+        start, spent = time.perf_counter(), time.process_time()
+        self.model, self.state = self.compiled(self.model, self.state, self.tokens)
+        jax.block_until_ready((self.model, self.state))
+        self.times.append(1e3 * (time.perf_counter() - start))
+        self.spent.append(1e3 * (time.process_time() - spent))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=31)
+    arguments = parser.parse_args()
+    one = model(arguments.width)
+    running = {
+        "all one": Running(one, factors=False),
+        "unit-scaled": Running(one, factors=True),
+    }
+    for number in range(arguments.rounds + 1):
+        # Who goes first changes, since what went before is still in the caches.
+        for name in sorted(running, reverse=bool(number % 2)):
+            running[name].step()
+    print(f"width {arguments.width}, {arguments.rounds} rounds, {jax.devices()[0].device_kind}")
+    for name, one in running.items():
+        print(f"  {name:12} {one.operations} operations")
+        for kind in ("times", "spent"):
+            times, others = getattr(one, kind)[1:], getattr(running["all one"], kind)[1:]
+            low, median, high = statistics.quantiles(times, n=4)
+            ratios = [t / u for t, u in zip(times, others, strict=True)]
+            least, ratio, most = statistics.quantiles(ratios, n=4)
+            print(
+                f"  {name:12} {kind:6} {median:8.1f} ms  [{low:8.1f}, {high:8.1f}]"
+                f"  {ratio:5.3f}  [{least:5.3f}, {most:5.3f}]"
+            )
+
+
+if __name__ == "__main__":
+    main()
