@@ -146,7 +146,10 @@ def stop(process: subprocess.Popen, number: int) -> None:
 
 
 def processes_of_ray(driver: int) -> dict[int, bool]:
-    """Ray's workers that descend from a process, and whether it is what runs them instead."""
+    """What of Ray descends from a process, and whether it is no worker but what runs them.
+
+    Its agents end with what runs the workers, and that with them.
+    """
     parents, names = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -160,7 +163,7 @@ def processes_of_ray(driver: int) -> dict[int, bool]:
         ours |= more
     own = {one: names.get(one, b"") for one in ours}
     return {
-        one: name.endswith(b"/raylet")
+        one: not name.startswith((b"ray::IDLE", b"ray::_on_worker"))
         for one, name in own.items()
         if name.startswith(b"ray::") or name.endswith(b"/raylet")
     }
