@@ -130,7 +130,7 @@ def tried(wheel: Path) -> str:
     """The wheel alone, then with its extra."""
     with environment(*PINNED, wheel) as binaries:
         trained = run(binaries / "python", "-I", "-c", TRIAL, cwd=binaries)
-        missing = run(binaries / "scalex", "exponents", cwd=binaries, code=1)
+        missing = run(binaries / "scalex", "exponents", cwd=binaries, code=2)
         check(
             missing.count("\n") == 1 and "scalex_eqx[experiments]" in missing,
             f"without the extra, scalex says {missing!r}",
