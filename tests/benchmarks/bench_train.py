@@ -142,7 +142,7 @@ def reading(batch: int, length: int, tokens: int) -> None:
         path = Path(name) / "tokens.bin"
         np.random.default_rng(0).integers(0, 2**15, tokens, np.uint16).tofile(path)
         file, mapped = TokenFile(path, 2**15), np.memmap(path, np.uint16, "r")
-        ratios = []
+        ratios, took = [], list[float]()
         for seed in range(ROUNDS * 4):
             starts = np.random.default_rng(seed).integers(0, tokens - length, batch)
             took = []

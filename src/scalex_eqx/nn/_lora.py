@@ -71,7 +71,8 @@ class LoRA(eqx.Module):
         dtype = own if dtype is None else dtype
         self.layer = layer
         own_weight: Any = getattr(layer, "weight", None)
-        out, into = (is_weight(own_weight) and own_weight.spec.axes) or ("", "")
+        named = is_weight(own_weight) and len(own_weight.spec.axes) == 2
+        out, into = own_weight.spec.axes if named else ("", "")
         lora_a = normal(
             (rank, in_features), in_features**-0.5, role=Role.hidden, dtype=dtype, key=key
         )
