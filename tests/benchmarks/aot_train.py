@@ -102,6 +102,7 @@ def compiled(name: str, width: int, depth: int, each: int) -> dict[str, Any]:
         kind for kind in COLLECTIVES for _ in re.findall(rf"= [^\n]*? {kind}(?:-start)?\(", text)
     )
     sizes = [x.size for x in jax.tree.leaves(trainer.shapes.model)]
+    # One that runs in the background is written with the part that a device hands in first.
     gathered = re.findall(r"= \(?([a-z0-9]+\[[\d,]*\])[^\n]*? all-gather(?:-start)?\(", text)
     return {
         "devices": f"{count} x {chips[0].device_kind}",
