@@ -265,9 +265,14 @@ def shifts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def shown(row: dict[str, Any]) -> str:
     """A row as the docs have it."""
     best = f"2^{row['best']:.1f}" + ("" if row["inside"] else " or beyond")
-    moved = f"{row['shift']:+.1f}" + ("" if row["inside"] else " or more")
-    if row["low"] is not None:
-        moved += f", {row['low']:+.1f} to {row['high']:+.1f}"
+    # Without a sign of zero.
+    shift, low, high = (
+        None if row[name] is None else f"{round(row[name], 1) + 0.0:+.1f}"
+        for name in ("shift", "low", "high")
+    )
+    moved = f"{shift}" + ("" if row["inside"] else " or more")
+    moved += f", {low} to {high}" if row["inside"] else ""
+    moved = "-" if row["density"] == "1" else moved
     return f"| {row['masks']} | {row['density']} | {best} | {moved} | {row['loss']:.3f} |"
 
 

@@ -82,6 +82,6 @@ def test_the_table_of_the_text_is_that_of_the_results():
     text = (DOCS / "results/density_transfer.json").read_text(encoding="utf-8")
     rows = Results.from_json(text).table("octaves from the dense model").rows
     page = (DOCS / "sparsity.md").read_text(encoding="utf-8")
-    assert len(rows) > 5
+    assert len(rows) >= 5
     for row in rows:
         assert shown(row) in page, row
