@@ -10,6 +10,8 @@ from scipy.special import expit, ndtr
 
 from scalex_eqx.ops import scaled
 
+from . import factor_table
+
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 DIGITS = 5e-6  # Half a unit in the last of six digits, at worst.
 
@@ -152,3 +154,21 @@ def test_activations_by_quadrature(name, mult):
     assert abs(slope * factors.inputs[0] - 1) < 0.1
     if (name, mult) == ("gelu", 1):
         np.testing.assert_allclose(square**0.5 * factors.output, 1.151, atol=2e-3)
+
+
+def test_the_committed_table():
+    """It is what two ways of computing agree on, and a wrong number would be refused."""
+    path = Path(__file__).parents[3] / "docs/results/unit_factors.json"
+    [kept] = json.loads(path.read_text(encoding="utf-8"))["tables"]
+    found = factor_table.rows()
+    assert len(found) > 70
+    for one, other in zip(kept["rows"], found, strict=True):
+        near(one.pop("output"), other.pop("output"))
+        assert one == other
+
+
+def test_the_table_refuses_what_two_ways_do_not_agree_on(monkeypatch):
+    wrong = scaled.Factors(1.001, (1.0, 1.0))
+    monkeypatch.setattr(scaled, "gated_silu_factors", lambda mult: wrong)
+    with pytest.raises(ValueError, match=r"gated silu, mult 1/4"):
+        factor_table.rows()
