@@ -77,12 +77,14 @@ def _is_read(node: Any) -> bool:
 
 
 def _weight(weight: Weight | Fused, array: Any) -> Weight | Fused:
-    if is_fused(weight) and array is not None:
+    if array is None:
+        return weight
+    if isinstance(weight, Fused):
         sizes = [part.value.shape[weight.axis] for part in weight.parts]
         pieces = cut(jnp.asarray(array), sizes, weight.axis)
         parts = [_weight(part, x) for part, x in zip(weight.parts, pieces, strict=True)]
         return Fused(tuple(parts), weight.axis)
-    return weight if array is None else from_effective(jnp.asarray(array), weight.spec, weight)
+    return from_effective(jnp.asarray(array), weight.spec, weight)
 
 
 def _structure_errors(places: list[Any], given: list[Any]) -> list[str]:

@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -33,7 +34,7 @@ from scalex_eqx.training import Trainer, Training, operations_of_step, parse_mes
 ROUNDS, STEPS, WARM = 9, 300, 50
 
 
-def problem(**sizes: int) -> Problem:
+def problem(**sizes: Any) -> Problem:
     """Text, as the command has it by default."""
     return text(load_corpus(None), **sizes)
 

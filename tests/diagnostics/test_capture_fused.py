@@ -65,7 +65,7 @@ def test_each_part_meets_the_input_by_itself():
     ],
 )
 def test_what_mixes_them_is_named(use: Any, names: set[str]):
-    spec = sx.WeightSpec((-1,), (-2,), std=1.0, role="hidden")
+    spec = sx.WeightSpec((-1,), (-2,), std=1.0, role=sx.Role.hidden)
 
     def make(width: int) -> Any:
         draws = [jax.random.normal(jax.random.key(i), (4, width)) for i in range(2)]

@@ -1,6 +1,7 @@
 """Files of tokens that are read as they are needed: the same windows as in memory, and no crash."""
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from scalex_eqx.problems import _token_file, text, token_file
 from scalex_eqx.problems._token_file import drawn_starts
 
 TOKENS = np.random.default_rng(0).integers(0, 300, 5000)
-SIZES = {"sequence_length": 8, "batch_size": 2, "head_dimension": 4, "held_out_windows": 5}
+SIZES: dict[str, Any] = {
+    "sequence_length": 8,
+    "batch_size": 2,
+    "head_dimension": 4,
+    "held_out_windows": 5,
+}
 
 
 @pytest.fixture

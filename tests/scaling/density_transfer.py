@@ -21,7 +21,7 @@ kind of mask how far they lie from the dense model's, with the 90 % interval ove
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -262,7 +262,7 @@ def shifts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
-def shown(row: dict[str, Any]) -> str:
+def shown(row: Mapping[str, Any]) -> str:
     """A row as the docs have it."""
     best = f"2^{row['best']:.1f}" + ("" if row["inside"] else " or beyond")
     # Without a sign of zero.
