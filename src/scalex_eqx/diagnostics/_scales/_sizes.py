@@ -1,12 +1,13 @@
 """What is counted of an array's entries."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from ...ops._wide import wide
-from ._formats import FORMATS, Format
+from ._formats import FORMATS
 
 
 class Sizes(NamedTuple):
@@ -42,24 +43,21 @@ def sizes_of(x: Shaped[Array, "..."], stacked: int) -> Sizes:
     size = unit * jnp.sqrt(jnp.mean(jnp.square(relative), axis=1))
     # Zeros, and there may be nothing else, are held by every format.
     nonzero = jnp.maximum(jnp.sum(entries != 0, axis=1), 1)
+    # All formats at once, since each reduction by itself is a kernel to be compiled.
+    low, high = _bounds(entries.dtype)
+    every = entries[None]
+    zeroed = jnp.sum((every > 0) & (every <= low), axis=2) / nonzero[None]
+    # What is no number is none in any format.
+    over = jnp.sum(~(every < high), axis=2) / nonzero[None]
+    return Sizes(size, largest, zeroed, over)
+
+
+def _bounds(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Up to which numbers of a dtype each format gives zero, and from which on it overflows."""
     known = FORMATS.values()
-    zeroed = [(entries > 0) & (entries <= _as(one.zero_below, entries)) for one in known]
-    over = [_overflowing(entries, one) for one in known]
-    shares = (
-        jnp.stack([jnp.sum(each, axis=1) / nonzero for each in counted])
-        for counted in (zeroed, over)
-    )
-    return Sizes(size, largest, *shares)
-
-
-def _overflowing(entries: Array, format: Format) -> Array:
-    """Which are too large; what is no number is none in any format."""
-    bound = _as(format.overflow_from, entries)
-    return ~((entries <= bound) & jnp.isfinite(entries)) if format.keeps_tie else ~(entries < bound)
-
-
-def _as(bound: float, like: Array) -> Array:
-    """A bound as a number of the entries' own dtype, infinity where there is none so large."""
-    info = jnp.finfo(like.dtype)
-    known = bound if bound <= float(info.max) else float("inf")
-    return jnp.asarray(known, like.dtype)
+    with np.errstate(over="ignore"):
+        low = np.asarray([one.zero_below for one in known], dtype)
+        high = np.asarray([one.overflow_from for one in known], dtype)
+    ties = np.asarray([one.keeps_tie for one in known])
+    high = np.where(ties, np.nextafter(high, np.asarray(np.inf, dtype)), high)
+    return low[:, None, None], high[:, None, None]
