@@ -12,7 +12,7 @@ from .. import theory
 from ..experiments import UsageError
 from ..experiments._config import check_positive
 from ..experiments._numbers import parse_exponent
-from ..experiments._recipe import PARAMETERIZATIONS
+from ..experiments._recipe import PARAMETERIZATIONS, THE_FOUR
 from ..theory import Alignment, Parameterization, Role, Solution
 from ..theory._family import families as FAMILIES
 from ._budget import rule_tables
@@ -57,9 +57,7 @@ class Exponents:
     Example: scalex exponents --parameterizations mup --families adam
     """
 
-    parameterizations: tuple[str, ...] = tuple(
-        name for name, law in PARAMETERIZATIONS.items() if law.unit is None
-    )
+    parameterizations: tuple[str, ...] = THE_FOUR
     """Out of standard, ntk, mup, mean_field and u_mup, of which r is the width itself."""
     families: tuple[str, ...] = _FAMILIES
     """How updates follow from gradient and weight:

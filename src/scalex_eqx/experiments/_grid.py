@@ -17,7 +17,7 @@ from .._usage import UsageError
 from ._config import Member, Setting, Sweep
 from ._fits import Run
 from ._optimum import ALL_DIVERGED, LOWER_EDGE, UPPER_EDGE, fit_optimum
-from ._recipe import PARAMETERIZATIONS, RATES, Recipe, parse_recipe
+from ._recipe import RATES, THE_FOUR, Recipe, parse_recipe
 
 Losses = Mapping[Member, float | None]
 Cell = tuple[Recipe, int]  # a recipe at a width
@@ -105,7 +105,7 @@ class Grid:
             rule: tuple(2.0**power for power in range(low, high + 1))
             for rule, (low, high) in preset.rules.items()
         }
-        recipes = itertools.product(preset.rules, PARAMETERIZATIONS, RATES)
+        recipes = itertools.product(preset.rules, THE_FOUR, RATES)
         sweep = Sweep(
             recipes=tuple(parse_recipe(f"{law}:{rule}:{rates}") for rule, law, rates in recipes),
             sizes=preset.widths,

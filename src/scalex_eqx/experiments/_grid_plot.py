@@ -14,7 +14,7 @@ from ._drift import LEVEL, MARGIN, t_interval
 from ._grid_report import GridReport, GridRow
 from ._grid_words import rates_of, rules_of
 from ._published import EXPONENTS
-from ._recipe import PARAMETERIZATIONS, RATES
+from ._recipe import RATES, THE_FOUR
 from ._write import written_whole
 
 _COLOURS = {"global": "#b3400f", "full": "#00695c", "none": "#5a4fa3"}
@@ -57,7 +57,7 @@ def plot_grid(report: GridReport, path: Path) -> None:
 
 def _places(rows: Sequence[GridRow]) -> Mapping[str, float]:
     """Where each recipe's line is: a parameterization is a block, with room between two."""
-    laws, rates = list(PARAMETERIZATIONS), list(RATES)
+    laws, rates = list(THE_FOUR), list(RATES)
     return {
         str(row.recipe): 4.0 * laws.index(row.recipe.law.name) + rates.index(rates_of(row))
         for row in rows
@@ -66,7 +66,7 @@ def _places(rows: Sequence[GridRow]) -> Mapping[str, float]:
 
 def _prepare(axes: Axes, rows: Sequence[GridRow]) -> None:
     laws = list(dict.fromkeys(row.recipe.law.name for row in rows))
-    every = list(PARAMETERIZATIONS)
+    every = list(THE_FOUR)
     axes.set_yticks([4.0 * every.index(law) + 1 for law in laws], laws)
     axes.set_ylim(4.0 * len(every) - 1.2, -0.8)
     axes.tick_params(axis="y", length=0)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ._drift import MARGIN
 from ._judged import Claim, Statement
-from ._recipe import PARAMETERIZATIONS
+from ._recipe import THE_FOUR
 
 SOURCE = "Everett et al., ICML 2024, arXiv:2407.05872v2"
 PUBLISHED_WIDTH = 16384
@@ -65,19 +65,17 @@ def _lower(first: str, second: str) -> Statement:
     return Statement("loss", first, second)
 
 
-_ALL = tuple(PARAMETERIZATIONS)
-
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "With layers' own learning rates, every parameterization transfers",
         _ABSTRACT,
-        tuple(_exponents(law, "full", -MARGIN, MARGIN) for law in _ALL),
+        tuple(_exponents(law, "full", -MARGIN, MARGIN) for law in THE_FOUR),
     ),
     Claim(
         "With one learning rate for all layers, the best one falls as the width grows, in every "
         "parameterization",
         "appendix K: p = -0.94, -0.71, -1.15, -0.29",
-        tuple(Statement("exponent", f"{law}:adam:global") for law in _ALL),
+        tuple(Statement("exponent", f"{law}:adam:global") for law in THE_FOUR),
     ),
     Claim(
         "It falls fastest in mup, then in standard, ntk and mean_field",
@@ -121,14 +119,16 @@ CLAIMS: tuple[Claim, ...] = (
         "2.580 and 2.613, 2.570 and 2.623, 2.574 and 2.655, 2.624 and 2.640",
         tuple(
             _lower(f"{law}:adam_parameter_scaling:global", f"{law}:adam_parameter_scaling:full")
-            for law in _ALL
+            for law in THE_FOUR
         ),
     ),
     Claim(
         "With one learning rate for all, parameter scaling ends lower than plain Adam, in every "
         "parameterization",
         "2.580 and 2.625, 2.570 and 2.592, 2.574 and 2.727, 2.624 and 2.638",
-        tuple(_lower(f"{law}:adam_parameter_scaling:global", f"{law}:adam:global") for law in _ALL),
+        tuple(
+            _lower(f"{law}:adam_parameter_scaling:global", f"{law}:adam:global") for law in THE_FOUR
+        ),
     ),
     Claim(
         "An epsilon that follows the gradients ends lower than a constant 1e-9 in ntk and "
@@ -149,12 +149,12 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "Adam-atan2, which has no epsilon, transfers with layers' own learning rates",
         _ABSTRACT,
-        tuple(_exponents(law, "full", -MARGIN, MARGIN, "adam_atan2") for law in _ALL),
+        tuple(_exponents(law, "full", -MARGIN, MARGIN, "adam_atan2") for law in THE_FOUR),
     ),
     Claim(
         "With one learning rate for all, Adam ends lower than SGD with momentum, in every "
         "parameterization",
         "2.625 and 3.657, 2.592 and 3.732, 2.727 and 4.224, 2.638 and 4.131",
-        tuple(_lower(f"{law}:adam:global", f"{law}:sgd:global") for law in _ALL),
+        tuple(_lower(f"{law}:adam:global", f"{law}:sgd:global") for law in THE_FOUR),
     ),
 )

@@ -25,6 +25,8 @@ from ._numbers import SIZES, parse_exponent, parse_factor
 PARAMETERIZATIONS = {
     p.name: p for p in (theory.standard, theory.ntk, theory.mup, theory.mean_field, theory.u_mup)
 }
+# Those of Everett et al. (2024), which count from a base model.
+THE_FOUR = tuple(name for name, law in PARAMETERIZATIONS.items() if law.unit is None)
 RATES: dict[str, Alignment | GlobalRate] = {
     "global": optim.global_rate,
     "full": theory.full_alignment,
