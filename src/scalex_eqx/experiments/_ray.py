@@ -123,8 +123,8 @@ class OnRay:
                 # JAX says so of every fork; what Ray forks starts another program at once.
                 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
                 ray.init(self._address or "local", **options)
-        # Ray has no class for it, and says much.
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        # Ray has no class for it, nor for its own process that answers too late, and says much.
+        except Exception as error:
             said = str(error).strip().splitlines()[0] if str(error).strip() else ""
             where = self._address or "local"
             raise UsageError(
