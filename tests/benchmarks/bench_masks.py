@@ -10,7 +10,6 @@ that all cores spend on it, which other work on the machine doesn't change much.
 """
 
 import argparse
-import statistics
 import time
 from typing import Any
 
@@ -18,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from _interleaved import compared
 
 import scalex_eqx as sx
 
@@ -91,13 +91,7 @@ def main() -> None:
         for kind in ("times", "spent"):
             # The first step compiles.
             times, others = getattr(one, kind)[1:], getattr(running["dense"], kind)[1:]
-            low, median, high = statistics.quantiles(times, n=4)
-            ratios = [t / u for t, u in zip(times, others, strict=True)]
-            least, ratio, most = statistics.quantiles(ratios, n=4)
-            print(
-                f"  {name:12} {kind:6} {median:8.1f} ms  [{low:8.1f}, {high:8.1f}]"
-                f"  {ratio:5.2f}  [{least:5.2f}, {most:5.2f}]"
-            )
+            print(f"  {name:12} {kind:6} {compared(times, others)}")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ ratio of neighbouring calls to Optax's with its quartiles.
 """
 
 import argparse
-import statistics
 import time
 from typing import Any
 
 import jax
 import optax
+from _interleaved import compared
 from bench_optim import SPEC
 from optax.contrib import MuonDimensionNumbers
 
@@ -85,13 +85,7 @@ def main() -> None:
         for rule, one in running.items():
             # The first step compiles.
             times, others = one.times[1:], running["optax"].times[1:]
-            low, median, high = statistics.quantiles(times, n=4)
-            ratios = [t / u for t, u in zip(times, others, strict=True)]
-            least, ratio, most = statistics.quantiles(ratios, n=4)
-            print(
-                f"  {rule:24}  {median:6.1f} ms  [{low:6.1f}, {high:6.1f}]"
-                f"  {ratio:5.2f}  [{least:5.2f}, {most:5.2f}]"
-            )
+            print(f"  {rule:24}  {compared(times, others)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ much; and how many operations the two compiled programs have.
 
 import argparse
 import contextlib
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from unittest import mock
 
 import equinox as eqx
 import jax
+from _interleaved import compared
 
 import scalex_eqx as sx
 from scalex_eqx.ops import scaled
@@ -113,13 +113,7 @@ def main() -> None:
         print(f"  {name:12} {one.operations} operations")
         for kind in ("times", "spent"):
             times, others = getattr(one, kind)[1:], getattr(running["all one"], kind)[1:]
-            low, median, high = statistics.quantiles(times, n=4)
-            ratios = [t / u for t, u in zip(times, others, strict=True)]
-            least, ratio, most = statistics.quantiles(ratios, n=4)
-            print(
-                f"  {name:12} {kind:6} {median:8.1f} ms  [{low:8.1f}, {high:8.1f}]"
-                f"  {ratio:5.3f}  [{least:5.3f}, {most:5.3f}]"
-            )
+            print(f"  {name:12} {kind:6} {compared(times, others)}")
 
 
 if __name__ == "__main__":

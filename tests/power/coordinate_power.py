@@ -22,8 +22,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 import used
+from deep import batch, loss
 from scipy.stats import beta
 
 import scalex_eqx as sx
@@ -85,16 +85,6 @@ def doubled(width: int, key: Any) -> Any:
 
 def labelled(law: Any, path: str, role: str) -> Any:
     return functools.partial(build, law, roles={path: role}, force=True)
-
-
-def loss(model: Any, x: Any, y: Any) -> Any:
-    logits = jax.vmap(model)(x)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-
-
-def batch(key: Any) -> Any:
-    x = jax.random.normal(key, (64, 8))
-    return x, jnp.argmax(x[:, :4], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,15 +27,15 @@ def constrained(x: Array, *names: str) -> Array:
     known = {axis for axes in SHARDING_RULES.values() for axis in axes}
     if not known & set(mesh.axis_names):
         return x
+    parts = [
+        math.prod(mesh.shape[axis] for axis in mesh_axes(name, mesh, SHARDING_RULES))
+        for name in names
+    ]
     even = [
-        name if size % math.prod(mesh.shape[axis] for axis in _axes(name)) == 0 else ""
-        for size, name in zip(x.shape, names, strict=True)
+        name if size % part == 0 else ""
+        for size, name, part in zip(x.shape, names, parts, strict=True)
     ]
     return jax.lax.with_sharding_constraint(x, partition(even, mesh, SHARDING_RULES))
-
-
-def _axes(name: str) -> tuple[str, ...]:
-    return mesh_axes(name, jax.sharding.get_abstract_mesh(), SHARDING_RULES)
 
 
 def of_sequences(x: Array, features: str = "") -> Array:

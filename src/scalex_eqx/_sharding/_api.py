@@ -46,7 +46,7 @@ def shardings(tree: PyTree, mesh: AnyMesh, rules: Rules = SHARDING_RULES) -> PyT
             return NamedSharding(mesh, PartitionSpec()) if is_array(leaf) else None
 
         def of_array(x: Any) -> NamedSharding:
-            names = _split_names(x.shape, logical_axes(leaf.spec, x.shape), mesh, rules)
+            names = _split_names(x.shape, logical_axes(leaf.spec, x.shape))
             wrong = _problems(path_string(path), x.shape, names, mesh, rules)
             problems.extend(wrong)
             return NamedSharding(mesh, partition(() if wrong else names, mesh, rules))
@@ -88,9 +88,7 @@ def batch_shards(mesh: AnyMesh, rules: Rules = SHARDING_RULES) -> int:
     return math.prod(mesh.shape[axis] for axis in mesh_axes("batch", mesh, rules))
 
 
-def _split_names(
-    shape: Sequence[int], names: Sequence[str], mesh: AnyMesh, rules: Rules
-) -> tuple[str, ...]:
+def _split_names(shape: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
     # Statistics over an axis keep it with a size of one.
     return tuple("" if size == 1 else name for size, name in zip(shape, names, strict=True))
 

@@ -6,27 +6,24 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 from jaxtyping import PRNGKeyArray, PyTree
 from rich.console import Console
 from rich.progress import Progress
 
 from .. import diagnostics
-from .._memory import bytes_of, check_runs
 from .._parameterize import parameterize
 from .._sparsify import sparsify
-from .._weight import is_trainable, resolve
+from .._weight import resolve
 from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
 from ..experiments._config import check_distinct, check_positive, check_seeds, given_weight_decay
 from ..experiments._numbers import parse_exponent
-from ..experiments._recipe import check_on
 from ..problems import Problem
 from ..problems._functions import parameterizing
 from ..theory import Parameterization
 from ..theory._density import parse_density
 from ._help import RECIPE, own_options_first
+from ._measured import batches, check_shapes
 from ._picture import check_picture, write_picture
 from ._problem import ProblemOptions
 
@@ -78,7 +75,7 @@ class Measuring(ProblemOptions):
             return self._build(make, size, recipe.law, key)
 
         self._check_model(problem, recipe, build)
-        drawn = self._batches(problem)
+        drawn = batches(problem, [(seed, i) for seed in self.seeds for i in range(self.steps)])
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("compiling")
 
@@ -104,21 +101,6 @@ class Measuring(ProblemOptions):
             except ValueError as error:
                 raise UsageError(str(error)) from None
 
-    def _batches(self, problem: Problem) -> Callable[[PRNGKeyArray], Any]:
-        """What draws a batch by a key; where the host reads them, one of as many as are needed."""
-        if problem.read is None:
-            data = jax.tree.map(jnp.asarray, problem.data)
-            return lambda key: problem.drawn(data, key)
-        places = [(seed, step) for seed in self.seeds for step in range(self.steps)]
-        batches = [problem.host_batch(*place) for place in places]
-        stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *batches)
-
-        def drawn(key: PRNGKeyArray) -> Any:
-            chosen = jax.random.randint(key, (), 0, len(places))
-            return jax.tree.map(lambda x: x[chosen], stacked)
-
-        return drawn
-
     def _check_sizes(self) -> None:
         check_distinct("--widths", self.widths, 2, "an exponent is a slope across widths")
 
@@ -142,11 +124,7 @@ class Measuring(ProblemOptions):
             if self._grown()[0] == "density":
                 # The sparsest may leave an output without an entry.
                 eqx.filter_eval_shape(lambda: build(min(sizes), jax.random.key(0)))
-        problem.check(eqx.filter_eval_shape(resolve, model))
-        arrays = eqx.filter(model, is_trainable)
-        check_on(recipe, arrays)
-        # Gradient and two moments.
-        check_runs(4 * bytes_of(arrays), 1, jax.devices()[:1], width=max(self.widths))
+        check_shapes(problem, recipe, model, max(self.widths))
 
 
 @own_options_first

@@ -5,24 +5,21 @@ from typing import Annotated, Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.progress import Progress
 
 from .. import diagnostics
-from .._memory import bytes_of, check_runs
 from .._parameterize import parameterize
-from .._weight import is_trainable, resolve
+from .._weight import resolve
 from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
 from ..experiments._config import check_positive, check_seeds, check_width, given_weight_decay
 from ..experiments._program import Schedule
-from ..experiments._recipe import check_on
-from ..problems import Problem
 from ..problems._functions import parameterizing
 from ..problems._problem import data_key
 from ._help import RECIPE, own_options_first
+from ._measured import batches, check_shapes
 from ._picture import check_picture, write_picture
 from ._problem import ProblemOptions
 
@@ -103,8 +100,10 @@ class Scales(ProblemOptions):
             )
 
         problem.check_growth(setting.sizes(self.width), setting.sizes(self.base_width))
-        self._check_model(problem, recipe, build)
-        draw = self._batches(problem)
+        with parameterizing():
+            shapes = eqx.filter_eval_shape(build)
+        check_shapes(problem, recipe, shapes, self.width)
+        draw = batches(problem, [(self.seed, step) for step in range(self.steps)])
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("compiling", total=self.steps)
 
@@ -139,29 +138,6 @@ class Scales(ProblemOptions):
             raise UsageError(f"--most is {self.most}; expected a share from 0 to 1, as 0.01")
         (recipe,) = given_weight_decay(self.weight_decay, [recipe])
         return recipe
-
-    def _check_model(self, problem: Problem, recipe: Recipe, build: Any) -> None:
-        """Refuses, from shapes alone, a model that the recipe doesn't fit or that is too large."""
-        with parameterizing():
-            model = eqx.filter_eval_shape(build)
-        problem.check(eqx.filter_eval_shape(resolve, model))
-        arrays = eqx.filter(model, is_trainable)
-        check_on(recipe, arrays)
-        check_runs(4 * bytes_of(arrays), 1, jax.devices()[:1], width=self.width)
-
-    def _batches(self, problem: Problem) -> Any:
-        """What draws a batch by a key; where the host reads them, one of the steps'."""
-        if problem.read is None:
-            data = jax.tree.map(jnp.asarray, problem.data)
-            return lambda key: problem.drawn(data, key)
-        batches = [problem.host_batch(self.seed, step) for step in range(self.steps)]
-        stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *batches)
-
-        def drawn(key: PRNGKeyArray) -> Any:
-            chosen = jax.random.randint(key, (), 0, self.steps)
-            return jax.tree.map(lambda x: x[chosen], stacked)
-
-        return drawn
 
 
 def _scheduled(setting: Setting, rate: float) -> Any:

@@ -48,7 +48,7 @@ class Linear(eqx.Module):
         self.bias = constant(out_features, 0.0, dtype, role=of_bias) if use_bias else None
 
     def __check_init__(self):
-        _check(self.weight, self.bias)
+        check_fields(self.weight, self.bias)
 
     def __call__(
         self, x: Float[Array, " in"], *, key: PRNGKeyArray | None = None
@@ -87,7 +87,7 @@ class Readout(eqx.Module):
         self.bias = constant(out_features, 0.0, dtype) if use_bias else None
 
     def __check_init__(self):
-        _check(self.weight, self.bias)
+        check_fields(self.weight, self.bias)
 
     def __call__(
         self, x: Float[Array, " in"], *, key: PRNGKeyArray | None = None
@@ -106,7 +106,7 @@ def apply_linear(weight: Any, bias: Any, x: Float[Array, " in"]) -> Float[Array,
     return y if bias is None else y + effective(bias)
 
 
-def _check(
+def check_fields(
     weight: Weight[Float[Array, "out in"]], bias: Weight[Float[Array, " out"]] | None
 ) -> None:
     """Runtime type checkers look at arguments, not at fields."""

@@ -20,8 +20,8 @@ Found = dict[str, dict[str, Sizes]]
 """By kind and by the weight's path, of each member of a stack."""
 
 
-def measured(loss: Callable[..., Any], model: PyTree, batch: Any) -> tuple[Found, PyTree]:
-    """The sizes at one step, and the gradient, by which the step is then made.
+def measured(loss: Callable[..., Any], model: PyTree, batch: Any) -> Found:
+    """The sizes at one step.
 
     The gradient of what comes out of a weight is that of zeros which are added to it.
 
@@ -53,7 +53,7 @@ def measured(loss: Callable[..., Any], model: PyTree, batch: Any) -> tuple[Found
         if weight.value is not None and weight.spec.is_trained:
             stacked = len(weight.spec.stack_axes(weight.value.ndim))
             found["weight gradient"][path] = sizes_of(weight.value, stacked)
-    return found, gradient
+    return found
 
 
 def _arrays(use: Use, back: Array) -> dict[str, tuple[Array, int]]:

@@ -138,14 +138,9 @@ def scales(
     def batch(step: Any) -> Any:
         return draw(jax.random.fold_in(key, step))
 
-    def apply(gradient: PyTree, model: PyTree, state: Any) -> tuple[PyTree, Any]:
-        params = eqx.filter(model, is_trainable)
-        updates, state = tx.update(gradient, state, params)
-        return eqx.apply_updates(model, updates), state
-
     @eqx.filter_jit
     def look(model: PyTree, step: Any) -> Any:
-        return measured(loss, model, batch(step))[0]
+        return measured(loss, model, batch(step))
 
     @eqx.filter_jit
     def train(model: PyTree, state: Any, first: Any, last: Any) -> tuple[PyTree, Any]:
@@ -154,8 +149,8 @@ def scales(
         def step(i: Any, carry: Any) -> Any:
             model, state = eqx.combine(carry[0], static), carry[1]
             gradient = eqx.filter_grad(loss)(model, batch(i))
-            model, state = apply(gradient, model, state)
-            return eqx.filter(model, eqx.is_array), state
+            updates, state = tx.update(gradient, state, eqx.filter(model, is_trainable))
+            return eqx.filter(eqx.apply_updates(model, updates), eqx.is_array), state
 
         arrays, state = jax.lax.fori_loop(first, last, step, (arrays, state))
         return eqx.combine(arrays, static), state

@@ -10,6 +10,7 @@ from ...ops import scaled
 from ...ops.scaled import Constraint, Mapped, Number
 from ...theory import Role
 from .._init import check_positive
+from .._linear import check_fields
 from ._weights import fan, stored, unit_constant, unit_normal
 
 
@@ -50,7 +51,7 @@ class Linear(eqx.Module):
         self.constraint = constraint
 
     def __check_init__(self):
-        _check(self.weight, self.bias)
+        check_fields(self.weight, self.bias)
 
     def __call__(
         self, x: Float[Array, "*batch in"], *, mapped: Mapped, gradient_scale: Number = 1.0
@@ -99,7 +100,7 @@ class Readout(eqx.Module):
         self.bias = _bias(in_features, out_features, None, dtype) if use_bias else None
 
     def __check_init__(self):
-        _check(self.weight, self.bias)
+        check_fields(self.weight, self.bias)
 
     def __call__(
         self, x: Float[Array, "*batch in"], *, mapped: Mapped
@@ -124,9 +125,3 @@ def plus_bias(y: Array, bias: Weight | None, mapped: Mapped, axis: int = -1) -> 
     shape = [1] * y.ndim
     shape[axis] = -1
     return y + jnp.broadcast_to(own.reshape(shape), y.shape)
-
-
-def _check(
-    weight: Weight[Float[Array, "out in"]], bias: Weight[Float[Array, " out"]] | None
-) -> None:
-    """Runtime type checkers look at arguments, not at fields."""
