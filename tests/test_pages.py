@@ -200,6 +200,13 @@ ERRORS: dict[Section, list[Callable[[Path], Any]]] = {
             use=lambda model: model["table"][jnp.arange(2)] @ model["table"].T,
         )
     ],
+    Section.fused: [
+        lambda _: scaled(
+            lambda width: {"first": jnp.ones((width, 3)), "w": jnp.ones((width + 4, width))},
+            layouts={"first": ("out", "in"), "w": ("out", "in")},
+            use=lambda model: (model["w"] @ (model["first"] @ jnp.ones(3)))[:4],
+        )
+    ],
     Section.make: [lambda _: scaled(lambda width: {"w": np.tanh(jnp.ones((width, width)))})],
     Section.decay_schedule: [
         lambda _: sx.adamw(optax.constant_schedule(0.1), 0.01, decay_mode="independent")

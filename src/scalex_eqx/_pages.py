@@ -28,6 +28,7 @@ class Section(StrEnum):
     kept_tie = "docs/fine-tuning.md#a-tie-of-another-factor"
     depth = "docs/depth.md#what-is-refused"
     heads = "docs/foreign.md#heads-that-grow"
+    fused = "docs/foreign.md#several-weights-in-one-array"
     no_match = "docs/foreign.md#a-key-that-matches-nothing"
     checkpoint = "docs/checkpoints.md#a-checkpoint-of-another-model"
     damaged = "docs/checkpoints.md#a-damaged-file"

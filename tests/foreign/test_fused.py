@@ -1,5 +1,6 @@
 """Several weights in one array: each has the law that it has where it stands by itself."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,80 @@ def test_stacks_of_the_librarys_own_layers():
 def test_what_makes_no_parts_is_named(parts: Any, message: str):
     with pytest.raises(ValueError, match=message):
         together(parts=parts)
+
+
+def example(model: Any) -> Any:
+    return jax.vmap(model)(jnp.ones((3, 3)))
+
+
+def test_a_fused_array_is_refused_where_its_use_shows_it():
+    """And what the error says to paste is taken: the model is that of named parts."""
+    with pytest.raises(ValueError) as caught:
+        together(parts={}, use=example)
+    (line,) = [line for line in str(caught.value).splitlines() if QKV in line]
+    assert "cut into (8, 8) at the base width and (16, 8) at the probe width" in line
+    assert "(test_fused.py:" in line
+    pasted = line.partition("weight of its own: ")[2]
+    assert pasted == 'parts={"qkv/weight": lambda rows: (rows - 8, 8)}'
+    named = together(use=example, **eval(f"dict({pasted})"))
+    assert [part.value.shape[0] for part in named.qkv.weight.parts] == [WIDTH, 2 * KEPT]
+    # Without the use nothing shows it.
+    assert dict(together(parts={}).qkv.weight.spec.sizes)["fan_out"] == Fraction(5, 2)
+
+
+def of_outputs(cut: Any, outputs: Any, *, by_weight: bool = False) -> Any:
+    """A model that cuts the outputs, or rows, of one matrix."""
+
+    def run(model: Any) -> Any:
+        x = jnp.tanh(model["first"] @ jnp.ones(3))
+        parts = cut(model["w"]) if by_weight else cut(model["w"] @ x + model["bias"])
+        return sum(jnp.sum(part @ x if by_weight else jnp.sin(part)) for part in parts)
+
+    def make(width: int) -> Any:
+        shapes = {"first": (width, 3), "w": (outputs(width), width), "bias": (outputs(width),)}
+        keys = zip(jax.random.split(jax.random.key(0), 3), shapes.items(), strict=True)
+        drawn = {name: jax.random.normal(key, shape) for key, (name, shape) in keys}
+        return {**drawn, "bias": jnp.zeros(outputs(width))}
+
+    return sx.parameterize(make, width=WIDTH, base_width=BASE, parameterization=sx.mup, use=run)
+
+
+@pytest.mark.parametrize(
+    ("cut", "outputs", "found"),
+    [
+        # Two that grow, in different shares, beside one that stays.
+        (
+            lambda y: jnp.split(y, [len(y) - 4 - (len(y) - 4) // 3, len(y) - 4]),
+            lambda width: 3 * width + 4,
+            r"\(16, 8, 4\) .* lambda rows: \(\(rows - 4\) \* 2 // 3, \(rows - 4\) // 3, 4\)",
+        ),
+        # Shares that don't follow from the whole.
+        (
+            lambda y: jnp.split(y, [len(y) // 2, len(y) - 4]),
+            lambda width: 3 * width + 4,
+            r"lambda rows: \(\.\.\.\)\}, with their sizes",
+        ),
+        (lambda y: [y[4:], y[:4]], lambda width: width + 4, r"lambda rows: \(4, rows - 4\)"),
+    ],
+)
+@pytest.mark.parametrize("by_weight", [False, True])
+def test_outputs_that_are_cut_are_seen(cut: Any, outputs: Any, found: str, by_weight: bool):
+    with pytest.raises(ValueError, match=f"w: its outputs are cut into .*{found}"):
+        of_outputs(cut, outputs, by_weight=by_weight)
+
+
+@pytest.mark.parametrize(
+    ("cut", "outputs"),
+    [
+        # All parts grow: gate and up, also where one of them is rounded.
+        (lambda y: jnp.split(y, 2), lambda width: 2 * width),
+        (lambda y: [y[: len(y) // 2 - 1], y[len(y) // 2 - 1 :]], lambda width: 2 * width),
+        # The features of a head, of which there are more.
+        (lambda y: [y.reshape(-1, 4)[:, :2], y.reshape(-1, 4)[:, 2:]], lambda width: width),
+        # Every second one, and a stream that others are added to.
+        (lambda y: [y[::2], y[1::2]], lambda width: width),
+        (lambda y: [(y + jnp.sin(y))[:4]], lambda width: width),
+    ],
+)
+def test_other_cuts_are_no_parts(cut: Any, outputs: Any):
+    assert of_outputs(cut, outputs)["w"].spec.role == "hidden"

@@ -5,6 +5,7 @@ here, and not followed elsewhere; nothing is raised.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -254,6 +255,23 @@ def reduced_axes(equation: Any) -> tuple[int, ...]:
     """The axes along which a reduction, or a cumulative one, runs."""
     params = equation.params
     return _axes(params["axes"] if "axes" in params else [params["axis"]])
+
+
+@_read
+def cuts(equation: Any) -> tuple[tuple[int, tuple[tuple[int, int], ...]], ...]:
+    """The axes that a `slice` or a `split` cuts, each with where its parts start and stop."""
+    params, shape = equation.params, equation.invars[0].aval.shape
+    if equation.primitive.name == "split":
+        ends = list(itertools.accumulate(_axes(params["sizes"])))
+        return ((int(params["axis"]), tuple(zip([0, *ends[:-1]], ends, strict=True))),)
+    if params["strides"] is not None and set(params["strides"]) != {1}:
+        return ()
+    limits = zip(_axes(params["start_indices"]), _axes(params["limit_indices"]), strict=True)
+    return tuple(
+        (axis, ((start, stop),))
+        for axis, (start, stop) in enumerate(limits)
+        if stop - start != shape[axis]
+    )
 
 
 @_read

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 from .._fused import Fused, cut
+from .._pages import Section, see
 from .._spec import WeightSpec
+from .._uses import Parts as Cuts
 from .._weight import Weight, is_weight, rebuilt
 from ..theory import Role
 from ._assign import Triple
@@ -53,6 +55,51 @@ def fused(
         own = dataclasses.replace(triple, base=base, probe=probe, wanted=wanted)
         made.append(complete(own, _of_part(spec, rate)))
     return Fused(tuple(made), axis)
+
+
+def check_parts(path: str, triple: Triple, spec: WeightSpec) -> None:
+    """Refuses an array whose outputs are seen to be cut into parts that grow and parts that don't.
+
+    **Raises:** `ValueError` with the entry of `parts` that is missing.
+    """
+    read = triple.read
+    if read is None or read.parts is None or spec.role not in _ROLES or not spec.is_trained:
+        return
+    found, axes = read.parts, len(triple.base.array.shape)
+    if spec.fan_out != (found.axis - axes,):
+        return
+    at = f" ({found.place})" if found.place else ""
+    raise ValueError(
+        f"its outputs are cut into {found.base} at the base width and {found.probe} at the probe "
+        f"width{at}: parts that grow and parts that stay have gradients of different sizes, and "
+        f"there is no one law for both. Name them, each a weight of its own: "
+        f"{_suggestion(path, found)}{see(Section.fused)}"
+    )
+
+
+def _suggestion(path: str, found: Cuts) -> str:
+    """The entry of `parts` that cuts an array as a program does."""
+    stays = [a == b for a, b in zip(found.base, found.probe, strict=True)]
+    fixed = sum(size for size, stay in zip(found.base, stays, strict=True) if stay)
+    grown = [sum(sizes) - fixed for sizes in (found.base, found.probe)]
+    shares = [Fraction(size, grown[0]) for size in found.base]
+    if any(
+        not stay and share * grown[1] != size
+        for stay, share, size in zip(stays, shares, found.probe, strict=True)
+    ):
+        return f'parts={{"{path}": lambda rows: (...)}}, with their sizes where there are `rows`'
+    words = [
+        str(size) if stay else _share(f"rows - {fixed}", share)
+        for stay, share, size in zip(stays, shares, found.base, strict=True)
+    ]
+    return f'parts={{"{path}": lambda rows: ({", ".join(words)})}}'
+
+
+def _share(rest: str, share: Fraction) -> str:
+    if share == 1:
+        return rest
+    times = "" if share.numerator == 1 else f" * {share.numerator}"
+    return f"({rest}){times} // {share.denominator}"
 
 
 def _sizes(parts: Parts, whole: int) -> tuple[int, ...]:

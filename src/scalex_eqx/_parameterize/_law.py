@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
+from .._fused import Fused
 from .._meant import meant
 from .._pages import listed
 from .._spec import WeightSpec
@@ -27,7 +28,7 @@ from ..theory._power import GROWING
 from ._assign import Options, Triple, assign, choose, likeness
 from ._complete import complete
 from ._drawn import find_drawn
-from ._fused import fused
+from ._fused import check_parts, fused
 from ._heads import head_errors
 from ._nodes import Node, Path, find_nodes, is_node, sorted_strings
 from ._ratio import infer_ratios
@@ -122,12 +123,14 @@ def give_law(
     def one(triple: Triple, spec: WeightSpec) -> Weight:
         return complete(triple, law(spec), ratios[1], keep=options.keep_values)
 
+    def completed_at(path: Path, triple: Triple) -> Weight | Fused:
+        if path in chosen.parts:
+            return fused(triple, specs[path], chosen.parts[path], one)
+        check_parts(path_string(path), triple, specs[path])
+        return one(triple, specs[path])
+
     completed: dict[Path, Any] = _each(
-        lambda path, triple: (
-            fused(triple, specs[path], chosen.parts[path], one)
-            if path in chosen.parts
-            else one(triple, specs[path])
-        ),
+        completed_at,
         {path: triple for path, triple in nodes.items() if path in specs},
         errors,
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from .._jaxprs import ELEMENTWISE, parameters
 from ._entries import entries
 from ._equation import MOVES, REDUCTIONS, Equation, Shape, behind, together, unknown
+from ._outputs import with_outputs
 from ._products import kernel, product
 from ._record import Record, used
 from ._value import DATA, NUMBER, SIZED, Use, Value, bits
@@ -16,6 +17,7 @@ def values_of(record: Record, equation: Equation, operands: list[Value]) -> list
         before = len(record.uses)
         found = [_few(record, value) for value in _values_of(record, equation, operands)]
         found = _with_sites(record, equation, before, found)
+        found = with_outputs(record, equation, operands, found)
         return _with_numbers(record, equation, operands, found)
     name = equation.name
     is_number = bool(operands) and (name in ELEMENTWISE or name in MOVES)

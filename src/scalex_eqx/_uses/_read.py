@@ -1,6 +1,7 @@
 """What the uses of an array say of its law: its axes, its role, and why."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,22 @@ from ._value import OTHER, Use, array_numbers
 
 Shape = tuple[int, ...]
 Layout = tuple[str, ...]
+
+
+class Parts(NamedTuple):
+    """Outputs of an array that a program takes apart, of which some grow and others don't.
+
+    **Arguments:**
+
+    - `axis`: of the array.
+    - `base`, `probe`: how many outputs each part has at the two widths.
+    - `place`: the line of the program.
+    """
+
+    axis: int
+    base: tuple[int, ...]
+    probe: tuple[int, ...]
+    place: str
 
 
 class Reading(NamedTuple):
@@ -26,6 +43,7 @@ class Reading(NamedTuple):
     - `carriers`: the arrays that a tied readout's factor may be put on; empty if there are none.
     - `is_lost`: whether it goes where it isn't followed.
     - `wrong`: what makes a law impossible.
+    - `parts`: what its outputs are cut into, if they don't all grow or all stay.
     """
 
     layout: Layout | None = None
@@ -37,6 +55,7 @@ class Reading(NamedTuple):
     carriers: tuple[Path, ...] = ()
     is_lost: bool = False
     wrong: str | None = None
+    parts: Parts | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +108,28 @@ class Reader:
         )
         is_trained = bool(self.followed.objective.trained & (2 << number))
         found = self._of_uses(number, uses, len(base), growing)
+        found = found._replace(parts=self._parts(number, base, probe))
         if is_trained or found.wrong:
             return found
         return found._replace(is_trained=False, why=f"no derivative reaches it; {found.why}")
+
+    def _parts(self, number: int, base: Shape, probe: Shape) -> Parts | None:
+        """What the outputs of an array are cut into, if some of the parts grow and others stay."""
+        for axis, (size, other) in enumerate(zip(base, probe, strict=True)):
+            cuts = [
+                cut
+                for cut in self.followed.record.cuts
+                if (cut.array, cut.axis, cut.base[0], cut.probe[0]) == (number, axis, size, other)
+            ]
+            points = {(0, 0), (size, other)}
+            for cut in cuts:
+                points |= set(zip(cut.base[1:], cut.probe[1:], strict=True))
+            pairs = list(itertools.pairwise(sorted(points)))
+            sizes = tuple(tuple(b[i] - a[i] for a, b in pairs) for i in (0, 1))
+            stay = [a == b for a, b in zip(*sizes, strict=True)]
+            if cuts and min(map(min, sizes)) > 0 and any(stay) and not all(stay):
+                return Parts(axis, *sizes, cuts[0].place)
+        return None
 
     def _of_uses(
         self, number: int, uses: Sequence[Use], axes: int, growing: frozenset[int]

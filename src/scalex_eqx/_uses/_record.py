@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from ._value import OTHER, Piece, Use, Value, array_numbers
+from ._value import OTHER, Cut, Piece, Use, Value, array_numbers
 
 
 @dataclasses.dataclass
@@ -21,6 +21,7 @@ class Record:
         were used in goes into a product of data with data.
     - `chosen`: those of which looked up rows or columns were multiplied with data.
     - `sites`: the bit of each use, by its equation and array.
+    - `cuts`: where outputs of arrays are taken apart.
     """
 
     uses: list[Use] = dataclasses.field(default_factory=list)
@@ -29,6 +30,7 @@ class Record:
     weights: int = 0
     chosen: int = 0
     sites: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    cuts: dict[Cut, None] = dataclasses.field(default_factory=dict)
 
     def add(self, use: Use) -> None:
         """Writes down a use."""
@@ -42,7 +44,7 @@ class Record:
     def settle(self, value: Value) -> Value:
         """Writes down what a value's pieces have been waiting for, and drops data's pieces."""
         self.commit(value)
-        return value._replace(pieces=()) if value.is_data else value
+        return value._replace(pieces=(), outputs=()) if value.is_data else value
 
     def commit(self, value: Value) -> None:
         """Writes down what a value's pieces have been waiting for."""

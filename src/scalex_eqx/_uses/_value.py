@@ -40,6 +40,25 @@ class Use(NamedTuple):
     site: int = 0
 
 
+class Cut(NamedTuple):
+    """Outputs of an array that a program takes apart from the others.
+
+    **Arguments:**
+
+    - `array`: its number.
+    - `axis`: of the array.
+    - `base`, `probe`: how many outputs there were, and the first and the last but one of these, at
+        the two widths.
+    - `place`: the line of the program.
+    """
+
+    array: int
+    axis: int
+    base: tuple[int, int, int]
+    probe: tuple[int, int, int]
+    place: str
+
+
 class Piece(NamedTuple):
     """An array of the model in a value, or in a product of it with others.
 
@@ -98,6 +117,7 @@ class Value(NamedTuple):
         last sum over the width.
     - `sites`: the uses that a derivative reaches, as bits.
     - `averaged`: whether it is a sum over the width, which such a number makes a mean.
+    - `outputs`: of data, the arrays whose outputs it is, one for one.
     """
 
     pieces: tuple[Piece, ...] = ()
@@ -112,6 +132,7 @@ class Value(NamedTuple):
     sized: bool = False
     averaged: bool = False
     sites: int = 0
+    outputs: tuple[Piece, ...] = ()
 
     @property
     def is_number(self) -> bool:
