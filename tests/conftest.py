@@ -16,14 +16,34 @@ os.environ.setdefault(
     + " --xla_cpu_parallel_codegen_split_count=1"
     + (" --xla_cpu_use_fusion_emitters=false" if jaxlib_version < (0, 11) else ""),
 )
+# Programs are the same without the lines that their operations come from, which take time to write.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import jax
+import jaxtyping
 import matplotlib
 import pytest
 
 matplotlib.use("Agg")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes millions of objects that live on; looking for garbage among them is mostly in vain.
+gc.set_threshold(100_000, 20, 50)
+
+# What trains whole models calls the same few annotated functions a hundred thousand times. Their
+# shapes are checked in the tests of the modules themselves, which are in the other folders.
+_TESTS = Path(__file__).parent
+_WITHOUT_SHAPES = tuple(_TESTS / name for name in ("cli", "foreign", "scaling", "site", "uses"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """Checks shapes in the tests that are for that."""
+    parents = item.path.parents
+    is_whole = any(folder in parents for folder in _WITHOUT_SHAPES)
+    is_whole |= item.path.name.startswith("test_coordinates")
+    jaxtyping.config.update("jaxtyping_disable", is_whole)
+    return (yield)
 
 
 def pytest_configure(config: pytest.Config):
