@@ -99,7 +99,10 @@ def test_alignment_becomes_a_recipe_that_is_accepted(scalex):
             "--depths is given, but --size is width",
         ),
         (("check", "mup:adam:full", "--alpha", "1"), "--alpha is given, but --size is width"),
-        (("check", "mup:adam:full", "--size", "depth"), "--widths has 4 values; with --size depth"),
+        (
+            ("check", "mup:adam:full", "--size", "depth", "--widths", "64", "128"),
+            "--widths has 2 values; with --size depth",
+        ),
         (
             ("check", "mup:adam:full", "--size", "depth", "--widths", "64", "--depth", "3"),
             "--depth is given, but --size is depth",

@@ -39,9 +39,9 @@ class Measuring(ProblemOptions):
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=RECIPE)] = dataclasses.field(
         kw_only=True
     )
-    widths: tuple[int, ...] = (64, 128, 256, 512)
+    widths: tuple[int, ...] | None = None
     """Widths of the model; of the text's, multiples of the head dimension. The smallest is the
-    base."""
+    base. 64 128 256 512 if not given."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each fixes initial draws and batches; intervals are over seeds."""
     steps: int = 10
@@ -62,10 +62,10 @@ class Measuring(ProblemOptions):
         check_seeds(self.seeds)
         (recipe,) = given_weight_decay(self.weight_decay, [recipe])
         tx = recipe.transformation(parse_learning_rate(self.learning_rate, "--learning-rate"))
-        problem = self.load(widths=self.widths)
-        setting = Setting(min(self.widths), self.steps, self.depth).of(problem)
+        problem = self.load(widths=self._widths)
+        setting = Setting(min(self._widths), self.steps, self.depth).of(problem)
         depth = setting.depth
-        problem.check_growth(setting.sizes(max(self.widths)), setting.sizes(min(self.widths)))
+        problem.check_growth(setting.sizes(max(self._widths)), setting.sizes(min(self._widths)))
 
         def build(size: Any, key: PRNGKeyArray) -> PyTree:
             def make(width: int, depth: int | None = depth) -> PyTree:
@@ -101,17 +101,21 @@ class Measuring(ProblemOptions):
             except ValueError as error:
                 raise UsageError(str(error)) from None
 
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        return (64, 128, 256, 512) if self.widths is None else self.widths
+
     def _check_sizes(self) -> None:
-        check_distinct("--widths", self.widths, 2, "an exponent is a slope across widths")
+        check_distinct("--widths", self._widths, 2, "an exponent is a slope across widths")
 
     def _grown(self) -> tuple[Literal["width", "depth", "density"], tuple[Any, ...]]:
         """What grows, and its sizes."""
-        return "width", self.widths
+        return "width", self._widths
 
     def _build(
         self, make: Callable[..., PyTree], size: Any, law: Parameterization, key: PRNGKeyArray
     ) -> PyTree:
-        return parameterize(make, width=size, base_width=min(self.widths), parameterization=law)
+        return parameterize(make, width=size, base_width=min(self._widths), parameterization=law)
 
     def _check_model(
         self, problem: Problem, recipe: Recipe, build: Callable[[int, PRNGKeyArray], PyTree]
@@ -124,7 +128,7 @@ class Measuring(ProblemOptions):
             if self._grown()[0] == "density":
                 # The sparsest may leave an output without an entry.
                 eqx.filter_eval_shape(lambda: build(min(sizes), jax.random.key(0)))
-        check_shapes(problem, recipe, model, max(self.widths))
+        check_shapes(problem, recipe, model, max(self._widths))
 
 
 @own_options_first
@@ -149,7 +153,7 @@ class Check(Measuring):
 
     size: Literal["width", "depth", "density"] = "width"
     """What grows; with depth the parameterization gets a law for it, with density the matrices of
-    the trunk get random masks. --widths has one width then."""
+    the trunk get random masks. --widths has one width then: 64, or 256 for the density, if not given."""
     depths: tuple[int, ...] | None = None
     """With --size depth: numbers of blocks; the smallest is the base. 2 4 8 16 if not given."""
     alpha: str | None = None
@@ -182,9 +186,9 @@ class Check(Measuring):
         if self.size == "width":
             super()._check_sizes()
             return
-        if len(self.widths) != 1:
+        if len(self._widths) != 1:
             raise UsageError(
-                f"--widths has {len(self.widths)} values; with --size {self.size} give one, such "
+                f"--widths has {len(self._widths)} values; with --size {self.size} give one, such "
                 "as --widths 64"
             )
         if self.size == "density":
@@ -196,6 +200,12 @@ class Check(Measuring):
         for depth in self._depths:
             if depth < 1:
                 raise UsageError(f"--depths has {depth}; expected at least 1")
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        # With few connections an output, and so a narrow model, the law doesn't hold yet.
+        usual = {"depth": (64,), "density": (256,)}
+        return usual[self.size] if self.size in usual and not self.widths else super()._widths
 
     @property
     def _depths(self) -> tuple[int, ...]:
@@ -220,13 +230,13 @@ class Check(Measuring):
         if self.size == "width":
             return super()._build(make, size, law, key)
         if self.size == "density":
-            model = super()._build(make, self.widths[0], law, key)
+            model = super()._build(make, self._widths[0], law, key)
             masks = jax.random.fold_in(key, 1)
             return sparsify(model, size, key=masks, pattern="balanced")
         return parameterize(
             make,
-            width=self.widths[0],
-            base_width=self.widths[0],
+            width=self._widths[0],
+            base_width=self._widths[0],
             depth=size,
             base_depth=min(self._depths),
             parameterization=self._deep(law),
