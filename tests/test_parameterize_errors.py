@@ -69,7 +69,7 @@ def test_arrays_whose_role_cannot_be_told():
     ],
 )
 def test_an_axis_that_grows_at_another_rate(make, growth: str):
-    remedy = "they must grow as the width does, up to rounding, or stay at every width"
+    remedy = "up to rounding, be a n + b at three widths n, or stay at every width"
     with expect_error("a: ", growth, remedy, "c: ", growth):
         scaled(lambda width: {"a": make(width), "b": good(width), "c": make(width)})
 

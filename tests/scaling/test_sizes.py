@@ -188,6 +188,29 @@ def test_equal_growth_has_no_sizes_of_its_own():
     assert "sizes" not in str(sx.plan(model, sx.adam(1.0)))
 
 
+@pytest.mark.parametrize("fixed", [1, 64, 4096])
+def test_features_that_are_joined_with_some_that_stay(fixed: int):
+    """A fan of n + b has its own exact ratio, however large b is, and a line in the plan."""
+
+    def make(width: int):
+        sizes = {"first": (8, width), "up": (width + fixed, width), "last": (width, 4)}
+        keys = zip(jax.random.split(jax.random.key(0), 3), sizes.items(), strict=True)
+        return {name: eqx.nn.Linear(*size, use_bias=False, key=key) for key, (name, size) in keys}
+
+    def built(**options) -> dict:
+        return sx.parameterize(make, base_width=64, parameterization=sx.mup, **options)
+
+    model, ratio = built(width=256), Fraction(256 + fixed, 64 + fixed)
+    spec = model["up"].weight.spec
+    assert [spec.size_ratio(size) for size in ("fan_in", "fan_out", "readout")] == [ratio, 4, 4]
+    assert f"width ratio 4; {ratio} of up/weight" in str(sx.plan(model, sx.adam(1.0)))
+    assert built(width=64)["up"].weight.spec.width_ratio == 1
+    if fixed > 64:
+        # Two widths are on a line whatever the fan is.
+        with pytest.raises(ValueError, match=r"be a n \+ b at three widths n"):
+            built(width=256, probe_width=256)
+
+
 def test_readouts_of_different_rates():
     def make(width: int):
         model = gated(width)

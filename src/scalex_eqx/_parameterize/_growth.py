@@ -111,12 +111,25 @@ def _follows(rate: Fraction, ratio: Fraction) -> bool:
     return rate > 1 and _LEAST < rate / ratio <= _MOST
 
 
+def _is_joined(rates: tuple[Fraction, Fraction], widths: tuple[Fraction, Fraction]) -> bool:
+    """Whether a fan is a n + b at three widths n: features that grow, joined with some that stay.
+
+    Its rate is then 1 + s (r - 1), with the share s of those that grow at the base width.
+    """
+    if 1 in widths or widths[0] == widths[1]:
+        return False
+    shares = {(rate - 1) / (width - 1) for rate, width in zip(rates, widths, strict=True)}
+    return len(shares) == 1 and 0 < min(shares) <= 1
+
+
 def _unexplained(
     shapes: tuple[Shape, Shape, Shape],
     rates: tuple[Fraction, Fraction],
     widths: tuple[Fraction, Fraction],
 ) -> str | None:
     """What is wrong with the rates of a fan that stays or follows at one of two widths only."""
+    if _is_joined(rates, widths):
+        return None
     base, *others = shapes
     for shape, rate, width in zip(others, rates, widths, strict=True):
         stays = rate == 1 and (width == 1 or rates[0] == 1)
@@ -125,7 +138,7 @@ def _unexplained(
         grown = f"grow by {rate} from shape {base} to {shape}, where the width grows by {width}"
         at_probe = "" if rates[0] != 1 else f", but stay as they are in {others[0]}"
         return (
-            f"{grown}{at_probe}; they must grow as the width does, up to rounding, or stay at "
-            f"every width{see(Section.growth)}"
+            f"{grown}{at_probe}; they must grow as the width does, up to rounding, be a n + b at "
+            f"three widths n, or stay at every width{see(Section.growth)}"
         )
     return None

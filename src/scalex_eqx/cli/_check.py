@@ -153,7 +153,8 @@ class Check(Measuring):
 
     size: Literal["width", "depth", "density"] = "width"
     """What grows; with depth the parameterization gets a law for it, with density the matrices of
-    the trunk get random masks. --widths has one width then: 64, or 256 for the density, if not given."""
+    the trunk get random masks. --widths has one width then: 64, or 256 for the density, if not
+    given."""
     depths: tuple[int, ...] | None = None
     """With --size depth: numbers of blocks; the smallest is the base. 2 4 8 16 if not given."""
     alpha: str | None = None
