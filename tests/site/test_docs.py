@@ -575,6 +575,21 @@ def test_power_tables():
         assert cells == [str(rows[key]["rejected"]), str(rows[key]["culprit named"])]
 
 
+def test_power_over_the_depth():
+    """As over the width."""
+    text = (DOCS / "results/depth_power.json").read_text(encoding="utf-8")
+    rows = Results.from_json(text).table("check over the depth").rows
+    shown = sorted(tuple(cells[1:]) for cells in tables("depth.md")["case"][1:])
+    assert shown == sorted(
+        (
+            "yes" if row["planted"] else "no",
+            f"{row['rejected']} of {row['checks']}",
+            str(row["culprit named"]) if row["planted"] else "",
+        )
+        for row in rows
+    )
+
+
 def test_stress_table():
     """Each named rule has a row."""
     assert [row[0] for row in tables("numerics.md")["rule"][1:]] == list(stress_rules)
