@@ -68,7 +68,7 @@ def x64():
 
 # XLA maps memory for every program that it compiles, and Linux grants a process 65,530 maps: beyond
 # that the compiler crashes. A worker compiles more programs than that has room for.
-_MOST_MAPS, _EVERY = 25_000, 20
+_MOST_MAPS, _EVERY = 45_000, 20
 _MAPS = Path("/proc/self/maps")
 _ended = itertools.count(1)
 
