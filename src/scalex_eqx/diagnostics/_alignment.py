@@ -121,6 +121,13 @@ def alignment(
     **Raises:** `ValueError` as `capture` does, and if the two models don't use their weights in
     the same way.
     """
+    return with_alignment(apply, initial_model, model, *inputs)[1]
+
+
+def with_alignment(
+    apply: Callable[..., Any], initial_model: PyTree, model: PyTree, *inputs: Any
+) -> tuple[Any, MeasuredAlignments]:
+    """What `apply` returns of the model now, and what `alignment` does."""
     before, now = capture(apply, initial_model, *inputs), capture(apply, model, *inputs)
     _check_same(before, now)
     measured = {
@@ -128,7 +135,7 @@ def alignment(
         for path, uses in before.uses.items()
         for i, pair in enumerate(zip(uses, now.uses[path], strict=True))
     }
-    return MeasuredAlignments(measured, now.not_followed, tuple(measured), now.flow)
+    return now.result, MeasuredAlignments(measured, now.not_followed, tuple(measured), now.flow)
 
 
 def _measure(before: Use, now: Use) -> MeasuredAlignment:

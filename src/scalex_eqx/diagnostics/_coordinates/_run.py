@@ -18,7 +18,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from ..._traced import traced
 from ..._weight import Weight, weights_with_paths
 from ...optim._muon import as_matrix
-from .._alignment import MeasuredAlignment, MeasuredAlignments, alignment
+from .._alignment import MeasuredAlignment, MeasuredAlignments, with_alignment
 from .._capture import NotFollowed
 from ._models import Build, Number, Over, folded, named_weights, stacked_paths
 from ._positions import placed, positions
@@ -223,7 +223,7 @@ def _step(loss, tx, batch, spectral, carry, key, count):
 
 def _look(loss, batch, initial, model, key) -> tuple[Array, MeasuredAlignments]:
     inputs = inputs_of(batch, jax.random.fold_in(key, 0))
-    return loss(model, *inputs), alignment(loss, initial, model, *inputs)
+    return with_alignment(loss, initial, model, *inputs)
 
 
 def map_layers(
