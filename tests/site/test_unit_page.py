@@ -1,4 +1,4 @@
-"""The table of the page on unit scaling is that of the committed run."""
+"""The tables of the page on unit scaling are those of the committed runs."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -26,3 +26,16 @@ def rows() -> list[str]:
 def test_what_narrow_products_cost():
     assert len(rows()) == 17
     assert "\n".join(rows()) in PAGE
+
+
+def test_sizes_behind_attention():
+    text = (DOCS / "results/unit_sizes.json").read_text(encoding="utf-8")
+    found = Results.from_json(text).table("sizes behind attention").rows
+    assert len(found) == 8
+    for row in found:
+        cells = []
+        for kind in ("limit", "measured"):
+            sizes = [row[f"{kind}, layer {i}"] for i in (1, 2, 3)]
+            cells.append("" if None in sizes else ", ".join(f"{size:.2f}" for size in sizes))
+        line = f"| {row['tokens']} | {row['length']} | {cells[0]} | {cells[1]} |"
+        assert line.replace("|  |", "| |") in PAGE
