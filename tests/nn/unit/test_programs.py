@@ -1,4 +1,4 @@
-"""What unit scaling adds to a program: multiplications that the compiler fuses, and nothing else."""
+"""What unit scaling adds to a program: multiplications that are fused, and nothing else."""
 
 import re
 from collections import Counter
