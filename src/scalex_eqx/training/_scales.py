@@ -33,7 +33,12 @@ def measure(trainer: Trainer, log: Log | None, step: int, state: State, batch: A
 
 
 def read_scales(folder: Path) -> Scales | None:
-    """What `scalex train --scales-every` has measured; `None` if nothing."""
+    """What `scalex train --scales-every` has measured; `None` if nothing.
+
+    **Arguments:**
+
+    - `folder`: of the training.
+    """
     rows = tuple(_rows(folder))
     return Scales(rows) if rows else None
 
@@ -46,7 +51,13 @@ def _rows(folder: Path) -> Iterator[ScaleRow]:
 
 
 def draw_scales(scales: Scales, path: Path) -> None:
-    """Draws them as `scalex scales` does."""
+    """Draws them as `scalex scales` does.
+
+    **Arguments:**
+
+    - `scales`: what was measured.
+    - `path`: the PNG to write.
+    """
     from ..diagnostics import scales_figure
 
     with written_whole(path) as unfinished:
