@@ -27,7 +27,7 @@ from _interleaved import compared
 import scalex_eqx as sx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "nn/unit"))
-from _without_factors import without_factors
+from _without_factors import without_factors  # pyright: ignore[reportMissingImports]
 
 BATCH, LENGTH = 16, 64
 

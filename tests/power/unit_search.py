@@ -121,7 +121,7 @@ def trainer(steps: int) -> Any:
             time = (count + 1) / steps
             return rate * jnp.minimum(time * 10, 0.5 * (1 + jnp.cos(jnp.pi * time)))
 
-        tx = sx.adam(learning_rate, b2=0.95)
+        tx: Any = sx.adam(learning_rate, b2=0.95)
         weights = sx.weights_with_paths(model(key))
 
         def step(carry: Any, index: Any) -> Any:
@@ -209,7 +209,10 @@ def draw(course: Any, expected: np.ndarray, path: Path) -> None:
     axes.plot(counts, losses, "o-", color="C0", label="rate, then one at a time")
     axes.plot(counts[:1], losses[:1], "s", color="C0", ms=8, label="rate alone")
     axes.set(xlabel="runs", ylabel="best held-out loss (nats)", xscale="log")
-    axes.set_ylim(min(*losses, expected[-1]) - 0.03, expected[4])
+    axes.set_xlim(4, 1.1 * len(expected))
+    axes.set_ylim(min(*losses, expected[-1]) - 0.03, max(losses) + 0.05)
+    axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+    axes.minorticks_off()
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
 

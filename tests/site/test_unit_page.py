@@ -39,3 +39,22 @@ def test_sizes_behind_attention():
             cells.append("" if None in sizes else ", ".join(f"{size:.2f}" for size in sizes))
         line = f"| {row['tokens']} | {row['length']} | {cells[0]} | {cells[1]} |"
         assert line.replace("|  |", "| |") in PAGE
+
+
+def test_search_by_number_of_runs():
+    text = (DOCS / "results/unit_search.json").read_text(encoding="utf-8")
+    results = Results.from_json(text)
+    best = {
+        (row["search"], row["runs"]): row["best loss"]
+        for row in results.table("best loss by runs").rows
+    }
+    counts = dict.fromkeys(runs for _, runs in best)
+    lines = []
+    for runs in counts:
+        cells = (best.get((kind, runs)) for kind in ("one at a time", "random"))
+        lines.append(
+            f"| {runs} | " + " | ".join("" if x is None else f"{x:.3f}" for x in cells) + " |"
+        )
+    assert "\n".join(lines).replace("|  |", "| |") in PAGE
+    random = [row["loss"] for row in results.table("runs").rows if row["part"] == "random"]
+    assert len(random) >= 100 and min(random) == best["random", len(random)]

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -33,7 +34,8 @@ def operations() -> Counter[str]:
     def loss(model, tokens):
         return model.loss(tokens[:, :-1], tokens[:, 1:], mapped=1)
 
-    text = eqx.filter_jit(eqx.filter_grad(loss)).lower(model, tokens).as_text()
+    step: Any = eqx.filter_jit(eqx.filter_grad(loss))
+    text = step.lower(model, tokens).as_text()
     return Counter(re.findall(r"\bstablehlo\.(?!return)(\w+)", text))
 
 
