@@ -3,6 +3,8 @@
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
+
 from scalex_eqx.diagnostics import Results
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -57,4 +59,5 @@ def test_search_by_number_of_runs():
         )
     assert "\n".join(lines).replace("|  |", "| |") in PAGE
     random = [row["loss"] for row in results.table("runs").rows if row["part"] == "random"]
-    assert len(random) >= 100 and min(random) == best["random", len(random)]
+    losses = np.array(random, float)
+    assert len(losses) >= 100 and np.min(losses) == best["random", len(losses)]
