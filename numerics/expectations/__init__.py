@@ -13,10 +13,11 @@ from numerics.expectations._corners import CORNERS
 from numerics.expectations._entry import Expected as Expected
 from numerics.expectations._products import PRODUCTS
 from numerics.expectations._roundings import OVERFLOW as OVERFLOW, ROUNDINGS
+from numerics.expectations._scaled import SCALED
 from numerics.expectations._subnormals import SUBNORMALS
 from scalex_eqx.diagnostics import Device
 
-EXPECTATIONS = (*ERRORS, *SUBNORMALS, *CORNERS, *ROUNDINGS, *PRODUCTS, *COMPILED)
+EXPECTATIONS = (*ERRORS, *SUBNORMALS, *CORNERS, *ROUNDINGS, *PRODUCTS, *SCALED, *COMPILED)
 
 
 def expected(device: Device, operation: str, dtype: str) -> Expected | None:

@@ -9,6 +9,7 @@ from numerics.formats import (
     matmul,
     picture as pictures,
     roundings,
+    scaled,
     subnormals,
 )
 from scalex_eqx.diagnostics import Table
@@ -27,6 +28,7 @@ def tables(thorough: bool) -> list[Table]:
         roundings.table(),
         matmul.table(),
         matmul.accumulation(),
+        scaled.table(),
     ]
     return [*quick, accuracy.exhaustive()] if thorough else quick
 

@@ -10,7 +10,7 @@ import pytest
 
 from numerics.capabilities import Capabilities
 from numerics.expectations import EXPECTATIONS, OVERFLOW, Expected, expected
-from numerics.formats import accuracy, casts, corners, matmul, roundings, subnormals
+from numerics.formats import accuracy, casts, corners, matmul, roundings, scaled, subnormals
 from numerics.formats.values import FLOAT8, WIDE, exactly, of, shown, tiny, ulps
 from scalex_eqx.diagnostics import Device, Table
 
@@ -180,3 +180,41 @@ def test_every_expectation_says_why():
 def test_words_for_special_values():
     assert [shown(x) for x in (-0.0, np.pi / 2, -np.inf, np.nan)] == ["-0", "π/2", "-inf", "NaN"]
     assert tiny("float16") == 2.0**-14
+
+
+SCALED = [(name, dtype) for name in scaled.OPERATIONS for dtype in scaled.DTYPES[:2]]
+# Sizes in the limit of the sums are one, but for these: the slope of silu, whose factor is made for
+# the output, and a softmax whose gradient is brought back by the output's factor.
+OTHER_SIZES = {("gated_silu", "gradient of gate"): 1.04, ("softmax", "gradient of x"): 0.25}
+
+
+@pytest.mark.parametrize(("operation", "dtype"), [*SCALED, ("linear", "float8")])
+def test_scaled_operations(tables, device, operation, dtype):
+    entry = expectation(device, f"scaled: {operation}", dtype)
+    rows = [
+        row
+        for row in tables[scaled.NAME].rows
+        if (row["operation"], row["dtype"]) == (operation, dtype)
+    ]
+    assert len(rows) >= 2
+    for row in rows:
+        assert row["error"] <= entry.value, (row, entry.because)
+        # 131,072 normal numbers, in sums of 256 or 512: 1 +- 0.002, and correlations within rows.
+        expected_size = OTHER_SIZES.get((operation, row["array"]), 1.0)
+        assert row["size"] == pytest.approx(expected_size, rel=0.03), row
+
+
+@pytest.mark.parametrize("array", ["output", "gradient of x", "gradient of w"])
+def test_a_product_without_its_factors_is_of_another_size(array):
+    """The negative control: neither size nor error pass."""
+    linear = scaled.OPERATIONS["linear"]
+    plain = linear._replace(compute=lambda x, w: x @ w.T)
+    found, exact = scaled.results(plain, "float32")
+    size = np.sqrt(np.mean(np.square(exactly(found[array]))))
+    assert size > 10 and np.max(np.abs(exactly(found[array]) - exact[array])) > 1
+
+
+@pytest.mark.parametrize("array", ["output", "gradient of x", "gradient of w"])
+def test_bfloat16_is_not_within_the_error_of_float32(tables, device, array):
+    entry = expectation(device, "scaled: linear", "float32")
+    assert tables[scaled.NAME].by_key()["linear", "bfloat16", array]["error"] > 100 * entry.value

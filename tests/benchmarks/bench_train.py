@@ -3,12 +3,14 @@
     python tests/benchmarks/bench_train.py host
     python tests/benchmarks/bench_train.py utilisation --width 512 --depth 4
     python tests/benchmarks/bench_train.py reading
+    python tests/benchmarks/bench_train.py grain
 
 `host` trains a model so small that dispatch is all there is, in turns with a plain loop of Equinox
 and Optax that draws the same batches and reads its losses as late, and compares the main thread's
 processor time. The training loop writes its log meanwhile. `utilisation` compares the operations of
 a step's matrix products, in a second of the processor's time, with those of single products of the
-model's own sizes, in turns. `reading` compares how token files are read with a mapped file.
+model's own sizes, in turns. `reading` compares how token files are read with a mapped file, and
+`grain` with Grain (`pip install grain`) over the same windows, shuffled and batched in this thread.
 """
 
 import argparse
@@ -159,9 +161,54 @@ def reading(batch: int, length: int, tokens: int) -> None:
         said(ratios, f"{batch} x {length} of {tokens:,} tokens: read, beside mapped")
 
 
+def loading(batch: int, length: int, tokens: int, *, batches: int = 20) -> None:
+    """Batches of windows at random places, as the library reads them and as Grain does."""
+    import grain  # pyright: ignore[reportMissingImports]
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "tokens.bin"
+        np.random.default_rng(0).integers(0, 2**15, tokens, np.uint16).tofile(path)
+        file = TokenFile(path, 2**15)
+
+        class Windows:
+            """A window an element, read as the library reads one."""
+
+            def __len__(self) -> int:
+                return tokens - length
+
+            def __getitem__(self, start: Any) -> np.ndarray:
+                return file.windows(np.array([start]), length)[0]
+
+        shuffled = grain.MapDataset.source(Windows()).shuffle(seed=0).batch(batch)
+        # Without threads that read ahead, whose time would be counted as the other's.
+        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        loader = iter(shuffled.to_iter_dataset(options))
+        next(loader)
+        ratios = []
+        for seed in range(ROUNDS):
+            took = []
+            for read in (
+                lambda rng: file.windows(rng.integers(0, tokens - length, batch), length),
+                lambda rng: next(loader),
+            ):
+                rng = np.random.default_rng(seed)
+                began = time.process_time()
+                for _ in range(batches):
+                    assert read(rng).shape == (batch, length)
+                took.append((time.process_time() - began) / batches)
+            ratios.append(took[1] / took[0])
+            print(
+                f"read {1e3 * took[0]:.2f} ms, Grain {1e3 * took[1]:.2f} ms of all threads a batch"
+            )
+        said(
+            ratios,
+            f"{batch} x {length} of {tokens:,} tokens: Grain's processor time, beside reading",
+        )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("host", "utilisation", "reading"))
+    parser.add_argument("what", choices=("host", "utilisation", "reading", "grain"))
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
@@ -170,5 +217,7 @@ if __name__ == "__main__":
         host()
     elif given.what == "reading":
         reading(256, 2049, 10**8)
+    elif given.what == "grain":
+        loading(256, 2049, 10**8)
     else:
         utilisation(given.width, given.depth, given.batch)

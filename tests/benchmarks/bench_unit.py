@@ -7,41 +7,29 @@ donated, in float32: as it is, and traced once more with every factor one, so th
 the same products and no factors. Turn and turn about in one process; prints medians, quartiles, and
 the median ratio of neighbouring steps to those without factors with its quartiles, of the time that
 passes and of the time that all cores spend on it, which other work on the machine doesn't change
-much; and how many operations the two compiled programs have.
+much. Of the compiled programs the products and the kernels are counted, and the arrays named that
+only the one with factors keeps for its backward pass; the products have to be as many.
 """
 
 import argparse
 import contextlib
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import equinox as eqx
 import jax
 from _interleaved import compared
 
 import scalex_eqx as sx
-from scalex_eqx.ops import scaled
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "nn/unit"))
+from _without_factors import without_factors  # pyright: ignore[reportMissingImports]
 
 BATCH, LENGTH = 16, 64
-_ONES = scaled.Factors(1.0, (1.0, 1.0, 1.0), (1.0,))
-
-
-@contextlib.contextmanager
-def without_factors() -> Iterator[None]:
-    """Whatever is traced in here is traced with all factors one."""
-    with contextlib.ExitStack() as stack:
-        for name, module in list(sys.modules.items()):
-            if name.startswith("scalex_eqx.ops.scaled.") and hasattr(module, "scale"):
-                same = lambda x, **_: x  # noqa: E731
-                stack.enter_context(mock.patch.object(module, "scale", same))
-        for module, name in (("_activations", "gated_silu"), ("_attention", "attention")):
-            whole = sys.modules[f"scalex_eqx.ops.scaled.{module}"]
-            ones = mock.patch.object(whole, f"{name}_factors", lambda *_, **__: _ONES)
-            stack.enter_context(ones)
-        yield
 
 
 def model(width: int) -> Any:
@@ -81,10 +69,14 @@ class Running:
             )
         self.compiled = lowered.compile()
 
-    @property
-    def operations(self) -> int:
-        """The lines of the compiled program that compute something."""
-        return sum(" = " in line for line in str(self.compiled.as_text()).splitlines())
+    def lines(self, operation: str) -> Counter[str]:
+        """The shapes of what an operation of the compiled program puts out."""
+        found = re.findall(rf"= (\w+\[[\d,]*\])\S* {operation}\(", str(self.compiled.as_text()))
+        return Counter(found)
+
+    def kept(self) -> Counter[str]:
+        """The shapes of what each turn of the loops over blocks puts into a stack."""
+        return self.lines("dynamic-update-slice")
 
     def step(self) -> None:
         start, spent = time.perf_counter(), time.process_time()
@@ -108,9 +100,13 @@ def main() -> None:
         # Who goes first changes, since what went before is still in the caches.
         for name in sorted(running, reverse=bool(number % 2)):
             running[name].step()
+    plain, with_factors = running.values()
+    assert plain.lines("dot") == with_factors.lines("dot")
+    print("kept besides:", dict(with_factors.kept() - plain.kept()))
     print(f"width {arguments.width}, {arguments.rounds} rounds, {jax.devices()[0].device_kind}")
     for name, one in running.items():
-        print(f"  {name:12} {one.operations} operations")
+        counts = {kind: one.lines(kind).total() for kind in ("dot", "fusion")}
+        print(f"  {name:12} {counts['dot']} products, {counts['fusion']} kernels")
         for kind in ("times", "spent"):
             times, others = getattr(one, kind)[1:], getattr(running["all one"], kind)[1:]
             print(f"  {name:12} {kind:6} {compared(times, others)}")

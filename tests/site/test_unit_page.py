@@ -1,7 +1,9 @@
-"""The table of the page on unit scaling is that of the committed run."""
+"""The tables of the page on unit scaling are those of the committed runs."""
 
 from collections import defaultdict
 from pathlib import Path
+
+import numpy as np
 
 from scalex_eqx.diagnostics import Results
 
@@ -26,3 +28,36 @@ def rows() -> list[str]:
 def test_what_narrow_products_cost():
     assert len(rows()) == 17
     assert "\n".join(rows()) in PAGE
+
+
+def test_sizes_behind_attention():
+    text = (DOCS / "results/unit_sizes.json").read_text(encoding="utf-8")
+    found = Results.from_json(text).table("sizes behind attention").rows
+    assert len(found) == 8
+    for row in found:
+        cells = []
+        for kind in ("limit", "measured"):
+            sizes = [row[f"{kind}, layer {i}"] for i in (1, 2, 3)]
+            cells.append("" if None in sizes else ", ".join(f"{size:.2f}" for size in sizes))
+        line = f"| {row['tokens']} | {row['length']} | {cells[0]} | {cells[1]} |"
+        assert line.replace("|  |", "| |") in PAGE
+
+
+def test_search_by_number_of_runs():
+    text = (DOCS / "results/unit_search.json").read_text(encoding="utf-8")
+    results = Results.from_json(text)
+    best = {
+        (row["search"], row["runs"]): row["best loss"]
+        for row in results.table("best loss by runs").rows
+    }
+    counts = dict.fromkeys(runs for _, runs in best)
+    lines = []
+    for runs in counts:
+        cells = (best.get((kind, runs)) for kind in ("one at a time", "random"))
+        lines.append(
+            f"| {runs} | " + " | ".join("" if x is None else f"{x:.3f}" for x in cells) + " |"
+        )
+    assert "\n".join(lines).replace("|  |", "| |") in PAGE
+    random = [row["loss"] for row in results.table("runs").rows if row["part"] == "random"]
+    losses = np.array(random, float)
+    assert len(losses) >= 100 and np.min(losses) == best["random", len(losses)]

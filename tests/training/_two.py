@@ -1,5 +1,6 @@
 """One of two processes that train a small model together, over loopback."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -10,8 +11,18 @@ import numpy as np
 import scalex_eqx as sx
 from scalex_eqx._usage import UsageError
 from scalex_eqx.experiments import parse_recipe
+from scalex_eqx.experiments._lock import reporting
 from scalex_eqx.problems import Problem
-from scalex_eqx.training import Pace, Trainer, Training, check_agreement, connect, parse_mesh, train
+from scalex_eqx.training import (
+    Pace,
+    Trainer,
+    Training,
+    check_agreement,
+    connect,
+    failing_together,
+    parse_mesh,
+    train,
+)
 
 STEPS = 4
 
@@ -46,6 +57,12 @@ def main(port: str, process: int, folder: Path) -> dict:
         check_agreement({"data": process, "the command": "one"})
     except UsageError as error:
         found["disagreement"] = str(error)
+    try:
+        with failing_together():
+            if process == 1:
+                raise UsageError("no data here")
+    except UsageError as error:
+        found["failure"] = str(error)
     problem = regression()
     check_agreement({"data": problem.facts})
     trainer = Trainer(training(), problem, parse_mesh("shard=2"))
@@ -53,6 +70,12 @@ def main(port: str, process: int, folder: Path) -> dict:
     value = state.model.up.weight.value
     found["shard"] = list(value.addressable_shards[0].data.shape)
     found["again"] = int(train(trainer, folder).step)
+    # Process 0 alone looks whether somebody else trains there.
+    with reporting(folder) if process == 0 else contextlib.nullcontext():
+        try:
+            train(trainer, folder)
+        except UsageError as error:
+            found["in use"] = str(error)
     jax.distributed.shutdown()
     return found
 

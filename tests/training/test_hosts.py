@@ -13,13 +13,16 @@ from ._two import STEPS, regression, training
 
 
 def test_two_processes_train_as_one(pair, tmp_path: Path):
-    for found in pair(tmp_path):
+    for process, found in enumerate(pair(tmp_path)):
         assert (found["devices"], found["processes"]) == (2, 2)
         assert found["shard"] == [16, 2]
         # The second call finds the last checkpoint, which both have written.
         assert found["again"] == STEPS
         assert found["disagreement"].startswith("the hosts don't agree on data (process 1)")
         assert "command" not in found["disagreement"].split(";")[0]
+        # What fails on one host is said on all, at once.
+        assert found["failure"] == ("no data here" if process else "process 1: no data here")
+        assert found["in use"].startswith("process 0: " if process else str(tmp_path))
     trainer = Trainer(training(), regression(), parse_mesh("data", jax.devices()[:1]))
     state, expected = trainer.start(), []
     for index in range(STEPS):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 import scalex_eqx as sx
 from scalex_eqx._usage import UsageError
@@ -141,6 +142,13 @@ def test_a_batch_without_examples_has_no_parts():
 def test_a_model_without_blocks_has_none_to_compute_again():
     with pytest.raises(UsageError, match="no stack of blocks"):
         trainer(recompute=True)
+
+
+def test_a_mesh_of_explicit_axes_is_refused():
+    mesh = jax.make_mesh((1,), ("data",))
+    assert mesh.axis_types == (AxisType.Explicit,)
+    with pytest.raises(UsageError, match=r"another kind than AxisType\.Auto, data"):
+        Trainer(training(), regression(), mesh)
 
 
 def test_a_training_that_diverges_ends_and_keeps_what_was_good(tmp_path: Path):

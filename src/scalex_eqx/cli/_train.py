@@ -82,6 +82,9 @@ class Train(ProblemOptions):
     """Steps between checkpoints; 0 for the last step alone."""
     keep: int = 2
     """How many checkpoints stay."""
+    scales_every: int = 0
+    """Steps between measurements of how large weights, activations and gradients are, which go into
+    OUT/scales.jsonl and a picture; 0 for none."""
     coordinator: str | None = None
     """With several processes: HOST:PORT of process 0, or auto on SLURM, TPU slices and Open MPI."""
     processes: int | None = None
@@ -105,19 +108,21 @@ class Train(ProblemOptions):
             check_agreement,
             check_fits,
             connect,
+            failing_together,
             kept_memory,
             memory,
             parse_mesh,
             train,
         )
 
-        pace = Pace(self.evaluate_every, self.save_every, self.keep)
+        pace = Pace(self.evaluate_every, self.save_every, self.keep, self.scales_every)
         training = self._training()
         if self.coordinator is not None:
             connect(self.coordinator, self.processes, self.process)
         elif self.processes is not None or self.process is not None:
             raise UsageError("--processes and --process need a --coordinator; give one")
-        problem = self.load(width=(self.width,), base_width=(self.base_width,))
+        with failing_together():
+            problem = self.load(width=(self.width,), base_width=(self.base_width,))
         is_first = jax.process_index() == 0
         console = console if is_first else Console(quiet=True)
         self.say_data(problem, console)
@@ -125,12 +130,14 @@ class Train(ProblemOptions):
         trainer = Trainer(training, problem, parse_mesh(self.mesh))
         if self.dry:
             self._say_plan(trainer, console)
-        check_fits(trainer, kept_memory(trainer))
+        with failing_together():
+            check_fits(trainer, kept_memory(trainer))
         found = memory(trainer)
         if self.dry:
             self._say_cost(trainer, found, console)
             return
-        check_fits(trainer, found)
+        with failing_together():
+            check_fits(trainer, found)
         kept = f"what is saved is kept; the same command goes on from {in_shell(self.out)}"
         with TrainingBar(console, trainer.batches.examples, kept) as bar:
             train(trainer, self.out, pace=pace, listener=bar)
@@ -180,13 +187,18 @@ class Train(ProblemOptions):
         )
 
     def _draw(self, trainer: "Trainer", console: Console) -> None:
-        from ..training import draw, read_log
+        from ..training import draw, draw_scales, read_log, read_scales
         from ..training._log import LOG
         from ..training._picture import PICTURE
+        from ..training._scales import PICTURE as SCALES_PICTURE
 
         lines = list(read_log(self.out / LOG))
         draw(lines, self.out / PICTURE, examples=trainer.batches.examples)
         console.print(f"wrote {LOG} and {PICTURE} in {shown(self.out)}", soft_wrap=True)
+        scales = read_scales(self.out) if self.scales_every else None
+        if scales is not None:
+            draw_scales(scales, self.out / SCALES_PICTURE)
+            console.print(str(scales), soft_wrap=True, markup=False, highlight=False)
 
 
 def _free(free: int | None) -> str:

@@ -46,7 +46,8 @@ def recompute_blocks(model: PyTree) -> PyTree:
 
     **Arguments:**
 
-    - `model`: holds a [`scalex_eqx.nn.Transformer`][] or [`scalex_eqx.nn.Decoder`][].
+    - `model`: holds a [`scalex_eqx.nn.Transformer`][], [`scalex_eqx.nn.Decoder`][] or
+        [`scalex_eqx.nn.unit.Transformer`][].
 
     **Raises:** `ValueError` if it holds none. Blocks of your own take `jax.checkpoint`.
     """

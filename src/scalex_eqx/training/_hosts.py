@@ -1,9 +1,10 @@
 """Several hosts that train one model: how they find each other, and that they agree."""
 
+import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy as np
 from .._usage import UsageError
 
 AUTO = "auto"
+
+# Bytes of an error that the other hosts are told.
+_TOLD = 1000
 
 
 def connect(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
@@ -78,6 +82,36 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
             f"the hosts don't agree on {'; '.join(said)}, beside process 0; start the same "
             "command, on the same data, with the same versions on all of them"
         )
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """What fails in here on one host fails on all, which would wait for it otherwise.
+
+    All hosts have to come here in the same order.
+
+    **Raises:** what was raised in here; on the other hosts `UsageError` that says it, and where.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        _told(str(error) or type(error).__name__)
+        raise
+    said = [f"process {i}: {text}" for i, text in enumerate(_told("")) if text]
+    if said:
+        raise UsageError("; ".join(said))
+
+
+def _told(text: str) -> list[str]:
+    """The text that each host has."""
+    from jax.experimental import multihost_utils
+
+    own = np.frombuffer(text.encode()[:_TOLD].ljust(_TOLD, b"\0"), np.uint8)
+    every = np.asarray(multihost_utils.process_allgather(own))
+    return [one.tobytes().rstrip(b"\0").decode(errors="ignore") for one in every]
 
 
 def code() -> dict[str, str]:

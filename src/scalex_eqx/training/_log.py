@@ -19,12 +19,14 @@ class Log:
 
     **Arguments:**
 
-    - `folder`: where `log.jsonl` is, or will be.
-    - `step`: of the checkpoint that the training goes on from; 0 for none.
+    - `folder`: where the file is, or will be.
+    - `step`: up to which lines are kept, that of the checkpoint from which the training goes on; 0
+        for none.
+    - `name`: of the file.
     """
 
-    def __init__(self, folder: Path, step: int):
-        path = folder / LOG
+    def __init__(self, folder: Path, step: int, name: str = LOG):
+        path = folder / name
         kept = [line for line in read_log(path) if line["step"] <= step] if step else []
         with written_whole(path) as unfinished:
             unfinished.write_text("".join(map(_line, kept)), encoding="utf-8")

@@ -14,7 +14,9 @@ import jax
 from .._usage import UsageError, shown
 from ..experiments._lock import reporting
 from ._checkpoints import Checkpoints
+from ._hosts import failing_together
 from ._log import Log
+from ._scales import SCALES, measure
 from ._trainer import State, Trainer
 
 # Steps that the devices are ahead of what is known of their losses, so that they never wait.
@@ -61,17 +63,20 @@ class Pace:
 
     - `evaluate`, `save`: every so many steps; 0 for the last alone.
     - `keep`: how many checkpoints stay.
+    - `scales`: sizes are measured every so many steps, and behind the last; 0 for never.
     """
 
     evaluate: int = 0
     save: int = 0
     keep: int = 2
+    scales: int = 0
 
     def __post_init__(self) -> None:
         for option, value, least in (
             ("--evaluate-every", self.evaluate, 0),
             ("--save-every", self.save, 0),
             ("--keep", self.keep, 1),
+            ("--scales-every", self.scales, 0),
         ):
             if value < least:
                 raise UsageError(f"{option} is {value}; expected at least {least}")
@@ -99,7 +104,10 @@ def train(
         `Diverged` if a loss is no number.
     """
     pace, listener = pace or Pace(), listener or Silent()
-    with _folder(folder), contextlib.closing(_Run(trainer, folder, pace, listener)) as run:
+    with contextlib.ExitStack() as held:
+        with failing_together():
+            held.enter_context(_folder(folder))
+        run = held.enter_context(contextlib.closing(_Run(trainer, folder, pace, listener)))
         return run.to_the_end()
 
 
@@ -113,7 +121,11 @@ class _Run:
         restored = self._checkpoints.restore()
         self._begun = 0 if restored is None else int(restored.step)
         self._state: Any = restored
-        self._log = Log(folder, self._begun) if jax.process_index() == 0 else None
+        with failing_together():
+            self._log = _opened(folder, self._begun)
+            # In front of the step with which it goes on is measured again.
+            again = self._begun < self._steps
+            self._sizes = _opened(folder, self._begun - again, SCALES) if pace.scales else None
         self._pending: collections.deque[tuple[int, Any]] = collections.deque()
         self._before = time.perf_counter()
 
@@ -123,12 +135,26 @@ class _Run:
         self._state = None  # The step uses it up.
         self._before = time.perf_counter()
         for index in range(self._begun, self._steps):
-            state, loss = self._trainer.step(state, self._trainer.batch(index))
+            batch = self._trainer.batch(index)
+            self._measure(index, state, batch)
+            state, loss = self._trainer.step(state, batch)
             self._pending.append((index + 1, loss))
             self._tell(_AHEAD)
             self._rest(index + 1, state)
+        if self._begun < self._steps:
+            self._measure(self._steps, state, None)
         self._checkpoints.wait()
         return state
+
+    def _measure(self, index: int, state: State, batch: Any) -> None:
+        """The sizes in front of a step, where that is due."""
+        every, is_last = self._pace.scales, index == self._steps
+        if not every or (index % every and not is_last):
+            return
+        self._tell(0)
+        batch = self._trainer.batch(index) if is_last else batch
+        measure(self._trainer, self._sizes, index, state, batch)
+        self._before = time.perf_counter()
 
     def _rest(self, step: int, state: State) -> None:
         """What is due behind a step."""
@@ -177,9 +203,14 @@ class _Run:
         )
 
     def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
+        for log in (self._log, self._sizes):
+            if log is not None:
+                log.close()
         self._checkpoints.close()
+
+
+def _opened(folder: Path, step: int, *name: str) -> Log | None:
+    return Log(folder, step, *name) if jax.process_index() == 0 else None
 
 
 @contextlib.contextmanager

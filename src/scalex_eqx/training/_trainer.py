@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._sharding import shardings
 from .._usage import UsageError
 from .._weight import is_trainable, resolve
+from ..diagnostics._scales._measure import Found, measured
 from ..experiments._program import Program, Schedule
 from ..experiments._recipe import check_on
 from ..nn import recompute_blocks
@@ -47,17 +48,15 @@ class Trainer:
 
     - `training`: what is trained.
     - `problem`: on what.
-    - `mesh`: of all devices of all hosts. Axes of explicit sharding are taken as automatic ones.
+    - `mesh`: of all devices of all hosts, with automatic axes, as `parse_mesh` makes it.
 
     **Raises:** `UsageError` if recipe, problem, sizes, batch and mesh don't fit each other, from
-        shapes alone.
+        shapes alone; and for axes of explicit sharding.
     """
 
     def __init__(self, training: Training, problem: Problem, mesh: Mesh):
         self.training, self.problem = training.of(problem), problem
-        self.mesh = Mesh(
-            mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim
-        )
+        self.mesh = _automatic(mesh)
         setting = self.training.setting
         sizes, base = setting.sizes(training.width), setting.base_sizes(training.width)
         recipe = training.recipe
@@ -154,14 +153,42 @@ class Trainer:
         return data, None if self.problem.read is None else self.batches.placed_shapes
 
     def _step(self, state: State, data: PyTree, batch: PyTree) -> tuple[State, Float[Array, ""]]:
-        if self.problem.read is None:
-            key = jax.random.fold_in(data_key(self.training.seed), state.step)
-            batch = self.batches.in_parts(self.problem.drawn(data, key))
+        batch = self._in_parts(state, data, batch)
         loss, gradient = self.gradient(state.model, batch)
         params = _trainable(state.model)
         updates, optimizer = self.optimizer.update(gradient, state.optimizer, params)
         model = eqx.apply_updates(state.model, updates)
         return State(state.step + 1, model, optimizer), loss
+
+    def _in_parts(self, state: State, data: PyTree, batch: PyTree) -> PyTree:
+        """What a step is given; drawn where the problem has its data on the devices."""
+        if self.problem.read is not None:
+            return batch
+        key = jax.random.fold_in(data_key(self.training.seed), state.step)
+        return self.batches.in_parts(self.problem.drawn(data, key))
+
+    def sizes(self, state: State, batch: PyTree) -> Found:
+        """How large weights, activations and gradients are in front of a step, on its first part.
+
+        **Arguments:**
+
+        - `batch`: what `batch` returns for the step.
+        """
+        with jax.set_mesh(self.mesh):
+            return self._sizes(state, self.data, batch)
+
+    @functools.cached_property
+    def _sizes(self) -> Any:
+        def loss(model: PyTree, batch: PyTree) -> Float[Array, ""]:
+            # Blocks that are computed again would be seen twice.
+            plain = self._computed(resolve(model))
+            return self.problem.mean_loss(plain, self._computed(batch)).astype(jnp.float32)
+
+        def found(state: State, data: PyTree, batch: PyTree) -> Found:
+            part = jax.tree.map(lambda x: x[0], self._in_parts(state, data, batch))
+            return measured(loss, eqx.combine(state.model, self._static), part)
+
+        return jax.jit(found, out_shardings=whole(self.mesh))
 
     def gradient(self, model: PyTree, batch: PyTree) -> tuple[Float[Array, ""], PyTree]:
         """The mean loss over a batch's parts, and its gradient, which lies as the weights do."""
@@ -202,6 +229,24 @@ class Trainer:
         """The metrics of a state's model on all of the held-out examples."""
         with jax.set_mesh(self.mesh):
             return self.evaluation(state.model)
+
+
+def _automatic(mesh: Mesh) -> Mesh:
+    """The mesh, which has to leave the splitting to the compiler.
+
+    With explicit axes each operation of the model would have to say how its result lies: a lookup
+    of tokens in a split embedding does not.
+    """
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    others = [name for name, kind in kinds.items() if kind != AxisType.Auto]
+    if others:
+        raise UsageError(
+            f"the mesh has axes of another kind than AxisType.Auto, {', '.join(map(str, others))}; "
+            "the operations of a model don't say how their results lie, which explicit axes ask "
+            "for: make the mesh with scalex_eqx.training.parse_mesh, or with jax.make_mesh(..., "
+            f"axis_types=(AxisType.Auto,) * {mesh.devices.ndim})"
+        )
+    return mesh
 
 
 def _is_shape(x: Any) -> bool:

@@ -184,6 +184,19 @@ def test_mapped_over_examples_it_is_the_same_gradient():
         np.testing.assert_allclose(weight.value, other, rtol=1e-3, atol=2e-4, err_msg=name)
 
 
+def test_blocks_that_are_computed_again_give_the_same():
+    model, value, expected = at_start()
+    again = sx.nn.recompute_blocks(model)
+    program = eqx.filter_jit(eqx.filter_value_and_grad(loss))
+    found, gradient = program(again, tokens())
+    np.testing.assert_allclose(found, value, rtol=1e-6)
+    for name, weight in sx.weights_with_paths(gradient).items():
+        other = sx.weights_with_paths(expected)[name].value
+        # Sums of 256 terms of order one in another order.
+        np.testing.assert_allclose(weight.value, other, atol=256 * 2.0**-24, err_msg=name)
+    assert "remat" in str(jax.make_jaxpr(lambda x: again(x, mapped=1))(tokens()[:, :-1]))
+
+
 def test_laws_of_the_stack_and_of_biases():
     model = build(transformer)
     rates = {row.path: row.learning_rate for row in sx.plan(model, sx.adam(1.0)).rows}

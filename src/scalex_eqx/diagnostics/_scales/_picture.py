@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = ("float16", "e5m2", "e4m3", "e2m1")
+_TITLES = {"output": "output, before a factor behind"}
 
 
 def scales_figure(scales: Scales) -> Figure:
@@ -41,8 +43,8 @@ def scales_figure(scales: Scales) -> Figure:
             if rows:
                 _line(axes, rows, name, colors[name], styles[name])
         _limits(axes, last=kind == KINDS[-1])
-        axes.set_xscale("symlog", base=2, linthresh=1)
-        axes.set_title(kind, fontsize=10)
+        _steps(axes, scales.steps)
+        axes.set_title(_TITLES.get(kind, kind), fontsize=10)
         axes.set_xlabel("step")
     panels[0].set_ylabel("log2 of the root mean square; dots: largest entry")
     lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
@@ -57,20 +59,39 @@ def _line(axes: Any, rows: list[Any], name: str, color: str, style: str) -> None
     axes.plot(steps[-1:], _log2([rows[-1].largest]), ".", color=color, ms=5)
 
 
+def _steps(axes: Any, steps: Sequence[int]) -> None:
+    """As logarithms, with a place for 0; labelled where there is room."""
+    axes.set_xscale("symlog", base=2, linthresh=1)
+    axes.set_xlim(-0.3, max(steps[-1], 1) * 1.2)
+    every = max(1, -(-len(steps) // 6))
+    # The last is always named, and none next to it.
+    named = [*steps[:-1:every], steps[-1]]
+    if len(named) > 2 and named[-2] > 0 and named[-1] < 2 * named[-2]:
+        del named[-2]
+    axes.set_xticks(named, [str(step) for step in named], fontsize=8)
+    axes.minorticks_off()
+
+
 def _limits(axes: Any, *, last: bool) -> None:
+    places: dict[float, list[str]] = {}
     for i, name in enumerate(_SHOWN):
         low, high = FORMATS[name].zero_below, FORMATS[name].overflow_from
-        for bound in (low, high):
-            axes.axhline(np.log2(bound), color="0.6", lw=0.7, ls=(0, (2 + i, 2)))
-            if last:
-                axes.annotate(
-                    name,
-                    (1.02, np.log2(bound)),
-                    xycoords=("axes fraction", "data"),
-                    fontsize=7,
-                    color="0.4",
-                    va="center",
-                )
+        for bound in (np.log2(low), np.log2(high)):
+            axes.axhline(bound, color="0.6", lw=0.7, ls=(0, (2 + i, 2)))
+            # Formats that end together, as float16 and e5m2, are named together.
+            near = next((known for known in places if abs(known - bound) < 0.5), bound)
+            places.setdefault(near, []).append(name)
+    if not last:
+        return
+    for bound, names in places.items():
+        axes.annotate(
+            ", ".join(names),
+            (1.02, bound),
+            xycoords=("axes fraction", "data"),
+            fontsize=7,
+            color="0.4",
+            va="center",
+        )
 
 
 def _log2(sizes: list[float]) -> Any:

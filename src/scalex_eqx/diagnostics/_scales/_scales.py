@@ -160,7 +160,7 @@ def scales(
         if place > done:
             model, state = train(model, state, jnp.asarray(done), jnp.asarray(place))
         done = place
-        rows += _rows(place, jax.device_get(look(model, jnp.asarray(place))))
+        rows += rows_of(place, jax.device_get(look(model, jnp.asarray(place))))
         if advance is not None:
             advance(place, steps)
     return Scales(tuple(rows), most)
@@ -179,7 +179,8 @@ def _places(steps: int, at: Sequence[int] | None) -> list[int]:
     return sorted(set(at))
 
 
-def _rows(step: int, found: dict[str, dict[str, Sizes]]) -> Iterator[ScaleRow]:
+def rows_of(step: int, found: dict[str, dict[str, Sizes]]) -> Iterator[ScaleRow]:
+    """What was measured at a step, an array at a time."""
     for kind in KINDS:
         for path, sizes in found[kind].items():
             members = len(sizes.size)

@@ -81,6 +81,7 @@ def printed(rows: Sequence[Any], most: float) -> str:
         lost.append([format, *(_share(one.lost(format)) if one else "-" for one in worst)])
     said = verdicts(rows, most) or (f"no format loses more than {_share(most)} of an array",)
     heading = f"log2 of root mean squares, at step {steps[0]} and step {steps[-1]}"
+    heading += "; outputs before any factor behind the product"
     return "\n".join([heading, columns(sizes, text=1), "", columns(lost, text=1), "", *said])
 
 

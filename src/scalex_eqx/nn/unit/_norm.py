@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -24,16 +25,14 @@ class RMSNorm(eqx.Module):
         - `eps`: added to the mean square.
         - `dtype`: of the gain.
         """
-        check_positive(size=size)
-        self.gain = unit_constant(size, 1.0, dtype=dtype) if use_gain else None
+        self.gain = _gain(size, use_gain, dtype)
         self.eps = eps
 
     def __call__(
         self, x: Float[Array, "*batch size"], *, mapped: Mapped
     ) -> Float[Array, "*batch size"]:
         """**Arguments:** those of [`scalex_eqx.nn.unit.Linear`][]."""
-        gain = None if self.gain is None else stored(self.gain)[0]
-        return scaled.rms_norm(x, gain, mapped=mapped, eps=self.eps)
+        return _normed(scaled.rms_norm, self, x, mapped)
 
 
 class LayerNorm(eqx.Module):
@@ -44,13 +43,23 @@ class LayerNorm(eqx.Module):
 
     def __init__(self, size: int, *, use_gain: bool = False, eps: float = 1e-5, dtype: Any = None):
         """**Arguments:** those of [`scalex_eqx.nn.unit.RMSNorm`][]."""
-        check_positive(size=size)
-        self.gain = unit_constant(size, 1.0, dtype=dtype) if use_gain else None
+        self.gain = _gain(size, use_gain, dtype)
         self.eps = eps
 
     def __call__(
         self, x: Float[Array, "*batch size"], *, mapped: Mapped
     ) -> Float[Array, "*batch size"]:
         """**Arguments:** those of [`scalex_eqx.nn.unit.Linear`][]."""
-        gain = None if self.gain is None else stored(self.gain)[0]
-        return scaled.layer_norm(x, gain, mapped=mapped, eps=self.eps)
+        return _normed(scaled.layer_norm, self, x, mapped)
+
+
+def _gain(size: int, use_gain: bool, dtype: Any) -> Weight | None:
+    check_positive(size=size)
+    return unit_constant(size, 1.0, dtype=dtype) if use_gain else None
+
+
+def _normed(
+    norm: Callable[..., Array], layer: RMSNorm | LayerNorm, x: Array, mapped: Mapped
+) -> Array:
+    gain = None if layer.gain is None else stored(layer.gain)[0]
+    return norm(x, gain, mapped=mapped, eps=layer.eps)

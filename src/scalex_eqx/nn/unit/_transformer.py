@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..._sharding import of_sequences
 from ...ops import scaled
 from ...ops.scaled import Mapped, Number
 from .._init import check_positive
+from .._recompute import Stack, run_blocks
 from ._attention import GroupedQueryAttention
 from ._embedding import Embedding
 from ._linear import Readout
@@ -102,7 +104,7 @@ class Block(eqx.Module):
         return scaled.residual_add(self.mlp(normed, mapped=mapped), skip, taus[1])
 
 
-class Transformer(eqx.Module):
+class Transformer(Stack):
     """A decoder-only language model whose activations, weights and gradients are of size one.
 
     Rotary positions, pre-norm blocks without gains, gated MLPs, an untied readout. The blocks are
@@ -126,6 +128,7 @@ class Transformer(eqx.Module):
     readout: Readout
     multipliers: Multipliers = eqx.field(static=True)
     unroll: int = eqx.field(static=True)
+    recomputes: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -181,6 +184,7 @@ class Transformer(eqx.Module):
         self.readout = Readout(width, vocabulary_size, dtype=dtype, key=readout_key)
         self.multipliers = multipliers
         self.unroll = unroll
+        self.recomputes = False
 
     def __call__(
         self, tokens: Int[Array, "*batch seq"], *, mapped: Mapped
@@ -194,15 +198,15 @@ class Transformer(eqx.Module):
             [`scalex_eqx.ops.scaled.mapped_size`][].
         """
         x = self.token_embedding(tokens, mapped=mapped)
-        arrays, static = eqx.partition(self.blocks, eqx.is_array)
+        blocks = (self.blocks, jnp.asarray(self.taus, x.dtype))
 
-        def step(x: Array, xs: Any) -> tuple[Array, None]:
-            arrays, taus = xs
-            return eqx.combine(arrays, static)(x, taus, mapped=mapped), None
+        def step(block: tuple[Block, Array], x: Array) -> tuple[Array, None]:
+            layers, taus = block
+            return layers(x, taus, mapped=mapped), None
 
-        taus = jnp.asarray(self.taus, x.dtype)
-        x, _ = jax.lax.scan(step, x, (arrays, taus), unroll=self.unroll)
-        return self.readout(self.final_norm(x, mapped=mapped), mapped=mapped)
+        x, _ = run_blocks(self, blocks, step, x)
+        logits = self.readout(self.final_norm(x, mapped=mapped), mapped=mapped)
+        return of_sequences(logits, "vocabulary")
 
     def loss(
         self,
