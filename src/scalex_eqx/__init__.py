@@ -54,11 +54,13 @@ from .optim import (
     clip_by_effective_norm as clip_by_effective_norm,
     global_rate as global_rate,
     lion as lion,
+    micro_adam as micro_adam,
     muon as muon,
     scale_by_adam as scale_by_adam,
     scale_by_muon as scale_by_muon,
     scale_by_width as scale_by_width,
     sgd as sgd,
+    sign_ema as sign_ema,
     sign_sgd as sign_sgd,
 )
 from .theory import (
