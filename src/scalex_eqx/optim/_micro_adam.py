@@ -20,7 +20,7 @@ from ._unannotated import Unannotated
 SecondMoment = Literal["square", "variance", "mean"]
 
 _LEAST_SHARE = 0.01
-"""Of the batch's squared gradient, what an estimate of the mean's square is at least."""
+"""Of $Q$ or $G^2$, what an estimate from both is at least."""
 
 
 def scale_by_micro_adam(
@@ -45,13 +45,15 @@ def scale_by_micro_adam(
     | Adam's | $G^2$ | $\mu^2 + \sigma^2 / B$ |
     | `"square"`, MicroAdam | $Q$ | $\mu^2 + \sigma^2$ |
     | `"variance"` | $\frac{B}{B - 1} (Q - G^2)$ | $\sigma^2$ |
-    | `"mean"` | $G^2 - \frac{1}{B - 1} (Q - G^2)$, at least $G^2 / 100$ | $\mu^2$ but for the bound |
+    | `"mean"` | $G^2 - \frac{1}{B - 1} (Q - G^2)$ | $\mu^2$ |
 
     What MicroAdam divides by doesn't depend on the batch size, and so its best learning rate grows
-    in proportion to it, not to its root; see `scalex_eqx.theory.micro_adam`. The estimate of
-    $\mu^2$ can be negative, and would leave a first step without bound: it is kept from falling
-    below a hundredth of $G^2$, so that an update is at most ten at the first step. Where there is
-    nothing but noise that makes its expectation $0.49\, \sigma^2 / B$ in place of 0.
+    in proportion to it, not to its root; see `scalex_eqx.theory.micro_adam`.
+
+    By chance the last two estimates can be near zero, and the last below it, and a first step would
+    then be without bound. They are kept at $Q / 100$ and $G^2 / 100$ or above, so that no first
+    step is larger than ten. Of Gaussian noise alone in large batches, that makes the expectation of
+    the last $0.49\, \sigma^2 / B$ in place of 0: half of Adam's.
 
     **Arguments:**
 
@@ -84,12 +86,13 @@ def scale_by_micro_adam(
         count = examples(rule, statistics, least=2)
 
         def estimate(_, g, q):
-            g, q = wide(g), wide(q)
+            g = wide(g)
             own, of_mean = count.astype(g.dtype), jnp.square(g)
+            q = q.astype(g.dtype)
             # Of sums that were rounded the difference may be below zero.
-            variance = jnp.maximum(q.astype(g.dtype) - of_mean, 0) * (own / (own - 1))
+            variance = jnp.maximum(q - of_mean, 0) * (own / (own - 1))
             if second == "variance":
-                return variance
+                return jnp.maximum(variance, _LEAST_SHARE * q)
             return jnp.maximum(of_mean - variance / own, _LEAST_SHARE * of_mean)
 
         return map_values(estimate, updates, square)

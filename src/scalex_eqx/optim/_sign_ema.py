@@ -42,12 +42,12 @@ def scale_by_sign_ema(
     |---|---|---|
     | `"last"`, SignEMA | $\beta m + (1 - \beta)\, G$ | $\operatorname{sign}(m)$ |
     | `"mean"` | $\beta m + (1 - \beta) \operatorname{sign}(G)$ | $m / (1 - \beta^t)$ |
-    | `"example"` | $\beta m + (1 - \beta)\, \frac1B \sum_i \operatorname{sign}(g_i)$ | $m / (1 - \beta^t)$ |
+    | `"example"` | $\beta m + (1 - \beta)\, S$ | $m / (1 - \beta^t)$ |
 
-    $G$ is the mean of the examples' gradients $g_i$. Where $\mu \ll \sigma$ and the noise is
-    Gaussian, a sign that is taken early costs $\sqrt{2 / \pi}$ of the ratio of signal to noise.
-    Under noise with heavy tails the sign of each example is the better estimate, as the median is.
-    `scalex noise` measures which it is.
+    $G$ is the mean of the gradients $g_i$ of a batch's examples, and $S$ that of their signs.
+    Where $\mu \ll \sigma$ and the noise is Gaussian, a sign that is taken early costs
+    $\sqrt{2 / \pi}$ of the ratio of signal to noise. Under noise with heavy tails the sign of each
+    example is the better estimate, as the median is. `scalex noise` measures which it is.
 
     An update of constant gradients has entries of one. With signs that alternate they are
     smaller, whatever the gradient's size: a change of units doesn't change them.
