@@ -37,6 +37,7 @@ RANKS = {
     "_parameterize": 4,
     "nn": 4,
     "optim": 4,
+    "per_example": 4,
     "_laws": 5,
     "_sharding": 3,
     "_sparsify": 5,

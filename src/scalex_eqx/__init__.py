@@ -5,7 +5,14 @@ from . import _process as _process
 
 # isort: split
 
-from . import diagnostics as diagnostics, nn as nn, ops as ops, optim as optim, theory as theory
+from . import (
+    diagnostics as diagnostics,
+    nn as nn,
+    ops as ops,
+    optim as optim,
+    per_example as per_example,
+    theory as theory,
+)
 from ._checkpoint import load as load, save as save
 from ._convert import convert as convert
 from ._export import check_laws as check_laws, export_laws as export_laws
@@ -62,6 +69,10 @@ from .optim import (
     sgd as sgd,
     sign_ema as sign_ema,
     sign_sgd as sign_sgd,
+)
+from .per_example import (
+    GradientStatistics as GradientStatistics,
+    gradient_statistics as gradient_statistics,
 )
 from .theory import (
     Alignment as Alignment,
