@@ -15,7 +15,6 @@ from .optim import (
     SkipNonfiniteState,
     StochasticRoundingState,
 )
-from .optim._statistics import needed
 from .theory._family import Norm
 
 
@@ -81,24 +80,6 @@ def norm_at_scaling(rules: Iterable[Rule | None]) -> Norm:
         if rule is not None and rule.output.update == 0:
             norm = rule.norm
     return norm
-
-
-def statistics_needed(tx: Any) -> dict[str, Any]:
-    """What `gradient_statistics` is to be asked for beside the gradient, so that `tx` can move.
-
-    **Returns:** its arguments `statistics` and, if it clips, `clip`; nothing for a rule that needs
-    the gradient alone.
-    """
-    rules = [part.rule for part in parts(blank_state(tx, {}))]
-    names = sorted(frozenset().union(*map(needed, rules)))
-    clips = {dict(rule.settings)["clip"] for rule in rules if "clipped" in needed(rule)}
-    if len(clips) > 1:
-        raise ValueError(
-            f"the optimizer's parts clip at {', '.join(map(str, clips))}; expected one norm, as "
-            "the statistics of a batch have one"
-        )
-    asked: dict[str, Any] = {"statistics": tuple(names)} if names else {}
-    return {**asked, "clip": clips.pop()} if clips else asked
 
 
 _ACCUMULATE = Rule("MultiSteps", fields=(("acc_grads", Degree(update=1)),))

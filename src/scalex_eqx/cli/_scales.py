@@ -121,6 +121,7 @@ class Scales(ProblemOptions):
                     key=data_key(self.seed),
                     most=self.most,
                     advance=advance,
+                    of_example=lambda model, one: problem.example_loss(resolve(model), one),
                 )
             except ValueError as error:
                 raise UsageError(str(error)) from None

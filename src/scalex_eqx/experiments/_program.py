@@ -13,15 +13,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._needed import statistics_needed, step_gradient
 from .._parameterize import parameterize
-from .._parts import blank_state, parts, statistics_needed
+from .._parts import blank_state, parts
 from .._sparsify import sparsify
 from .._weight import is_trainable, resolve
 from ..optim import Rule, global_rate, scale_by_learning_rate
 from ..optim._catalogue import Entry
 from ..optim._decay import add_weight_decay
 from ..optim._numbers import ScalarOrSchedule
-from ..per_example import gradient_statistics
 from ..problems import Problem
 from ..problems._examples import check_examples
 from ..problems._functions import parameterizing
@@ -252,10 +252,7 @@ class Program:
         def of_example(model: PyTree, example: Any) -> Float[Array, ""]:
             return self.problem.example_loss(self._plain(model, run), example)
 
-        if not self.needed:
-            return *eqx.filter_value_and_grad(loss)(model, batch), {}
-        found = gradient_statistics(of_example, model, batch, **self.needed)
-        return found.loss, found.gradient, {"statistics": found}
+        return step_gradient(loss, of_example, model, batch, self.needed)
 
     @functools.cached_property
     def needed(self) -> dict[str, Any]:
