@@ -47,7 +47,7 @@ def check_examples(problem: Problem, model: PyTree) -> None:
         )
 
 
-_NEEDS = "the update rule needs the gradient of each example"
+_NEEDS = "the gradient of each example is needed"
 
 
 @eqx.filter_jit

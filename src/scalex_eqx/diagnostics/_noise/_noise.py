@@ -136,8 +136,8 @@ def noise(
 
     ??? cite "Source"
 
-        McCandlish et al. (2018), [arXiv:1812.06162](https://arxiv.org/abs/1812.06162), equation 2.9,
-        for the noise scale. That the place of the sign follows from signal and noise is said by
+        The noise scale is that of McCandlish et al. (2018),
+        [arXiv:1812.06162](https://arxiv.org/abs/1812.06162), equation 2.9. That the place of the sign follows from signal and noise is said by
         Roulet and Agarwala (2025), [arXiv:2510.00236](https://arxiv.org/abs/2510.00236); the
         measure is derived here.
     """

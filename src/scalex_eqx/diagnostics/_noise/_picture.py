@@ -33,11 +33,8 @@ def noise_figure(noise: Noise) -> Figure:
 
     names = list(dict.fromkeys(row.weight for row in noise.rows))
     figure = Figure(figsize=(13, 3.4 + 0.12 * len(names)), layout="constrained")
-    known = {
-        "critical_batch": noise.batch_size,
-        "kurtosis": 3.0,
-        "sign_ratio": math.sqrt(2 / math.pi),
-    }
+    gaussian = {"kurtosis": 3.0, "sign_ratio": math.sqrt(2 / math.pi)}
+    known = {"critical_batch": noise.batch_size, **gaussian}
     for axes, (field, title) in zip(figure.subplots(1, len(_PANELS)), _PANELS.items(), strict=True):
         for i, name in enumerate(names):
             _line(axes, noise, field, name, i)

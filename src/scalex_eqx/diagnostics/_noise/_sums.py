@@ -22,7 +22,7 @@ class Sums(NamedTuple):
     - `mean_sign`, `mean_moved`: of $\\operatorname{sign} G$ and of its square, by batches.
     """
 
-    powers: Float[Array, "4 *shape"]
+    powers: Float[Array, "4 ..."]
     sign: Float[Array, "*shape"]
     moved: Float[Array, "*shape"]
     mean_square: Float[Array, "*shape"]
@@ -64,7 +64,7 @@ def of_batch(
     return found
 
 
-def _sums(g: Float[Array, "batch *shape"]) -> Sums:
+def _sums(g: Float[Array, "batch ..."]) -> Sums:
     mean, square = jnp.mean(g, axis=0), jnp.square(g)
     powers = [jnp.sum(x, axis=0) for x in (g, square, square * g, jnp.square(square))]
     sign, of_mean = jnp.sign(g), jnp.sign(mean)
