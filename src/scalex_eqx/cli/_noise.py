@@ -16,11 +16,11 @@ from ._watching import Watching
 @own_options_first
 @dataclasses.dataclass(frozen=True)
 class Noise(Watching):
-    """Train the transfer run's Transformer, or a problem of your own, and print of its gradients the
-    ratio of signal to noise, the critical batch size and the tails, layer by layer.
+    """Train the transfer run's Transformer, or a problem of your own, and print how much signal and
+    noise its gradients have, the critical batch size, and how heavy their tails are, by layer.
 
-    It also predicts which sign rule is the best, sign_ema with placement last, mean or example; with
-    --at 0 from the initial model alone, before any training.
+    It also predicts which sign rule is the best, sign_ema with placement last, mean or example;
+    with --at 0 from the initial model alone, before any training.
 
     Example: scalex noise standard:adam:full
 

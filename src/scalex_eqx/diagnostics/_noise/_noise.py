@@ -137,9 +137,9 @@ def noise(
     ??? cite "Source"
 
         The noise scale is that of McCandlish et al. (2018),
-        [arXiv:1812.06162](https://arxiv.org/abs/1812.06162), equation 2.9. That the place of the sign follows from signal and noise is said by
-        Roulet and Agarwala (2025), [arXiv:2510.00236](https://arxiv.org/abs/2510.00236); the
-        measure is derived here.
+        [arXiv:1812.06162](https://arxiv.org/abs/1812.06162), equation 2.9. That the place of the
+        sign follows from signal and noise is said by Roulet and Agarwala (2025),
+        [arXiv:2510.00236](https://arxiv.org/abs/2510.00236); the measure is derived here.
     """
     if batches < _GROUPS or batches % _GROUPS:
         raise ValueError(f"batches is {batches}; expected a multiple of {_GROUPS}")
