@@ -44,6 +44,7 @@ RANKS = {
     "_unresolve": 5,
     "_parts": 5,
     "_fingerprint": 6,
+    "_needed": 6,
     "_makers": 6,
     "_export": 7,
     "_checkpoint": 8,

@@ -3,11 +3,12 @@
     python tests/scaling/example_batches.py [--out docs/results/example_batches.json]
 
 A noisy quadratic: example i's loss is 1/2 sum_j h_j w_j^2 + sigma sum_j e_ij w_j, with 200
-curvatures h spread evenly in their logarithm over [0.1, 1], e standard normal, sigma = 5, and w = 1
-at first. 2^14 examples in batches of 2, 4, 8, 16 and 32; 1 - beta_1 = B / 100 and 1 - beta_2 =
-B / 1000; a constant learning rate, by octaves from 2^-13 to 1; the last quadratic loss, averaged over
-3 repeats. The best rate is the vertex of the parabola through the lowest loss and its neighbours,
-in logarithms; its exponent is the slope of log2 of it over log2 of the batch size.
+curvatures h spread evenly in their logarithm over [0.1, 1], e standard normal, sigma = 5, and
+w = 1 at first. 2^14 examples in batches of 2, 4, 8, 16 and 32; 1 - beta_1 = B / 100 and
+1 - beta_2 = B / 1000; a constant learning rate, by octaves from 2^-13 to 1; the last quadratic
+loss, averaged over 3 repeats. The best rate is the vertex of the parabola through the lowest loss
+and its neighbours, in logarithms; its exponent is the slope of log2 of it over log2 of the batch
+size.
 
 Expected: 1/2 for Adam, whose second moment shrinks as the batch grows, and 1 for MicroAdam and its
 variant by the variance, whose second moments don't. The control is MicroAdam that is given the

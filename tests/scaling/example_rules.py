@@ -6,8 +6,8 @@ One block of width 32, windows of 32 tokens of the Python library, batches of 16
 signal, noise and tails are measured, at initialisation and after a warm-up of 20 steps of Adam,
 on 1024 examples that no training sees; which sign rule is the best is predicted from them. Then
 each rule is trained with three seeds at learning rates an octave apart, and judged by the held-out
-loss at the vertex of a parabola. Writes every curve, and the best losses with the 90 % interval over
-the seeds of the differences to Adam, for the sign rules to SignEMA; and what was predicted.
+loss at the vertex of a parabola. Writes every curve, and the best losses with the 90 % interval
+over the seeds of the differences to Adam, for the sign rules to SignEMA; and what was predicted.
 """
 
 import argparse
