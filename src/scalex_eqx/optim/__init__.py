@@ -20,6 +20,7 @@ from ._clip import (
     clip_by_effective_norm as clip_by_effective_norm,
     clip_by_rms as clip_by_rms,
 )
+from ._clipped_mean import ClippedMeanState as ClippedMeanState, clipped_mean as clipped_mean
 from ._decay import (
     AddWeightDecayState as AddWeightDecayState,
     add_weight_decay as add_weight_decay,

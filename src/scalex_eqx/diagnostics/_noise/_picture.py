@@ -42,6 +42,7 @@ def noise_figure(noise: Noise) -> Figure:
             axes.axhline(known[field], color="0.4", lw=0.8, ls=":")
         axes.set_title(title, fontsize=10)
         axes.set_xscale("symlog", base=2, linthresh=1)
+        axes.set_xlim(-0.3, 1.4 * max(1, *(row.step for row in noise.rows)))
         axes.set_yscale("log", base=2)
         axes.set_xlabel("step")
     handles, labels = figure.axes[0].get_legend_handles_labels()
