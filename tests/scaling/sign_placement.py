@@ -43,7 +43,7 @@ class Setting:
     seeds: int = 16
     measured: int = 1024
     count: int = 8
-    first: tuple[float, float, float] = (-13.0, -11.5, -9.5)
+    first: tuple[float, float, float] = (-12.0, -10.0, -8.5)
 
 
 class Linear(eqx.Module):
