@@ -1,6 +1,7 @@
 """Signal, noise and tails against NumPy, and against noise whose numbers are known."""
 
 import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
