@@ -65,7 +65,8 @@ def gradient_statistics(
     u_{it} = \frac{\partial L_i}{\partial W_t} \text{ with a copy } W_t \text{ of } W
     \text{ for each position } t,$$
 
-    for a matrix $u_{it} = r_{it} s_{it}^\top$ of its input $s$ and its output's cotangent $r$. It is the gradient of the token's loss only where nothing mixes positions, and
+    for a matrix $u_{it} = r_{it} s_{it}^\top$, input $s$ and cotangent of the output $r$. It is
+    the gradient of the token's loss only where nothing mixes positions, and
     $\sum_t u_{it}^2$ is not the square of the example's gradient. The loss of an example returns
     $\ell_i$, of shape `(T,)`.
 
