@@ -1,6 +1,7 @@
 """Statistics of the gradients of single examples."""
 
 from ._api import gradient_statistics as gradient_statistics
+from ._batch_loss import from_batch_loss as from_batch_loss
 from ._derived import (
     kurtosis as kurtosis,
     noise_scale as noise_scale,

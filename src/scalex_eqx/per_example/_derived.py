@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ..ops._wide import wide
 from ._result import GradientStatistics
-from ._sums import total, wide
+from ._sums import total
 
 
 def signal_to_noise(result: GradientStatistics) -> PyTree:

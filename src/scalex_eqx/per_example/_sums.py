@@ -1,4 +1,7 @@
-"""Sums over units, made from their gradients."""
+"""Sums over units, made from their gradients: in float32 at least.
+
+Squares leave the range of shorter dtypes, and sums their digits.
+"""
 
 import functools
 from typing import Any
@@ -7,11 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-
-def wide(x: Array) -> Array:
-    """`x` in float32 at least: squares leave the range of shorter dtypes, and sums their digits."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
+from ..ops._wide import wide
 
 POWERS = {"square": jnp.square, "fourth": lambda x: jnp.square(jnp.square(x)), "sign": jnp.sign}
 """What is summed of each entry by itself."""
