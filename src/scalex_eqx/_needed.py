@@ -21,7 +21,7 @@ def statistics_needed(tx: Any) -> dict[str, Any]:
     """
     rules = [part.rule for part in parts(blank_state(tx, {}))]
     names = sorted(frozenset().union(*map(needed, rules)))
-    clips = {dict(rule.settings)["clip"] for rule in rules if "clipped" in needed(rule)}
+    clips = {dict(rule.settings)["clip"] for rule in rules if rule and "clipped" in needed(rule)}
     if len(clips) > 1:
         raise ValueError(
             f"the optimizer's parts clip at {', '.join(map(str, clips))}; expected one norm, as "

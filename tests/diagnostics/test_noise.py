@@ -53,12 +53,23 @@ def test_numbers_are_those_of_numpy():
     kurtosis = ((x - x.mean(0)) ** 4).mean(0) / x.var(0) ** 2 * (n + 1) / (n - 1)
     assert mine.kurtosis == pytest.approx(kurtosis.sum(), rel=1e-3)
 
-    def share(y: np.ndarray) -> float:
-        k = len(y)
-        return ((y.sum(0) ** 2 / (y**2).sum(0) - 1) / (k - 1)).sum()
+    def share(y: np.ndarray, z: np.ndarray) -> float:
+        product = y.sum(0) * z.sum(0) - (y * z).sum(0)
+        return (product / ((len(y) - 1) * np.sqrt((y**2).sum(0) * (z**2).sum(0)))).sum()
 
-    values = (share(x), share(np.sign(x)), share(means), share(np.sign(means)))
-    assert mine[4:] == pytest.approx(values, rel=1e-3)
+    pairs = ((x, x), (x, np.sign(x)), (means, means), (means, np.sign(means)))
+    assert mine[4:] == pytest.approx([share(*pair) for pair in pairs], rel=1e-3)
+
+
+def test_signs_that_point_the_wrong_way_count_against_themselves():
+    """Four in five pull a little one way, and the fifth pulls the other way by more than all."""
+    random = np.random.default_rng(3)
+    g = np.where(random.random((PARTS, BATCH, 200)) < 0.2, -2.0, 0.4).astype(np.float32)
+    said = prediction(0, *found(g))
+    # E[g] = -0.08, E[g^2] = 0.928, and the mean sign is 0.6. The mean, of 2048, is known to a
+    # quarter, and that of 200 entries to 2 per cent.
+    assert said.example == pytest.approx(-0.6 * 0.928**0.5 / 0.08, rel=0.15)
+    assert said.order[-1] == "example"
 
 
 SNR = 0.1
@@ -103,8 +114,8 @@ def test_nothing_but_noise_has_no_signal():
         n = PARTS * BATCH
         for share in (whole.share, whole.sign_share):
             assert abs(share) < 4 * math.sqrt(2 * 1000) / n
-    row = _row(0, ALL, whole._replace(signal=-1e-9))
-    assert row.critical_batch is None and row.signal_to_noise == 0
+        row = _row(0, ALL, whole._replace(signal=-1e-9))
+        assert row.critical_batch is None and row.signal_to_noise == 0
 
 
 def test_what_cannot_be_told_apart_is_said():

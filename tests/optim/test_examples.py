@@ -26,12 +26,15 @@ def params(weight):
     return {role: weight(random.normal(size=shape), role) for role, shape in shapes.items()}
 
 
+def total(model: Any, g: Any) -> Any:
+    products = [jnp.vdot(model[role].value, g[role].value) for role in model]
+    return jnp.sum(jnp.stack(products))
+
+
 def of_examples(params: Any, gradients: Any) -> sx.GradientStatistics:
     """The statistics of examples whose gradients are given, by the library's own call."""
     return sx.gradient_statistics(
-        lambda model, g: sum(
-            jnp.vdot(w.value, x.value) for w, x in zip(model.values(), g.values(), strict=True)
-        ),
+        total,
         params,
         gradients,
         statistics=("square", "sign", "clipped"),
@@ -125,14 +128,18 @@ def test_clipped_mean_has_the_mean_and_the_noise_that_it_says(weight):
     key = jax.random.key(3)
     tx = sx.optim.clipped_mean(3.0, noise_multiplier=0.5, key=key)
     state = tx.init(wide)
+    one: Any
     one, state = tx.update(gradient, state, wide, statistics=found)
+    two: Any
     two, _ = tx.update(gradient, state, wide, statistics=found)
     noise = [np.asarray(x["hidden"].value) - 1 for x in (one, two)]
     # 60,000 numbers: their deviation is known to 0.3 %, and 0.5 * 3 / 2 examples is 0.75.
     assert noise[0].std() == pytest.approx(0.75, rel=0.015)
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.02
+    again: Any
     again, _ = tx.update(gradient, tx.init(wide), wide, statistics=found)
     assert np.array_equal(again["hidden"].value, one["hidden"].value)
+    plain: Any
     plain, _ = sx.optim.clipped_mean(3.0).update(
         gradient, sx.optim.clipped_mean(3.0).init(wide), wide, statistics=found
     )
@@ -150,7 +157,9 @@ def test_with_examples_that_agree_it_is_adam(params):
         lambda s: s.square, statistics_of(gradient), jax.tree.map(jnp.square, gradient)
     )
     states = [tx.init(params) for tx in (sx.adam(0.1), sx.micro_adam(0.1))]
+    adam: Any
     adam, _ = sx.adam(0.1).update(gradient, states[0], params)
+    micro: Any
     micro, _ = sx.micro_adam(0.1).update(gradient, states[1], params, statistics=same)
     for a, b in zip(jax.tree.leaves(adam), jax.tree.leaves(micro), strict=True):
         assert np.array_equal(a, b)
@@ -207,6 +216,7 @@ def test_what_is_not_meant_is_refused(make: Any, message: str):
 def test_arrays_without_a_law_and_masks_take_statistics_too(params):
     bare = {"a": jnp.ones(3), "b": jnp.ones(2)}
     tx = with_statistics(sx.micro_adam(0.1, unannotated="constant"))
+    updates: Any
     updates, _ = tx.update(bare, tx.init(bare), bare)
     np.testing.assert_allclose(updates["a"], -0.1 / np.sqrt(1.25), rtol=1e-6)
     masked = with_statistics(optax.masked(sx.micro_adam(0.1), {"embedding": True, "hidden": False}))

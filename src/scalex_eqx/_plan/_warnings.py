@@ -229,9 +229,11 @@ def _budgets(chain: list[Part]) -> Iterator[str]:
     rules = [part.rule for part in chain if part.rule is not None]
     normalizing = [rule for rule in rules if rule.output.update == 0]
     for rule in rules:
-        budget = dict(rule.settings).get("budget")
-        meant = None if budget is None else budget.rule.normalized_by
-        for other in normalizing if meant is not None and budget.batch_ratio != 1 else ():
+        budget: Any = dict(rule.settings).get("budget")
+        if budget is None or budget.batch_ratio == 1 or budget.rule.normalized_by is None:
+            continue
+        meant = budget.rule.normalized_by
+        for other in normalizing:
             found = dict(other.settings).get("normalized_by", "batch")
             if found != meant:
                 remedy = "micro_adam" if found == "examples" else "malladi"

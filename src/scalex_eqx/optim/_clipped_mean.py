@@ -1,4 +1,4 @@
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def clipped_mean(
         numbers = None if key is None else jax.random.key_data(key)
         return ClippedMeanState(jnp.zeros((), jnp.int32), numbers, rule)
 
-    def update(updates, state, params=None, statistics=None, **_):
+    def update(updates, state, params=None, statistics: Any = None, **_):
         del params
         clipped = statistic(rule, statistics, updates)
         size = 0.0 if key is None else noise_multiplier * clip / statistics.count

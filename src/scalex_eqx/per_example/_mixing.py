@@ -207,9 +207,7 @@ def _check_paired(equation: Any, operands: Sequence[Value]) -> None:
                 raise _mixes(equation, "it takes something else for each place in the batch")
 
 
-def _axis_behind(
-    equation: Any, position: int, value: Along, shape: Sequence[int]
-) -> int | None:
+def _axis_behind(equation: Any, position: int, value: Along, shape: Sequence[int]) -> int | None:
     """Along which axis of a result the examples are, each made from itself; `None` if they mix."""
     name, before = equation.primitive.name, equation.invars[position].aval.shape
     axis = value.axis

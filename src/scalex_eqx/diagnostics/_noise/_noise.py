@@ -105,15 +105,16 @@ def noise(
 
     $$\mathrm{SNR} = \frac{\lvert \mu \rvert}{\sqrt{\operatorname{tr} \Sigma}}, \qquad
     B_\text{critical} = \frac{\operatorname{tr} \Sigma}{\lvert \mu \rvert^2}, \qquad
-    R = \left(\frac{\sum \rho(\operatorname{sign} g_i)}{\sum \rho(g_i)}\right)^{1/2}, \qquad
-    \rho = \frac{\mu^2}{\mu^2 + \sigma^2}$$
+    R = \frac{\sum \rho_{s g}}{\sum \rho_{g g}}, \qquad
+    \rho_{x y} = \frac{E[x]\, E[y]}{\sqrt{E[x^2]\, E[y^2]}}$$
 
-    $\rho$ is the share of the signal in a square, which where it is small is the squared ratio of
-    signal to noise. $R$ compares the signs of examples with their gradients:
-    $\sqrt{2 / \pi} = 0.80$ for Gaussian noise, $\sqrt 2$ for Laplace's. Of the sums over the
-    entries every one counts as much as any other, as it does in an update by signs. All estimates
-    are unbiased in numerator and denominator; errors are those of the jackknife over eighths of the
-    batches.
+    $\rho_{g g}$ is the share of the signal in the square of a gradient, which where it is small is
+    the squared ratio of signal to noise. With $s = \operatorname{sign} g_i$, $R$ compares the signs
+    of examples with their gradients: $\sqrt{2 / \pi} = 0.80$ for Gaussian noise, $\sqrt 2$ for
+    Laplace's, and less where noise is skewed and the signs point elsewhere than the mean. Of the
+    sums over the entries every one counts as much as any other, as it does in an update by signs.
+    All estimates are unbiased in numerator and denominator; errors are those of the jackknife over
+    eighths of the batches.
 
     **Arguments:**
 
@@ -231,10 +232,10 @@ def _row(step: int, name: str, of: Numbers) -> NoiseRow:
         math.sqrt(signal / noise) if is_found else 0.0,
         noise / signal if is_found else None,
         float(of.kurtosis) / max(float(of.entries), 1.0),
-        _root_ratio(of.sign_share, of.share),
-        _root_ratio(of.mean_sign_share, of.mean_share),
+        _ratio(of.sign_share, of.share),
+        _ratio(of.mean_sign_share, of.mean_share),
     )
 
 
-def _root_ratio(one: Any, other: Any) -> float | None:
-    return math.sqrt(one / other) if one > 0 and other > 0 else None
+def _ratio(one: Any, other: Any) -> float | None:
+    return float(one / other) if other > 0 else None

@@ -43,7 +43,9 @@ def noise_figure(noise: Noise) -> Figure:
         axes.set_title(title, fontsize=10)
         axes.set_xscale("symlog", base=2, linthresh=1)
         axes.set_xlim(-0.3, 1.4 * max(1, *(row.step for row in noise.rows)))
-        axes.set_yscale("log", base=2)
+        # A ratio may be negative.
+        if field != "sign_ratio":
+            axes.set_yscale("log", base=2)
         axes.set_xlabel("step")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=7)

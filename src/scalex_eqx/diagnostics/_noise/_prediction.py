@@ -18,6 +18,9 @@ class Prediction(NamedTuple):
 
     Each number is the ratio of signal to noise of what is averaged over the steps, relative to the
     mean gradient's, which is what `"last"` averages: its own number is 1. The largest is the best.
+    Signal counts as far as it points along the mean gradient: where most examples pull one way a
+    little and few the other way a lot, the mean of their signs points the wrong way, and counts
+    against it.
 
     **Arguments:**
 
@@ -88,8 +91,7 @@ def prediction(step: int, whole: Numbers, without: Numbers) -> Prediction:
 
 def _ratio(one: Any, other: Any) -> Any:
     """0 where no signal was found."""
-    one, other = np.maximum(one, 0.0), np.asarray(other)
-    return np.sqrt(one / np.where(other > 0, other, np.inf))
+    return np.asarray(one) / np.where(np.asarray(other) > 0, other, np.inf)
 
 
 def _error(without: Any) -> float:

@@ -17,15 +17,17 @@ class Sums(NamedTuple):
     **Arguments:**
 
     - `powers`: of $g_i$ from the first to the fourth.
-    - `sign`, `moved`: of $\\operatorname{sign} g_i$ and of its square.
-    - `mean_square`: of $G^2$, by batches.
-    - `mean_sign`, `mean_moved`: of $\\operatorname{sign} G$ and of its square, by batches.
+    - `size`: of the absolute values, which are the products of $g_i$ with its sign.
+    - `sign`, `moved`: of the signs of $g_i$, and of their squares.
+    - `mean_square`, `mean_size`, `mean_sign`, `mean_moved`: the same of $G$, by batches.
     """
 
     powers: Float[Array, "4 ..."]
+    size: Float[Array, "*shape"]
     sign: Float[Array, "*shape"]
     moved: Float[Array, "*shape"]
     mean_square: Float[Array, "*shape"]
+    mean_size: Float[Array, "*shape"]
     mean_sign: Float[Array, "*shape"]
     mean_moved: Float[Array, "*shape"]
 
@@ -38,7 +40,8 @@ class Numbers(NamedTuple):
     - `entries`: how many have a gradient.
     - `signal`, `noise`: unbiased estimates of $\\mu^2$ and $\\sigma^2$.
     - `kurtosis`: of each entry's.
-    - `share`, `sign_share`: of $\\rho = \\mu^2 / (\\mu^2 + \\sigma^2)$ of $g_i$ and of its sign.
+    - `share`, `sign_share`: of the share of signal in $g_i$, and of what its sign has of that
+        along the mean gradient; see `_share`.
     - `mean_share`, `mean_sign_share`: the same of $G$ and of its sign.
     """
 
@@ -70,9 +73,11 @@ def _sums(g: Float[Array, "batch ..."]) -> Sums:
     sign, of_mean = jnp.sign(g), jnp.sign(mean)
     return Sums(
         jnp.stack(powers),
+        jnp.sum(jnp.abs(g), axis=0),
         jnp.sum(sign, axis=0),
         jnp.sum(jnp.square(sign), axis=0),
         jnp.square(mean),
+        jnp.abs(mean),
         of_mean,
         jnp.square(of_mean),
     )
@@ -93,27 +98,32 @@ def numbers(sums: Sums, examples: int, batches: int, stacked: int) -> Numbers:
     alive = second > 0
     # The sample's is low by this factor where the noise is Gaussian.
     tail = (n + 1) / (n - 1) * central / jnp.where(variance > 0, jnp.square(variance), jnp.inf)
+    total, squares, total_mean = sums.powers[0], sums.powers[1], first * batches
     found = Numbers(
         entries=alive.astype(first.dtype),
         signal=jnp.square(first) - spread / n,
         noise=spread,
         kurtosis=tail,
-        share=_share(n * first, n * second, n),
-        sign_share=_share(sums.sign, sums.moved, n),
-        mean_share=_share(first * batches, sums.mean_square, batches),
-        mean_sign_share=_share(sums.mean_sign, sums.mean_moved, batches),
+        share=_share(total, total, squares, squares, squares, n),
+        sign_share=_share(total, sums.sign, sums.size, squares, sums.moved, n),
+        mean_share=_share(total_mean, total_mean, *[sums.mean_square] * 3, batches),
+        mean_sign_share=_share(
+            total_mean, sums.mean_sign, sums.mean_size, sums.mean_square, sums.mean_moved, batches
+        ),
     )
     return Numbers(*(jnp.sum(x, axis=range(stacked, x.ndim)) for x in found))
 
 
-def _share(total: Array, squares: Array, n: int) -> Array:
-    r"""$\frac{n}{n - 1} \left(\frac{(\sum x)^2}{n \sum x^2} - \frac1n\right)$.
+def _share(x: Array, y: Array, xy: Array, xx: Array, yy: Array, n: int) -> Array:
+    r"""An estimate of $\rho_{xy} = E[x] E[y] / \sqrt{E[x^2] E[y^2]}$ from $n$ pairs, by their sums.
+
+    $$\frac{\sum x \sum y - \sum x y}{(n - 1) \sqrt{\sum x^2 \sum y^2}}$$
 
     Its expectation is exactly 0 for noise that is as likely to have either sign, whatever its
     tails, and 1 where all are equal.
     """
-    found = jnp.square(total) / jnp.where(squares > 0, n * squares, jnp.inf)
-    return jnp.where(squares > 0, (n * found - 1) / (n - 1), 0)
+    size = jnp.sqrt(xx) * jnp.sqrt(yy)
+    return jnp.where(size > 0, (x * y - xy) / ((n - 1) * jnp.where(size > 0, size, 1)), 0)
 
 
 def stacked_axes(model: PyTree) -> dict[str, int]:
