@@ -99,6 +99,7 @@ def numbers(sums: Sums, examples: int, batches: int, stacked: int) -> Numbers:
     # The sample's is low by this factor where the noise is Gaussian.
     tail = (n + 1) / (n - 1) * central / jnp.where(variance > 0, jnp.square(variance), jnp.inf)
     total, squares, total_mean = sums.powers[0], sums.powers[1], first * batches
+    of_means = sums.mean_square
     found = Numbers(
         entries=alive.astype(first.dtype),
         signal=jnp.square(first) - spread / n,
@@ -106,9 +107,9 @@ def numbers(sums: Sums, examples: int, batches: int, stacked: int) -> Numbers:
         kurtosis=tail,
         share=_share(total, total, squares, squares, squares, n),
         sign_share=_share(total, sums.sign, sums.size, squares, sums.moved, n),
-        mean_share=_share(total_mean, total_mean, *[sums.mean_square] * 3, batches),
+        mean_share=_share(total_mean, total_mean, of_means, of_means, of_means, batches),
         mean_sign_share=_share(
-            total_mean, sums.mean_sign, sums.mean_size, sums.mean_square, sums.mean_moved, batches
+            total_mean, sums.mean_sign, sums.mean_size, of_means, sums.mean_moved, batches
         ),
     )
     return Numbers(*(jnp.sum(x, axis=range(stacked, x.ndim)) for x in found))
