@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import scalex_eqx as sx
-from scalex_eqx.nn import unit
 
 KEY = jax.random.key(0)
 EXAMPLES = 3
