@@ -31,8 +31,8 @@ def gradient_statistics(
     model: PyTree,
     batch: PyTree,
     *,
-    statistics: Sequence[Statistic] = ("square",),
-    of: Unit = "example",
+    statistics: Sequence[Statistic | str] = ("square",),
+    of: Unit | str = "example",
     clip: float | Array | None = None,
     method: str | None = None,
     memory: int | None = None,
@@ -194,9 +194,7 @@ class _Call:
 
     def cheapest(self, memory: int) -> tuple[dict[str, Any], list[str]]:
         """The surgery where it is possible, and the plain way for the rest."""
-        program = traced(
-            self.of_example, self.leaves, self.example, each_position=self.of == "token"
-        )
+        program = traced(self.of_example, self.leaves, self.example, tokens=self.tokens)
         plan = planned(program, self.size, memory)
         units = Units(self.examples, self.tokens, memory)
         if self.of == "token":
@@ -243,7 +241,7 @@ class _Call:
         problems = [f"{paths[i]}: {operation}" for i, operation in program.found.lost.items()]
         for piece, use in program.found.uses.values():
             uses = use.uses * piece.turns
-            attributed = uses == self.tokens and piece.turns == 1
+            attributed = use.positions == self.tokens and piece.turns == 1
             if uses not in (1, self.tokens):
                 problems.append(f"{paths[piece.weight]}: used {uses} times by an example")
             elif "norm" in self.statistics and not attributed and self.tokens > 1:

@@ -98,7 +98,7 @@ def _norms_of_terms(
         zero = jnp.zeros(use.shape, square.dtype)
         ones = jnp.ones_like(zero) if keep is None else keep.astype(zero.dtype)
         each = jax.jvp(lambda weight: use.of_all(squares, weight), (zero,), (ones,))[1] * square
-        axes = use.axes if use.uses > 1 else ()
+        axes = use.axes if units.tokens else ()
         rest = [axis for axis in range(1, each.ndim) if axis - 1 not in axes]
         found = jnp.sum(each, axis=rest).reshape(each.shape[0], -1)
     return found if units.tokens else found.reshape(-1)

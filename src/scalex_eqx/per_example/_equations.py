@@ -24,7 +24,7 @@ class Use(NamedTuple):
 
     - `position`: of the weight among the operands.
     - `uses`: how often an example uses each entry: along how many positions.
-    - `axes`: the result's axes that number these positions.
+    - `axes`: the result's axes that number positions: of uses, or of the weight's own entries.
     """
 
     kind: Kind
@@ -32,6 +32,11 @@ class Use(NamedTuple):
     position: int
     uses: int
     axes: tuple[int, ...]
+
+    @property
+    def positions(self) -> int:
+        """How many of them the result has."""
+        return math.prod(self.result_shape[axis] for axis in self.axes)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from .._jaxprs import parameters
+from .._jaxprs import axes_behind, parameters
 from ._equations import Use, recognised
 
 Path = tuple[int, ...]
@@ -37,7 +37,13 @@ class Piece(NamedTuple):
     turns: int = 1
 
 
-Value = Piece | Kind
+class Positions(NamedTuple):
+    """Made from the example, with its positions along an axis."""
+
+    axis: int
+
+
+Value = Piece | Kind | Positions
 
 
 class Followed:
@@ -47,13 +53,13 @@ class Followed:
     - `lost`: by weight, the operation that makes something else of it.
     """
 
-    def __init__(self, *, each_position: bool):
+    def __init__(self, tokens: int = 0):
         """**Arguments:**
 
-        - `each_position`: whether every use is for itself, as of tokens, so that a loop may come by
-            the same weight again.
+        - `tokens`: how many positions an example has if every use at one is for itself, so that a
+            loop may come by the same weight again; 0 if uses by an example belong together.
         """
-        self.each_position = each_position
+        self.tokens = tokens
         self.uses: dict[Path, tuple[Piece, Use]] = {}
         self.lost: dict[int, str] = {}
         self._origins: dict[int, list[Origin]] = {}
@@ -100,15 +106,17 @@ def follow(found: Followed, jaxpr: Any, values: Sequence[Value], path: Path = ()
 
 
 def _results(found: Followed, equation: Any, operands: list[Value], path: Path) -> Sequence[Value]:
-    kind = max((v for v in operands if isinstance(v, Kind)), default=Kind.free)
+    kind = max((_kind(v) for v in operands), default=Kind.free)
     places = [i for i, value in enumerate(operands) if isinstance(value, Piece)]
     count = len(equation.outvars)
-    if not places:
+    if not places and not any(isinstance(value, Positions) for value in operands):
         return [kind] * count
     if (program := inner(equation)) is not None:
         return follow(found, program, operands, path)
     if (scan := parameters.scan(equation)) is not None:
         return _scanned(found, equation, scan, operands, path)
+    if not places:
+        return [_positions(equation, operands, i) for i in range(count)]
     piece = operands[places[0]]
     assert isinstance(piece, Piece)
     if equation.primitive.name == "stop_gradient":
@@ -119,15 +127,45 @@ def _results(found: Followed, equation: Any, operands: list[Value], path: Path) 
         others = [v for i, v in enumerate(operands) if i != places[0]]
         use = recognised(equation, places[0])
         if use is not None and _meets_data(use, others):
+            use = _placed(use, others, found.tokens)
             found.use(path, piece, use)
-            return [Kind.data]
+            is_placed = found.tokens > 0 and use.positions == found.tokens
+            return [Positions(use.axes[0]) if is_placed and len(use.axes) == 1 else Kind.data]
     found.lose(operands, equation.primitive.name)
     return [max(kind, Kind.weights)] * count
 
 
+def _kind(value: Value) -> Kind:
+    """Of a piece nothing yet."""
+    if isinstance(value, Positions):
+        return Kind.data
+    return value if isinstance(value, Kind) else Kind.free
+
+
+def _positions(equation: Any, operands: Sequence[Value], output: int) -> Value:
+    """Where the positions are in what is made from them; data if that can't be told."""
+    shape = equation.outvars[output].aval.shape
+    ends: set[int] = set()
+    for place, value in enumerate(operands):
+        if isinstance(value, Positions):
+            ndim = len(equation.invars[place].aval.shape)
+            axes = [i == value.axis or None for i in range(ndim)]
+            found = axes_behind(equation, place, axes, shape)
+            ends |= {i for i, one in enumerate(found) if one}
+    return Positions(ends.pop()) if len(ends) == 1 else Kind.data
+
+
+def _placed(use: Use, others: Sequence[Value], tokens: int) -> Use:
+    """Of a weight with an entry for each position: which axis the positions are along."""
+    if use.kind != "entries" or use.uses > 1 or not isinstance(others[0], Positions):
+        return use
+    axis = others[0].axis
+    return use._replace(axes=(axis,)) if use.shape[axis] == tokens else use
+
+
 def _meets_data(use: Use, others: Sequence[Value]) -> bool:
     # A place in a table may have a constant part.
-    return use.kind == "lookup" or all(value is Kind.data for value in others)
+    return use.kind == "lookup" or all(_kind(value) is Kind.data for value in others)
 
 
 def inner(equation: Any) -> Any:
@@ -155,20 +193,25 @@ def _scanned(
         if position < scan.constants:
             inside.append(_constant(found, value, scan.length))
         elif position < carries.stop:
-            inside.append(Kind.data)
+            inside.append(value if isinstance(value, Positions) else Kind.data)
         elif isinstance(value, Piece):
             inside.append(value._replace(origin=(path, position)))
         else:
-            inside.append(value)
+            inside.append(_kind(value))
+    if found.tokens:
+        # Where positions stay in what is carried.
+        after = follow(Followed(found.tokens), body, inside, path)[: scan.carries]
+        stay = after == inside[carries]
+        inside[carries] = after if stay else [Kind.data] * scan.carries
     results = follow(found, body, inside, path)
     found.lose(results, "scan")
-    return [Kind.data] * len(results)
+    return [*inside[carries], *(Kind.data for _ in results[scan.carries :])]
 
 
 def _constant(found: Followed, value: Value, length: int) -> Value:
     if not isinstance(value, Piece):
         return value
-    if found.each_position:
+    if found.tokens:
         return value._replace(turns=value.turns * length)
     found.lose([value], "scan")
     return Kind.weights

@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jax.extend.core import Literal
 
 from .._jaxprs import ELEMENTWISE, axes_behind, parameters
+from .._uses._place import place_of
 
 
 class Shared(NamedTuple):
@@ -102,14 +103,13 @@ def _results(equation: Any, operands: list[Value]) -> Sequence[Value]:
     if (scan := parameters.scan(equation)) is not None:
         return _scanned(equation, scan, operands)
     if name == "reduce_sum" and isinstance(operands[0], Along):
-        if operands[0].axis in (parameters.reduced_axes(equation) or ()):
+        axes = parameters.reduced_axes(equation) or ()
+        if operands[0].axis in axes:
             return [Summed((1.0,))]
     return [_along(equation, operands, i) for i in range(count)]
 
 
 def _mixes(equation: Any, why: str) -> MixingError:
-    from .._uses._place import place_of
-
     place = place_of(equation)
     return MixingError(f"{equation.primitive.name}{f' at {place}' if place else ''}: {why}")
 
@@ -230,9 +230,8 @@ def _axis_behind(equation: Any, position: int, value: Along, shape: Sequence[int
         return axis - sum(one < axis for one in gone) if name.startswith("arg") else axis
     if name in _RANDOM and len(shape) > axis and shape[axis] == before[axis]:
         return axis
-    if name in ("concatenate", "stack") and parameters.joined_axis(equation) == axis:
-        if name == "concatenate":
-            return None
+    if name == "concatenate" and parameters.joined_axis(equation) == axis:
+        return None
     found = axes_behind(equation, position, [i == axis or None for i in range(len(before))], shape)
     places = [i for i, one in enumerate(found) if one]
     same = len(places) == 1 and shape[places[0]] == before[axis]

@@ -37,18 +37,18 @@ def traced(
     params: Sequence[Any],
     example: Sequence[Any],
     *,
-    each_position: bool,
+    tokens: int,
 ) -> Program:
     """The program of one example's loss, followed.
 
     **Arguments:**
 
     - `example`: shapes of its arrays.
-    - `each_position`: as in `Followed`.
+    - `tokens`: as in `Followed`.
     """
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in params]
     closed = jax.make_jaxpr(loss)(shapes, list(example))
-    found = Followed(each_position=each_position)
+    found = Followed(tokens)
     from_weights = [Piece(i, ((), i)) for i in range(len(shapes))]
     ends = follow(found, closed.jaxpr, [*from_weights, *(Kind.data for _ in example)])
     found.lose(ends, "the loss itself")
