@@ -273,8 +273,8 @@ class Program:
         """
         self.problem.check(eqx.filter_eval_shape(self._plain, self.state.model, self._any_run))
         if self.needed:
-            model = eqx.filter_jit(self.start)(self._any_run).model
-            check_examples(self.problem, self._plain(model, self._any_run))
+            plain = eqx.filter_jit(lambda run: self._plain(self.start(run).model, run))
+            check_examples(self.problem, plain(self._any_run))
 
     def _plain(self, model: PyTree, run: RunNumbers) -> PyTree:
         if self.units is not None:
