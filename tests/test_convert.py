@@ -19,6 +19,7 @@ import pytest
 import scalex_eqx as sx
 from scalex_eqx.optim._catalogue import catalogue
 
+from ._statistics import with_statistics
 from .scaling._measure import FAST_COMPILE
 
 BASE_WIDTH, WIDTH = 8, 24
@@ -41,7 +42,9 @@ RULES: dict[str, Any] = {
         sx.clip_by_effective_norm(0.1), sx.sgd(0.1, momentum=0.9, nesterov=True)
     ),
     "lion": lambda: sx.lion(2.0**-9),
+    "micro_adam": lambda: with_statistics(sx.micro_adam(RATE, eps=1e-4)),
     "muon": lambda: sx.muon(2.0**-9),
+    "sign_ema": lambda: sx.sign_ema(2.0**-9),
     "adafactor": lambda: sx.adafactor(0.01, min_factored_size=4),
     "adafactor, one rate": lambda: sx.adafactor(0.01, sx.global_rate, min_factored_size=4),
     "adam_parameter_scaling": lambda: sx.adam_parameter_scaling(0.01),

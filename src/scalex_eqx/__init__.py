@@ -5,7 +5,14 @@ from . import _process as _process
 
 # isort: split
 
-from . import diagnostics as diagnostics, nn as nn, ops as ops, optim as optim, theory as theory
+from . import (
+    diagnostics as diagnostics,
+    nn as nn,
+    ops as ops,
+    optim as optim,
+    per_example as per_example,
+    theory as theory,
+)
 from ._checkpoint import load as load, save as save
 from ._convert import convert as convert
 from ._export import check_laws as check_laws, export_laws as export_laws
@@ -54,12 +61,18 @@ from .optim import (
     clip_by_effective_norm as clip_by_effective_norm,
     global_rate as global_rate,
     lion as lion,
+    micro_adam as micro_adam,
     muon as muon,
     scale_by_adam as scale_by_adam,
     scale_by_muon as scale_by_muon,
     scale_by_width as scale_by_width,
     sgd as sgd,
+    sign_ema as sign_ema,
     sign_sgd as sign_sgd,
+)
+from .per_example import (
+    GradientStatistics as GradientStatistics,
+    gradient_statistics as gradient_statistics,
 )
 from .theory import (
     Alignment as Alignment,

@@ -25,6 +25,7 @@ ARGUMENTS = {
         "eps=0.01,weight_decay=0.1",
         "eps=0.01,weight_decay=0.1,decay_mode='coupled'",
     ],
+    "micro_adam": ["eps=0.01,second='variance'"],
     "adam_parameter_scaling": ["eps=0.01,floor=1.0", "floor=1.0,floor_scaling='constant'"],
     "adafactor": ["eps=0.01,floor=1.0,min_factored_size=8"],
     "sgd": ["", "weight_decay=0.1,decay_mode='coupled'"],
@@ -114,8 +115,15 @@ def trained_by_hand(recipe, rate=0.05, seed=3):
 
     @eqx.filter_jit
     def step(model, state, batch):
+        extra = {}
+        if recipe.entry.name == "micro_adam":
+            extra["statistics"] = sx.gradient_statistics(
+                lambda m, one: PROBLEM.example_loss(sx.resolve(m), one), model, batch
+            )
         value, gradient = eqx.filter_value_and_grad(lambda m: loss(sx.resolve(m), batch))(model)
-        updates, state = tx.update(gradient, state, eqx.filter(model, eqx.is_inexact_array))
+        updates, state = optax.with_extra_args_support(tx).update(
+            gradient, state, eqx.filter(model, eqx.is_inexact_array), **extra
+        )
         return eqx.apply_updates(model, updates), state, value
 
     losses = []

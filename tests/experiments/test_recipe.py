@@ -59,6 +59,8 @@ def written(value: Any) -> Any:
         "rms": "spectral",
         "newton_schulz": "minimax",
         "independent": "coupled",
+        "square": "variance",
+        "last": "mean",
         None: "bfloat16",
     }
     if isinstance(value, bool):

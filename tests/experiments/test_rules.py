@@ -13,8 +13,10 @@ NUMBERS = {
     "adam_parameter_scaling": {"eps", "b1", "b2", "floor"},
     "adafactor": {"eps", "decay_exponent", "clipping_threshold", "floor"},
     "lion": {"b1", "b2"},
+    "micro_adam": {"eps", "b1", "b2"},
     "muon": {"eps", "b1", "b2", "momentum"},
     "sgd": {"momentum"},
+    "sign_ema": {"b1"},
     "sign_sgd": set(),
 }
 

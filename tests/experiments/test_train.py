@@ -222,7 +222,13 @@ def test_what_a_device_has_left_is_what_it_says():
     assert available_on([one, silent]) is None
 
 
-RATES = {"sgd": 0.1, "adafactor": 0.1, "adam_parameter_scaling": 0.1, "muon": 0.05}
+RATES = {
+    "sgd": 0.1,
+    "micro_adam": 0.1,
+    "adafactor": 0.1,
+    "adam_parameter_scaling": 0.1,
+    "muon": 0.05,
+}
 
 
 @pytest.mark.parametrize("name", catalogue)

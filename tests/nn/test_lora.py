@@ -15,6 +15,8 @@ import scalex_eqx as sx
 from scalex_eqx.nn import LoRA
 from scalex_eqx.optim._catalogue import catalogue
 
+from .._statistics import with_statistics
+
 KEY = jax.random.key(0)
 PARAMETERIZATIONS = (sx.standard, sx.ntk, sx.mup, sx.mean_field)
 RANK = 3
@@ -216,7 +218,7 @@ def test_only_the_adapters_are_trained():
 def test_every_rule_trains_it(name):
     """Also those whose steps are relative to a weight that is zero at first."""
     given: dict[str, Any] = {"weight_decay": 1e-4} if catalogue[name].decays else {}
-    tx = catalogue[name].optimizer(1e-2, sx.full_alignment, **given)
+    tx = with_statistics(catalogue[name].optimizer(1e-2, sx.full_alignment, **given))
     model, x = build(), jax.random.normal(KEY, (9, 5))
     start = weights(model)
     state = tx.init(eqx.filter(model, eqx.is_inexact_array))

@@ -12,6 +12,8 @@ import scalex_eqx as sx
 from scalex_eqx.optim._catalogue import Entry, catalogue
 from scalex_eqx.optim._descent import descend
 
+from .._statistics import with_statistics
+
 # What a rule gives in a sweep if nothing is said. Recipes are stored by what differs from it, so
 # that a change here gives stored runs another meaning: it needs a new version of their keys.
 _ADAM = {"b1": 0.9, "b2": 0.95, "eps": 1e-12, "eps_scaling": "gradient", "moment_dtype": None}
@@ -32,6 +34,7 @@ TAKES: dict[str, dict[str, Any]] = {
     | _FLOOR
     | _DECAY,
     "lion": {"b1": 0.9, "b2": 0.99, "moment_dtype": None} | _DECAY,
+    "micro_adam": _ADAM | {"second": "square"} | _DECAY,
     "muon": {
         "momentum": 0.95,
         "nesterov": True,
@@ -43,6 +46,7 @@ TAKES: dict[str, dict[str, Any]] = {
     | _ADAM
     | _DECAY,
     "sgd": {"momentum": 0.9, "nesterov": False, "moment_dtype": None} | _DECAY,
+    "sign_ema": {"b1": 0.9, "placement": "last", "moment_dtype": None} | _DECAY,
     "sign_sgd": _DECAY,
 }
 # What the public makers are called with by hand for the same.
@@ -65,8 +69,10 @@ MAKERS: dict[str, Any] = {
     ),
     "adafactor": lambda *a, **k: sx.adafactor(*a, min_factored_size=32, **k),
     "lion": sx.lion,
+    "micro_adam": lambda *a, **k: sx.micro_adam(*a, b1=0.9, b2=0.95, eps=1e-12, **k),
     "muon": lambda *a, **k: sx.muon(*a, scale="rms", b1=0.9, b2=0.95, eps=1e-12, **k),
     "sgd": lambda *a, **k: sx.sgd(*a, momentum=0.9, **k),
+    "sign_ema": sx.sign_ema,
     "sign_sgd": sx.sign_sgd,
 }
 GIVEN: dict[str, dict[str, Any]] = {"adamw": {"weight_decay": 1e-3}}
@@ -97,6 +103,7 @@ def test_every_maker_of_the_package_is_in_it():
 
 def steps(tx: Any, params: Any) -> tuple[Any, Any]:
     """Two updates and the states, for the treedef and the bits."""
+    tx = with_statistics(tx)
     state, seen = tx.init(params), []
     for scale in (1.0, -0.25):
         gradient = jax.tree.map(lambda x, s=scale: s * x + 0.5, params)

@@ -15,6 +15,8 @@ import pytest
 import scalex_eqx as sx
 from scalex_eqx.optim._catalogue import catalogue
 
+from .._statistics import with_statistics
+
 KEY = jax.random.key(0)
 REFUSED = r"bare/0, bare/1.*not completed: fresh/weight, fresh/bias"
 RULES = {
@@ -27,7 +29,9 @@ RULES = {
         0.05, momentum=0.9, weight_decay=0.001, decay_mode="independent"
     ),
     "lion": lambda: sx.optim.lion(0.01),
+    "micro_adam": lambda: with_statistics(sx.micro_adam(0.01)),
     "muon": lambda: sx.muon(0.01),
+    "sign_ema": lambda: sx.sign_ema(0.01),
     "sign_sgd": lambda: sx.optim.sign_sgd(0.01),
     "adafactor": lambda: sx.optim.adafactor(0.05),
     "adafactor factored": lambda: sx.optim.adafactor(0.05, min_factored_size=2),

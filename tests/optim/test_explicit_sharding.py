@@ -10,6 +10,7 @@ import sys
 # Every rule trains split weights and the same ones on one device; a line for each that differs.
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, optax
+import types
 from fractions import Fraction
 from jax.sharding import NamedSharding, PartitionSpec as P
 import scalex_eqx as sx
@@ -58,8 +59,11 @@ def parameters(name):
 def train(tx, params):
     grads = jax.tree.map(lambda w: (0.5 * w + 1).astype(w.dtype), params)
     state = tx.init(params)
+    square = jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), grads)
+    statistics = types.SimpleNamespace(square=square)
+    tx = optax.with_extra_args_support(tx)
     for _ in range(2):
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(grads, state, params, statistics=statistics)
         params = optax.apply_updates(params, updates)
     return params, state
 
@@ -98,4 +102,4 @@ def test_split_weights_train_as_whole_ones_do():
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    assert run.stdout.splitlines() == ["tried 14"], run.stdout
+    assert run.stdout.splitlines() == ["tried 16"], run.stdout

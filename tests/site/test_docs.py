@@ -39,7 +39,7 @@ PARAMETERIZATIONS = {
 MATRICES = (theory.Role.embedding, theory.Role.hidden, theory.Role.readout)
 NAMESPACES = (
     *("", ".nn", ".nn.unit", ".ops", ".ops.scaled", ".optim", ".theory"),
-    *(".diagnostics", ".problems", ".experiments"),
+    *(".diagnostics", ".per_example", ".problems", ".experiments"),
 )
 
 # Formulas that were not converted: dollars, delimiters, and commands such as \alpha.

@@ -13,6 +13,7 @@ from scalex_eqx.optim import _parameter_scaling
 from scalex_eqx.optim._catalogue import catalogue
 from scalex_eqx.optim._sizes import root_mean_square
 
+from .._statistics import with_statistics
 from ._models import WIDTH, dense, masked, trained
 
 NAMES = [*catalogue, "stochastic", "optax"]
@@ -29,7 +30,7 @@ def transformation(name: str) -> optax.GradientTransformation:
     options: dict[str, Any] = {"weight_decay": 0.1, "decay_mode": "independent"}
     options = options if entry.decay else {}
     own: dict[str, Any] = {"min_factored_size": 2} if name == "adafactor" else {}
-    return entry.optimizer(0.01, sx.full_alignment, **options, **own)
+    return with_statistics(entry.optimizer(0.01, sx.full_alignment, **options, **own))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -47,6 +47,7 @@ def warnings(
         *_vanishing(rows, chain),
         *_constant_eps(trained, chain),
         *_decay(trained, chain),
+        *_budgets(chain),
         *(() if gradients is None else _eps_above_gradient(trained, chain, gradients)),
     )
 
@@ -215,6 +216,32 @@ def _constant_eps(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str
                 f"epsilon is the same at every width while gradients shrink: in {worst} it weighs "
                 f"{short(weighs[worst])} times what it does at the base width"
             )
+
+
+_NORMALIZED = {
+    "batch": "the gradient of the whole batch, whose noise shrinks with it",
+    "examples": "the gradients of its examples, which it doesn't change",
+}
+
+
+def _budgets(chain: list[Part]) -> Iterator[str]:
+    """Rules for the batch size that are those of another way to normalise."""
+    rules = [part.rule for part in chain if part.rule is not None]
+    normalizing = [rule for rule in rules if rule.output.update == 0]
+    for rule in rules:
+        budget: Any = dict(rule.settings).get("budget")
+        if budget is None or budget.batch_ratio == 1 or budget.rule.normalized_by is None:
+            continue
+        meant = budget.rule.normalized_by
+        for other in normalizing:
+            found = dict(other.settings).get("normalized_by", "batch")
+            if found != meant:
+                remedy = "micro_adam" if found == "examples" else "malladi"
+                yield (
+                    f"budget rule {budget.rule.name} is for updates that are divided by "
+                    f"{_NORMALIZED[meant]}; {other.name} divides by {_NORMALIZED[found]}: take "
+                    f"scalex_eqx.theory.{remedy}"
+                )
 
 
 def _decay(trained: dict[str, Weight], chain: list[Part]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from .._weight import resolve
 from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
 from ..experiments._config import check_distinct, check_positive, check_seeds, given_weight_decay
 from ..experiments._numbers import parse_exponent
+from ..experiments._recipe import check_gradient_alone
 from ..problems import Problem
 from ..problems._functions import parameterizing
 from ..theory import Parameterization
@@ -61,6 +62,7 @@ class Measuring(ProblemOptions):
         check_distinct("--seeds", self.seeds, 1, "each fixes draws and batches")
         check_seeds(self.seeds)
         (recipe,) = given_weight_decay(self.weight_decay, [recipe])
+        check_gradient_alone(recipe, f"scalex {type(self).__name__.lower()}")
         tx = recipe.transformation(parse_learning_rate(self.learning_rate, "--learning-rate"))
         problem = self.load(widths=self._widths)
         setting = Setting(min(self._widths), self.steps, self.depth).of(problem)

@@ -36,6 +36,7 @@ from ._exponents import Exponents
 from ._failure import explained, tell_traceback
 from ._help import RECIPES, description, filled, own_options_first, summary
 from ._merge import Merge
+from ._noise import Noise
 from ._plan import Plan
 from ._problem import TEXTS
 from ._progress import ProgressBar
@@ -237,6 +238,7 @@ COMMANDS: dict[str, Any] = {
     "check": Check,
     "align": Align,
     "scales": Scales,
+    "noise": Noise,
     "stress": Stress,
     "explain": Explain,
 }

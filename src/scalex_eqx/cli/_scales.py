@@ -1,32 +1,20 @@
 import dataclasses
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import tyro
 from jaxtyping import PyTree
 from rich.console import Console
-from rich.progress import Progress
 
 from .. import diagnostics
-from .._parameterize import parameterize
 from .._weight import resolve
-from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
-from ..experiments._config import check_positive, check_seeds, check_width, given_weight_decay
-from ..experiments._program import Schedule
-from ..problems._functions import parameterizing
-from ..problems._problem import data_key
-from ._help import RECIPE, own_options_first
-from ._measured import batches, check_shapes
-from ._picture import check_picture, write_picture
-from ._problem import ProblemOptions
+from ..experiments import UsageError
+from ..problems import Problem
+from ._help import own_options_first
+from ._watching import Watching
 
 
 @own_options_first
 @dataclasses.dataclass(frozen=True)
-class Scales(ProblemOptions):
+class Scales(Watching):
     """Train the transfer run's Transformer, or a problem of your own, and print how large its
     weights, activations and gradients are, and what number formats lose of them.
 
@@ -40,107 +28,20 @@ class Scales(ProblemOptions):
     Example: scalex scales standard:adam:full --problem my_model.py:problem --width 256
     """
 
-    # As for other measurements of a few steps.
-    _usual_length: ClassVar[int] = 64
-    _most_tokens: ClassVar[int | None] = 1 << 20
-
-    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=RECIPE)] = dataclasses.field(
-        kw_only=True
-    )
-    width: int = 128
-    """Of the model; of the text's, a multiple of the head dimension."""
-    base_width: int = 64
-    """The width at which the learning rate was tuned."""
-    depth: int | None = None
-    """Blocks of the model, if it can be built of several; 2 if not given."""
-    seed: int = 0
-    """Fixes initial draws and batches."""
-    steps: int = 100
-    """Training steps, with a learning rate that rises for the first tenth and then falls to 0."""
-    at: tuple[int, ...] | None = None
-    """The steps that are measured; 0 1 2 4 8 and so on if not given, and the last."""
-    learning_rate: str = "2^-8"
-    """The largest, at the base width, as 2^-8 or 0.004."""
-    weight_decay: float = 0.0
-    """Independent weight decay a step, for recipes with adamw."""
     most: float = 0.01
     """The share of an array's entries that may be lost before a verdict names it."""
-    json: bool = False
-    """Print JSON."""
-    picture: Path | None = None
-    """Draw the sizes over training into this PNG file."""
 
     def run(self, console: Console) -> int:
         """Prints what was found; returns the exit code."""
-        check_picture(self.picture)
-        found = self.measured()
-        if self.json:
-            text = diagnostics.record([found.table()], command="scalex scales").to_json()
-        else:
-            text = str(found)
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
-        if self.picture is not None:
-            write_picture(diagnostics.scales_figure(found), self.picture)
-        return 0
-
-    def measured(self) -> diagnostics.Scales:
-        """Trains and measures, with a progress bar on the error stream."""
-        recipe = self._checked()
-        problem = self.load(width=(self.width,), base_width=(self.base_width,))
-        setting = Setting(self.base_width, self.steps, self.depth).of(problem)
-        tx = recipe.transformation(_scheduled(setting, self._rate()))
-        key = jax.random.fold_in(jax.random.key(self.seed), 0)
-
-        def build() -> PyTree:
-            return parameterize(
-                lambda width: problem.build(setting.sizes(width), key),
-                width=self.width,
-                base_width=self.base_width,
-                parameterization=recipe.law,
-            )
-
-        problem.check_growth(setting.sizes(self.width), setting.sizes(self.base_width))
-        with parameterizing():
-            shapes = eqx.filter_eval_shape(build)
-        check_shapes(problem, recipe, shapes, self.width)
-        draw = batches(problem, [(self.seed, step) for step in range(self.steps)])
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("compiling", total=self.steps)
-
-            def advance(done: int, total: int) -> None:
-                progress.update(task, description="training", completed=done, total=total)
-
-            try:
-                return diagnostics.scales(
-                    lambda model, batch: problem.mean_loss(resolve(model), batch),
-                    build(),
-                    tx,
-                    draw,
-                    steps=self.steps,
-                    at=self.at,
-                    key=data_key(self.seed),
-                    most=self.most,
-                    advance=advance,
-                )
-            except ValueError as error:
-                raise UsageError(str(error)) from None
-
-    def _rate(self) -> float:
-        return parse_learning_rate(self.learning_rate, "--learning-rate")
-
-    def _checked(self) -> Recipe:
-        recipe = parse_recipe(self.recipe)
-        check_positive(self, "steps", *(() if self.depth is None else ("depth",)))
-        check_width("--width", self.width)
-        check_width("--base-width", self.base_width)
-        check_seeds((self.seed,))
         if not 0 <= self.most < 1:
             raise UsageError(f"--most is {self.most}; expected a share from 0 to 1, as 0.01")
-        (recipe,) = given_weight_decay(self.weight_decay, [recipe])
-        return recipe
+        found = self.watch(diagnostics.scales, self._given)
+        return self.show(found, [found.table()], diagnostics.scales_figure, console)
 
-
-def _scheduled(setting: Setting, rate: float) -> Any:
-    """The learning rate of a step, as runs of `scalex transfer` have it."""
-    schedule = Schedule(setting.steps, setting.warmup)
-    return lambda count: rate * schedule(jnp.asarray(count))
+    def _given(self, problem: Problem, model: PyTree) -> dict[str, Any]:
+        del model
+        return {
+            "loss": lambda model, batch: problem.mean_loss(resolve(model), batch),
+            "of_example": lambda model, one: problem.example_loss(resolve(model), one),
+            "most": self.most,
+        }

@@ -41,6 +41,13 @@ from ._narrow_products import (
     u_mup_fp8 as u_mup_fp8,
     with_narrow_products as with_narrow_products,
 )
+from ._noise import (
+    Noise as Noise,
+    NoiseRow as NoiseRow,
+    Prediction as Prediction,
+    noise as noise,
+    noise_figure as noise_figure,
+)
 from ._prescription import (
     PrescribedWeight as PrescribedWeight,
     Prescription as Prescription,

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import theory
 from .._usage import UsageError
-from ..optim._budget import budget_betas, budget_decay, budget_eps, decay_width
+from ..optim._budget import budget_beta, budget_decay, budget_eps, decay_width
 from ..optim._catalogue import Entry
 from ..theory import Budget, BudgetRule, Growth, Role, as_family
 from ..theory._budget import QUANTITIES
@@ -130,8 +130,9 @@ def at_batch(entry: Entry, arguments: Mapping[str, Any], budget: Budget) -> AtBa
         return None
     known = {**entry.takes, **arguments}
     scaled: dict[str, Any] = {}
-    if "b1" in known and "b2" in known:
-        scaled["b1"], scaled["b2"] = budget_betas(budget, known["b1"], known["b2"])
+    for name in ("b1", "b2"):
+        if name in known:
+            scaled[name] = budget_beta(budget, name, known[name])
     if "eps" in known:
         scaled["eps"] = budget_eps(budget, known["eps"])
     if known.get("weight_decay") is not None:

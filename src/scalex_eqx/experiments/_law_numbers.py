@@ -25,6 +25,7 @@ from .._weight import (
 from ..ops._wide import wide
 from ..optim import Degree, Rule
 from ..optim._rates import multiplier, rate_power
+from ..per_example import GradientStatistics
 from ..theory import Role
 
 
@@ -186,15 +187,29 @@ def in_units(
     p, q = units.output
     back = numbers.gradient**-p * numbers.weight**-q
 
-    def update(updates, state, params=None):
+    inside = optax.with_extra_args_support(rule)
+
+    def update(updates, state, params=None, **extra):
         if units.gradient:
             updates = _scaled(updates, numbers.gradient)
+            extra = {name: _statistics_in(numbers.gradient, x) for name, x in extra.items()}
         if units.weight and params is not None:
             params = _scaled(params, numbers.weight)
-        updates, state = rule.update(updates, state, params)
+        updates, state = inside.update(updates, state, params, **extra)
         return (_scaled(updates, back) if p or q else updates), state
 
-    return optax.GradientTransformation(rule.init, update)
+    return optax.GradientTransformationExtraArgs(rule.init, update)
+
+
+def _statistics_in(gradient: Float[Array, " weights"], found: GradientStatistics) -> Any:
+    """The statistics of gradients in other units; signs have none."""
+    degrees = {"square": 2, "fourth": 4}
+    scaled = {
+        name: _scaled(getattr(found, name), gradient**degree)
+        for name, degree in degrees.items()
+        if getattr(found, name) is not None
+    }
+    return dataclasses.replace(found, **scaled)
 
 
 def at_rates(rates: Float[Array, " weights"]) -> optax.GradientTransformation:

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._needed import statistics_needed, step_gradient
 from .._parameterize import parameterize
 from .._parts import blank_state, parts
 from .._sparsify import sparsify
@@ -22,6 +23,7 @@ from ..optim._catalogue import Entry
 from ..optim._decay import add_weight_decay
 from ..optim._numbers import ScalarOrSchedule
 from ..problems import Problem
+from ..problems._examples import check_examples
 from ..problems._functions import parameterizing
 from ..problems._problem import data_key
 from ..theory import Budget, Parameterization, standard
@@ -227,20 +229,35 @@ class Program:
         key = data_key(run.seed)
         optimizer = self._optimizer(run)
 
-        def loss(model: PyTree, batch: Any) -> Float[Array, ""]:
-            return self.problem.mean_loss(self._plain(model, run), batch)
-
         def step(state: State, source: Any) -> tuple[State, Float[Array, ""]]:
             index, batch = source
             if batch is None:
                 batch = self.problem.drawn(data, jax.random.fold_in(key, index))
-            value, gradient = eqx.filter_value_and_grad(loss)(state.model, batch)
+            value, gradient, extra = self._gradient(state.model, run, batch)
             updates, optimizer_state = optimizer.update(
-                gradient, state.optimizer, _trainable(state.model)
+                gradient, state.optimizer, _trainable(state.model), **extra
             )
             return State(eqx.apply_updates(state.model, updates), optimizer_state), value
 
         return jax.lax.scan(step, state, steps)
+
+    def _gradient(
+        self, model: PyTree, run: RunNumbers, batch: Any
+    ) -> tuple[Float[Array, ""], PyTree, dict[str, Any]]:
+        """The loss of a batch, its gradient, and what the update rule needs beside them."""
+
+        def loss(model: PyTree, batch: Any) -> Float[Array, ""]:
+            return self.problem.mean_loss(self._plain(model, run), batch)
+
+        def of_example(model: PyTree, example: Any) -> Float[Array, ""]:
+            return self.problem.example_loss(self._plain(model, run), example)
+
+        return step_gradient(loss, of_example, model, batch, self.needed)
+
+    @functools.cached_property
+    def needed(self) -> dict[str, Any]:
+        """What the update rule needs to know of the gradients of the batch's examples."""
+        return statistics_needed(self.recipe.transformation(1.0))
 
     def evaluate(
         self, state: State, run: RunNumbers, held_out: PyTree
@@ -249,8 +266,15 @@ class Program:
         return self.problem.judged(self._plain(state.model, run), held_out)
 
     def check(self) -> None:
-        """Raises `UsageError` unless loss and metrics are numbers, found from shapes alone."""
+        """Raises `UsageError` unless loss and metrics are numbers, found from shapes alone.
+
+        A rule that needs the examples' gradients is tried on a batch: the loss has to be their
+        mean.
+        """
         self.problem.check(eqx.filter_eval_shape(self._plain, self.state.model, self._any_run))
+        if self.needed:
+            plain = eqx.filter_jit(lambda run: self._plain(self.start(run).model, run))
+            check_examples(self.problem, plain(self._any_run))
 
     def _plain(self, model: PyTree, run: RunNumbers) -> PyTree:
         if self.units is not None:

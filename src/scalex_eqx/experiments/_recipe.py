@@ -10,6 +10,7 @@ import optax
 from jaxtyping import PyTree
 
 from .. import optim, theory
+from .._needed import statistics_needed
 from .._usage import UsageError
 from ..optim._budget import check_budget
 from ..optim._catalogue import Entry, catalogue
@@ -181,6 +182,22 @@ def check_on(recipe: Recipe, model: PyTree, budget: Budget | None = None) -> Non
             raise
         said = " ".join(str(error).split())
         raise UsageError(f"recipe {recipe}: {said}") from error
+
+
+def check_gradient_alone(recipe: Recipe, what: str) -> None:
+    """Refuses a recipe whose rule looks at single examples' gradients.
+
+    **Arguments:**
+
+    - `what`: takes the gradient of the batch alone.
+
+    **Raises:** `UsageError`.
+    """
+    if recipe.entry in catalogue.values() and statistics_needed(recipe.transformation(1.0)):
+        raise UsageError(
+            f"recipe {recipe}: {recipe.entry.name} needs the gradient of each example, and {what} "
+            "takes that of the batch alone; use transfer, sweep, tune, scales or noise"
+        )
 
 
 def parse_recipe(text: str) -> Recipe:

@@ -20,6 +20,7 @@ from ._clip import (
     clip_by_effective_norm as clip_by_effective_norm,
     clip_by_rms as clip_by_rms,
 )
+from ._clipped_mean import ClippedMeanState as ClippedMeanState, clipped_mean as clipped_mean
 from ._decay import (
     AddWeightDecayState as AddWeightDecayState,
     add_weight_decay as add_weight_decay,
@@ -41,6 +42,11 @@ from ._low_precision import (
     MasterState as MasterState,
     StochasticRoundingState as StochasticRoundingState,
     low_precision as low_precision,
+)
+from ._micro_adam import (
+    SecondMoment as SecondMoment,
+    micro_adam as micro_adam,
+    scale_by_micro_adam as scale_by_micro_adam,
 )
 from ._moments import MomentDtype as MomentDtype
 from ._muon import (
@@ -64,6 +70,12 @@ from ._sgd import (
     scale_by_gradient as scale_by_gradient,
     scale_by_momentum as scale_by_momentum,
     sgd as sgd,
+)
+from ._sign_ema import (
+    Placement as Placement,
+    ScaleBySignEmaState as ScaleBySignEmaState,
+    scale_by_sign_ema as scale_by_sign_ema,
+    sign_ema as sign_ema,
 )
 from ._skip import SkipNonfiniteState as SkipNonfiniteState, skip_nonfinite as skip_nonfinite
 from ._stateless import StatelessState as StatelessState

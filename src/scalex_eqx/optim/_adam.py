@@ -87,7 +87,29 @@ def scale_by_adam(
         per-layer epsilon is that of Everett et al. (2024), section 4.3,
         [arXiv:2407.05872](https://arxiv.org/abs/2407.05872).
     """
-    rule = _rule(b1, b2, eps, eps_scaling)
+    rule = adam_rule("scale_by_adam", b1, b2, eps, eps_scaling)
+    return by_moments(rule, b1, b2, eps, eps_scaling, moment_dtype)
+
+
+def by_moments(
+    rule: Rule,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Eps,
+    eps_scaling: EpsScaling,
+    moment_dtype: Any,
+    second: Callable[..., PyTree] | None = None,
+) -> optax.GradientTransformation:
+    """Adam's update with another second moment.
+
+    **Arguments:**
+
+    - `rule`: what it is.
+    - `b1`, `b2`, `eps`, `eps_scaling`, `moment_dtype`: as of `scale_by_adam`.
+    - `second`: `second(updates, **extra)`, a tree like the gradients whose mean over the steps
+        stands under the root; their squares if it is `None`. `update` hands on its further
+        arguments.
+    """
     zeros = _zeros(moment_dtype)
 
     def init(params: optax.Params) -> ScaleByAdamState:
@@ -99,23 +121,37 @@ def scale_by_adam(
         size = jnp.sqrt(v) + as_dtype_of(v, epsilon)
         return (m / size.astype(m.dtype)).astype(g.dtype)
 
-    def update(updates, state, params=None):
+    def of_square(v, g):
+        return ema(b2, v, jnp.square(g))
+
+    def of_given(v, x):
+        return ema(b2, v, x)
+
+    def update(updates, state, params=None, **extra):
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
         mass1, mass2 = mass(b1, count), mass(b2, count)
+        given = () if second is None else (second(updates, **extra),)
 
-        def move(_, m, v, g):
-            v = moved(lambda v, g: ema(b2, v, jnp.square(g)), v, g)
+        def move(_, m, v, g, *x):
+            v = moved(of_given, v, *x) if x else moved(of_square, v, g)
             return moved(lambda m, g: ema(b1, m, g), m, g), v
 
         # By itself, so that `skip_nonfinite` can keep the old moments in front of their use.
-        mu, nu, _ = move_values(move, state.mu, state.nu, updates)
+        mu, nu, *_ = move_values(move, state.mu, state.nu, updates, *given)
         new_updates = map_values(
             lambda spec, g, m, v: ratio(spec, g, _over(m, mass1), _over(v, mass2)), updates, mu, nu
         )
         return new_updates, ScaleByAdamState(count, mu, nu, rule)
 
-    return checked(rule, ScaleByAdamState, init, update, takes_complex=True)
+    return checked(
+        rule,
+        ScaleByAdamState,
+        init,
+        update,
+        takes_complex=second is None,
+        takes_extra=second is not None,
+    )
 
 
 def _over(moment: Inexact[Array, "*shape"], mass: Float[Array, ""]) -> Inexact[Array, "*shape"]:
@@ -132,7 +168,15 @@ def _zeros(moment_dtype: Any) -> Callable[..., Array]:
     return zeros_of(moment_dtype)
 
 
-def _rule(b1: Scalar, b2: Scalar, eps: Eps, eps_scaling: EpsScaling) -> Rule:
+def adam_rule(
+    name: str,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Eps,
+    eps_scaling: EpsScaling,
+    settings: tuple[tuple[str, Any], ...] = (),
+) -> Rule:
+    """What a rule with Adam's moments and epsilon is."""
     check_eps_scaling(eps_scaling)
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)
@@ -140,7 +184,7 @@ def _rule(b1: Scalar, b2: Scalar, eps: Eps, eps_scaling: EpsScaling) -> Rule:
         check_number("eps", eps)
     scaling = (1, 0) if eps_scaling == "gradient" else (0, 0)
     return Rule(
-        "scale_by_adam",
+        name,
         fields=(("mu", Degree(update=1)), ("nu", Degree(update=2))),
         output=Degree(),
         constants=(
@@ -152,7 +196,7 @@ def _rule(b1: Scalar, b2: Scalar, eps: Eps, eps_scaling: EpsScaling) -> Rule:
                 functools.partial(_known_least_eps, b2),
             ),
         ),
-        settings=(("b1", known_number(b1)), ("b2", known_number(b2))),
+        settings=(("b1", known_number(b1)), ("b2", known_number(b2)), *settings),
     )
 
 

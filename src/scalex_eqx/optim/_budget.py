@@ -69,13 +69,13 @@ def budget_eps(budget: Budget | None, eps: Eps) -> Eps:
 
 def budget_betas(budget: Budget | None, b1: Scalar, b2: Scalar) -> tuple[Scalar, Scalar]:
     """The decay rates of both means."""
-    if not _is_given(budget):
-        return b1, b2
-    return _beta(budget, "b1", b1), _beta(budget, "b2", b2)
+    return budget_beta(budget, "b1", b1), budget_beta(budget, "b2", b2)
 
 
-def _beta(budget: Budget, name: Literal["b1", "b2"], beta: Scalar) -> Scalar:
+def budget_beta(budget: Budget | None, name: Literal["b1", "b2"], beta: Scalar) -> Scalar:
     r"""$1 - k (1 - \beta)$; one of 0 has no memory that could get shorter, and stays."""
+    if not _is_given(budget):
+        return beta
     check_number(name, beta, below=1.0)
     factor = budget.factor("one_minus_b1" if name == "b1" else "one_minus_b2")
     if factor == 1:

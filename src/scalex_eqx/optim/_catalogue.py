@@ -16,11 +16,13 @@ from ._adam import adam, adamw, scale_by_adam
 from ._adam_atan2 import adam_atan2, scale_by_adam_atan2
 from ._decay import DecayMode
 from ._lion import lion, scale_by_lion, scale_by_sign, sign_sgd
+from ._micro_adam import micro_adam, scale_by_micro_adam
 from ._muon import FAMILIES, bare_muon, muon
 from ._numbers import Scalar, ScalarOrSchedule
 from ._parameter_scaling import adam_parameter_scaling, bare_adam_parameter_scaling
 from ._rates import Rates
 from ._sgd import bare_sgd, sgd
+from ._sign_ema import scale_by_sign_ema, sign_ema
 
 _DECAY = {"weight_decay": None, "decay_mode": "independent"}
 
@@ -220,9 +222,11 @@ catalogue: Mapping[str, Entry] = types.MappingProxyType(
             # Without momentum, as it was published; widths from 32 on are factored.
             Entry("adafactor", adafactor, bare_adafactor, "adafactor", {"min_factored_size": 32}),
             Entry("lion", lion, scale_by_lion, "adam"),
+            Entry("micro_adam", micro_adam, scale_by_micro_adam, "adam", _ADAM),
             # With entries as large as Adam's, so that one learning rate is right for both.
             Entry("muon", muon, bare_muon, FAMILIES, {**_ADAM, "scale": "rms"}),
             Entry("sgd", sgd, bare_sgd, "sgd", {"momentum": 0.9}),
+            Entry("sign_ema", sign_ema, scale_by_sign_ema, "adam"),
             Entry("sign_sgd", sign_sgd, scale_by_sign, "adam"),
         )
     }

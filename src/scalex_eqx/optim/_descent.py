@@ -41,7 +41,7 @@ def descend(
     weight_decay_schedule: optax.Schedule | None = None,
     budget: Budget | None = None,
     unannotated: Unannotated = "error",
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""$w \leftarrow w - \eta_t \gamma r^{-c} u$ with weight decay, $u$ from `update`.
 
     Without a weight decay nothing is added to the chain. One of zero has its place in the state,
@@ -64,14 +64,14 @@ def descend(
         coefficient = budget_decay(budget, weight_decay, coupled=False)
         width = decay_width(budget)
         parts = (*update, *step, add_weight_decay(-coefficient, weight_decay_schedule, width=width))
-    return with_unannotated(_chain(*parts), unannotated)
+    return optax.with_extra_args_support(with_unannotated(_chain(*parts), unannotated))
 
 
 def _chain(*parts: optax.GradientTransformation) -> optax.GradientTransformation:
     """`optax.chain`, which says whose state it was given in place of its own."""
     chain = taken_apart(optax.chain(*parts))
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, **extra):
         if type(state) is not tuple or len(state) != len(parts):
             states = state if type(state) is tuple else (state,)
             raise ValueError(
@@ -79,9 +79,9 @@ def _chain(*parts: optax.GradientTransformation) -> optax.GradientTransformation
                 f"{len(parts)} states that tx.init(params) of this optimizer returns"
                 f"{see(Section.mismatch)}"
             )
-        return chain.update(updates, state, params)
+        return chain.update(updates, state, params, **extra)
 
-    return optax.GradientTransformation(chain.init, update)
+    return type(chain)(chain.init, update)
 
 
 def _check_decay(

@@ -64,13 +64,13 @@ def taken_apart(chain: optax.GradientTransformation) -> optax.GradientTransforma
     def init(params: optax.Params) -> Any:
         return tuple(map(_in_trees, inner.init(flat(params))))
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, **extra):
         states = tuple(map(_in_lists, state))
         weights = None if params is None else flat(params)
-        moved, states = inner.update(flat(updates), states, weights)
+        moved, states = inner.update(flat(updates), states, weights, **extra)
         return moved.tree(), tuple(map(_in_trees, states))
 
-    return optax.GradientTransformation(init, update)
+    return type(chain)(init, update)
 
 
 def _in_lists(state: Any) -> Any:

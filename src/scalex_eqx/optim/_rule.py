@@ -23,6 +23,10 @@ UNCHANGED = Degree(update=1)
 """The degree of an update that is passed on at the size that it came with."""
 
 
+BY_EXAMPLES = (("normalized_by", "examples"),)
+"""The setting of a rule that normalises by each example's gradient, not by that of the batch."""
+
+
 class Constant(NamedTuple):
     r"""A number that stands in a rule's formula beside gradients or weights.
 

@@ -261,6 +261,10 @@ class Problem:
         with calling("loss"):
             return self.loss(model, batch)
 
+    def example_loss(self, model: PyTree, example: Any) -> Any:
+        """The loss of one example: that of a batch of it alone."""
+        return self.mean_loss(model, jax.tree.map(lambda x: x[None], example))
+
     def host_batch(self, seed: int, step: int) -> Any:
         """What `read` returns, as arrays of the shapes that the first batch had."""
         assert self.read is not None

@@ -23,6 +23,7 @@ from ._budget_rules import (
     kosson_decay as kosson_decay,
     malladi as malladi,
     malladi_sgd as malladi_sgd,
+    micro_adam as micro_adam,
     power_lines_decay as power_lines_decay,
     sdew as sdew,
     sdew_decay as sdew_decay,

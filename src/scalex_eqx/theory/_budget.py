@@ -119,6 +119,9 @@ class BudgetRule:
         back.
     - `decay`: a [`scalex_eqx.theory.DecayRule`][]; `None` if the source has none. Weight decay is
         then refused until `with_decay` adds one.
+    - `normalized_by`: of rules whose updates are divided by gradients, which gradients: those of
+        the whole `"batch"`, whose noise shrinks with it (Adam), or of its `"examples"`, each by
+        itself (MicroAdam); `None` if it isn't said. [`scalex_eqx.plan`][] warns of another.
     """
 
     name: str
@@ -128,8 +131,14 @@ class BudgetRule:
     one_minus_b2: Growth = Growth()
     eps: Growth = Growth()
     decay: DecayRule | None = None
+    normalized_by: Literal["batch", "examples"] | None = None
 
     def __post_init__(self):
+        if self.normalized_by not in ("batch", "examples", None):
+            raise ValueError(
+                f"normalized_by of budget rule {self.name!r} is {self.normalized_by!r}; expected "
+                "'batch', as for Adam, 'examples', as for MicroAdam, or None"
+            )
         if self.gradient_degree not in (0, 1):
             raise ValueError(
                 f"gradient_degree of budget rule {self.name!r} is {self.gradient_degree!r}; "

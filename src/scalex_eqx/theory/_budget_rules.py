@@ -19,6 +19,7 @@ malladi = BudgetRule(
     one_minus_b1=Growth(1, None),
     one_minus_b2=Growth(1, None),
     eps=Growth("-1/2", None),
+    normalized_by="batch",
 )
 malladi_sgd = BudgetRule("malladi SGD", gradient_degree=1, learning_rate=Growth(1, None))
 completed_p = BudgetRule(
@@ -28,6 +29,17 @@ completed_p = BudgetRule(
     one_minus_b2=Growth(1, -1),
     eps=Growth("-1/2", "1/2"),
     decay=completed_p_decay,
+    normalized_by="batch",
+)
+# Of means and squares of the examples' gradients, which no batch size changes, all that follows it
+# is how far a step goes and how far back a mean does.
+micro_adam = BudgetRule(
+    "micro_adam",
+    learning_rate=Growth(1, None),
+    one_minus_b1=Growth(1, None),
+    one_minus_b2=Growth(1, None),
+    eps=Growth(0, None),
+    normalized_by="examples",
 )
 sdew = BudgetRule(
     "sdew",
@@ -36,10 +48,17 @@ sdew = BudgetRule(
     one_minus_b2=Growth("1/2", None),
     eps=Growth("-1/2", None),
     decay=sdew_decay,
+    normalized_by="batch",
 )
 
 budget_rules: Mapping[str, BudgetRule] = MappingProxyType(
-    {"malladi": malladi, "malladi_sgd": malladi_sgd, "completed_p": completed_p, "sdew": sdew}
+    {
+        "malladi": malladi,
+        "malladi_sgd": malladi_sgd,
+        "micro_adam": micro_adam,
+        "completed_p": completed_p,
+        "sdew": sdew,
+    }
 )
 
 decay_rules: Mapping[str, DecayRule] = MappingProxyType(

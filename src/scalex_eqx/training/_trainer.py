@@ -16,7 +16,7 @@ from .._usage import UsageError
 from .._weight import is_trainable, resolve
 from ..diagnostics._scales._measure import Found, measured
 from ..experiments._program import Program, Schedule
-from ..experiments._recipe import check_on
+from ..experiments._recipe import check_gradient_alone, check_on
 from ..nn import recompute_blocks
 from ..problems import Problem
 from ..problems._functions import parameterizing
@@ -71,6 +71,7 @@ class Trainer:
             if training.recompute:
                 recompute_blocks(model)  # Which is there to be refused.
         self._static = eqx.filter(model, _is_shape, inverse=True)
+        check_gradient_alone(recipe, "scalex train")
         check_on(recipe, _trainable(model), budget)
         problem.check(eqx.filter_eval_shape(resolve, model))
         self.batches = Batches(problem, self.mesh, training.accumulate)

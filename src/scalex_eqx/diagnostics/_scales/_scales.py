@@ -2,21 +2,18 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ..._weight import is_trainable, require_complete
+from ..._needed import Loss
 from .._results import Table
+from .._watched import Advance, watched
 from ._formats import FORMATS
 from ._measure import KINDS, measured
 from ._sizes import Sizes
 from ._words import printed, verdicts
-
-Advance = Callable[[int, int], None]
 
 
 class ScaleRow(NamedTuple):
@@ -105,6 +102,7 @@ def scales(
     key: PRNGKeyArray,
     most: float = 0.01,
     advance: Advance | None = None,
+    of_example: Loss | None = None,
 ) -> Scales:
     r"""How large all weights, activations and gradients are at first, and as a model is trained.
 
@@ -127,56 +125,31 @@ def scales(
     - `key`: of the batches.
     - `most`: the share of lost entries from which on a verdict names an array.
     - `advance`: called with the steps done, and all.
+    - `of_example`: the loss of one example of a batch, for optimizers that need it.
 
     **Returns:** a [`scalex_eqx.diagnostics.Scales`][].
 
     **Raises:** `ValueError` for a model without its laws, and for steps that are not trained.
     """
-    require_complete(eqx.filter(model, is_trainable))
-    places = _places(steps, at)
 
-    def batch(step: Any) -> Any:
-        return draw(jax.random.fold_in(key, step))
-
-    @eqx.filter_jit
     def look(model: PyTree, step: Any) -> Any:
-        return measured(loss, model, batch(step))
+        return measured(loss, model, draw(jax.random.fold_in(key, step)))
 
-    @eqx.filter_jit
-    def train(model: PyTree, state: Any, first: Any, last: Any) -> tuple[PyTree, Any]:
-        arrays, static = eqx.partition(model, eqx.is_array)
-
-        def step(i: Any, carry: Any) -> Any:
-            model, state = eqx.combine(carry[0], static), carry[1]
-            gradient = eqx.filter_grad(loss)(model, batch(i))
-            updates, state = tx.update(gradient, state, eqx.filter(model, is_trainable))
-            return eqx.filter(eqx.apply_updates(model, updates), eqx.is_array), state
-
-        arrays, state = jax.lax.fori_loop(first, last, step, (arrays, state))
-        return eqx.combine(arrays, static), state
-
-    state, rows, done = tx.init(eqx.filter(model, is_trainable)), [], 0
-    for place in places:
-        if place > done:
-            model, state = train(model, state, jnp.asarray(done), jnp.asarray(place))
-        done = place
-        rows += rows_of(place, jax.device_get(look(model, jnp.asarray(place))))
-        if advance is not None:
-            advance(place, steps)
+    rows: list[ScaleRow] = []
+    for step, found in watched(
+        look,
+        loss,
+        model,
+        tx,
+        draw,
+        steps=steps,
+        at=at,
+        key=key,
+        advance=advance,
+        of_example=of_example,
+    ):
+        rows += rows_of(step, found)
     return Scales(tuple(rows), most)
-
-
-def _places(steps: int, at: Sequence[int] | None) -> list[int]:
-    if at is None:
-        powers = [2**i for i in range(steps.bit_length()) if 2**i < steps]
-        return sorted({0, *powers, steps})
-    wrong = [place for place in at if not 0 <= place <= steps]
-    if wrong or not at:
-        raise ValueError(
-            f"at has {', '.join(map(str, wrong)) or 'no step'}; expected steps from 0 to {steps}, "
-            "which are trained"
-        )
-    return sorted(set(at))
 
 
 def rows_of(step: int, found: dict[str, dict[str, Sizes]]) -> Iterator[ScaleRow]:

@@ -133,6 +133,8 @@ stress_rules: Mapping[str, StressRule] = MappingProxyType(
 """What `scalex stress` knows by name; those of Optax are there for comparison."""
 
 NOT_STRESSED = {
+    "micro_adam": "it divides by single examples' gradients, and a stress has one gradient",
+    "sign_ema": "what ends its strength is what ends that of lion",
     "adamw": "its update is that of adam, and a decay does not look at the gradient",
     "muon": "what ends the strength of an update that is made of a whole matrix is not derived",
 }
