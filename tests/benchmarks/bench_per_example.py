@@ -3,12 +3,12 @@
     python tests/benchmarks/bench_per_example.py [--rounds 15] [--out docs/results/NAME.json]
 
 Three cases in float32, compiled: an MLP of three layers of 256 on a batch of 64; a Transformer of
-two blocks, width 128, on 16 sequences of 64 tokens, of tokens and of examples; a case at a time with
-`--cases`, beside which the file keeps what it has of the others. Turn and turn about
-in one process; prints medians and quartiles of the ratio to the batch's gradient in the same round,
-of the time that all cores spend, which other work on the machine doesn't change much, and the
-compiled programs' temporaries. Beside the MLP's stand `jit(vmap(grad))`, which returns every example's
-gradient, Optax's `micro_grad`, and jax-privacy's clipped gradients where that is installed.
+two blocks, width 128, on 16 sequences of 64 tokens, of tokens and of examples. With `--cases` some
+of them, and the file keeps what it has of the others. Turn and turn about in one process; prints
+medians and quartiles of the ratio to the batch's gradient in the same round, of the time that all
+cores spend, which other work on the machine doesn't change much, and the compiled programs'
+temporaries. Beside the MLP's stand `jit(vmap(grad))`, which returns every example's gradient,
+Optax's `micro_grad`, and jax-privacy's clipped gradients where that is installed.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import datetime
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -204,19 +203,19 @@ def main() -> None:
         results = json.loads(arguments.out.read_text(encoding="utf-8"))["cases"]
     for case in arguments.cases:
         print(case, flush=True)
-        results[case] = measured(*CASES[case](), arguments.rounds)
+        arms = measured(*CASES[case](), arguments.rounds)
+        facts = {
+            "date": datetime.date.today().isoformat(),
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+            "device": jax.devices()[0].device_kind,
+            "cores": len(os.sched_getaffinity(0)),
+            "load": os.getloadavg()[0],
+            "rounds": arguments.rounds,
+        }
+        results[case] = {"facts": facts, "arms": arms}
         if arguments.out:
-            facts = {
-                "date": datetime.date.today().isoformat(),
-                "jax": jax.__version__,
-                "optax": optax.__version__,
-                "device": jax.devices()[0].device_kind,
-                "machine": platform.machine(),
-                "cores": len(os.sched_getaffinity(0)),
-                "load": os.getloadavg()[0],
-                "rounds": arguments.rounds,
-            }
-            text = json.dumps({"facts": facts, "cases": results}, indent=1)
+            text = json.dumps({"cases": results}, indent=1)
             arguments.out.write_text(text + "\n", encoding="utf-8")
 
 
