@@ -185,7 +185,7 @@ def test_turns_see_every_unit_once_and_in_order(at_once: int):
 
     total, each = jax.jit(lambda units: in_turns(some, units, at_once))(units)
     assert max(seen) <= at_once
-    assert total == np.sum(np.arange(7) ** 2)
+    assert float(total) == np.sum(np.arange(7) ** 2)
     np.testing.assert_array_equal(each, 2 * np.arange(7))
 
 
