@@ -30,7 +30,7 @@ def tokens(*shape: int) -> Any:
 
 
 class Recurrent(eqx.Module):
-    cell: eqx.Module
+    cell: Any
 
     def __call__(self, xs: Any) -> Any:
         start = jnp.zeros(3)

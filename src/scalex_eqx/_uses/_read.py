@@ -125,10 +125,10 @@ class Reader:
             for cut in cuts:
                 points |= set(zip(cut.base[1:], cut.probe[1:], strict=True))
             pairs = list(itertools.pairwise(sorted(points)))
-            sizes = tuple(tuple(b[i] - a[i] for a, b in pairs) for i in (0, 1))
-            stay = [a == b for a, b in zip(*sizes, strict=True)]
-            if cuts and min(map(min, sizes)) > 0 and any(stay) and not all(stay):
-                return Parts(axis, *sizes, cuts[0].place)
+            parts, others = (tuple(b[i] - a[i] for a, b in pairs) for i in (0, 1))
+            stay = [a == b for a, b in zip(parts, others, strict=True)]
+            if cuts and min(*parts, *others) > 0 and any(stay) and not all(stay):
+                return Parts(axis, parts, others, cuts[0].place)
         return None
 
     def _of_uses(

@@ -33,7 +33,7 @@ class ScaleBySignEmaState(NamedTuple):
 def scale_by_sign_ema(
     b1: Scalar = 0.9,
     *,
-    placement: Placement = "last",
+    placement: Placement | str = "last",
     moment_dtype: MomentDtype | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""A mean over the steps, with the sign taken behind it, before it, or of each example.
@@ -114,7 +114,7 @@ def sign_ema(
     rates: Rates = full_alignment,
     *,
     b1: Scalar = 0.9,
-    placement: Placement = "last",
+    placement: Placement | str = "last",
     moment_dtype: MomentDtype | None = None,
     weight_decay: Scalar | None = None,
     decay_mode: DecayMode | None = None,

@@ -1,7 +1,7 @@
 """The one call."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -116,7 +116,7 @@ def gradient_statistics(
     params, static = eqx.partition(model, eqx.is_inexact_array)
     _check_params(params)
     batch = jax.tree.map(jnp.asarray, batch)
-    call = _Call(loss, params, static, batch, statistics, of, clip)
+    call = _Call(loss, params, static, batch, statistics, cast(Unit, of), clip)
     memory = default_memory(call.leaves) if memory is None else memory
     check_memory(memory)
     call.check_loss()
@@ -160,7 +160,7 @@ class _Call:
         """Refuses a loss that isn't of the shape that is asked for."""
         found = jax.eval_shape(self.of_example, self.leaves, self.example)
         wanted = 1 if self.of == "token" else 0
-        shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+        shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", jnp.bool_)
         if shape is None or len(shape) != wanted or not jnp.issubdtype(dtype, jnp.floating):
             what = "a vector with the loss of each token" if wanted else "a number"
             raise ValueError(

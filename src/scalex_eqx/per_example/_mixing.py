@@ -26,13 +26,13 @@ class Shared(NamedTuple):
 
 
 class Along(NamedTuple):
-    """Entries for each of `count` examples along `axis`, made from that example alone.
+    """Entries for each of so many `examples` along `axis`, made from that example alone.
 
     There may be several for each, which follow each other, as where positions are joined to it.
     """
 
     axis: int
-    count: int
+    examples: int
 
 
 class Summed(NamedTuple):
@@ -191,7 +191,7 @@ def _along(equation: Any, operands: Sequence[Value], output: int) -> Value:
                 raise _mixes(equation, "it takes something else for each place in the batch")
         elif isinstance(value, Shared) and name == "dot_general":
             _check_paired(equation, operands)
-    count = next(value.count for value in operands if isinstance(value, Along))
+    count = next(value.examples for value in operands if isinstance(value, Along))
     return Along(axis, count)
 
 
@@ -242,7 +242,7 @@ def _reshaped(value: Along, before: Sequence[int], shape: Sequence[int]) -> int 
     """The axis that as many entries stand in front of, if it has as many for each example."""
     lead = math.prod(before[: value.axis])
     for axis, size in enumerate(shape):
-        if math.prod(shape[:axis]) == lead and size % value.count == 0:
+        if math.prod(shape[:axis]) == lead and size % value.examples == 0:
             return axis
     return None
 
@@ -264,7 +264,7 @@ def _scanned(equation: Any, scan: parameters.Scan, operands: list[Value]) -> lis
         if isinstance(value, Along):
             if value.axis == 0:
                 raise _mixes(equation, "it goes through the examples one after the other")
-            value = Along(value.axis - 1, value.count)
+            value = Along(value.axis - 1, value.examples)
         elif isinstance(value, Shared):
             value = Shared(frozenset(i - 1 for i in value.uniform if i), None, value.is_model)
         inside.append(value)
@@ -278,7 +278,7 @@ def _scanned(equation: Any, scan: parameters.Scan, operands: list[Value]) -> lis
     else:
         raise _mixes(equation, "examples meet in what it carries")
     ends = [
-        Along(v.axis + 1, v.count) if isinstance(v, Along) else v for v in results[len(carry) :]
+        Along(v.axis + 1, v.examples) if isinstance(v, Along) else v for v in results[len(carry) :]
     ]
     if any(isinstance(value, Summed) for value in (*carry, *ends)):
         raise _mixes(equation, "it sums over the examples")

@@ -93,10 +93,10 @@ def _ran(
     taps: Taps, jaxpr: Any, equation: Any, inputs: list[Any], own: list[Any], path: Path
 ) -> Ran:
     pieces = [i for i, one in enumerate(own) if one is not None]
-    nothing = [None] * len(equation.outvars)
+    nothing: list[Slots | None] = [None] * len(equation.outvars)
     if pieces and path in taps.uses:
         use = taps.uses[path]
-        return [_used(taps, use, inputs, own[use.position])], [None]
+        return [_used(taps, use, inputs, own[use.position])], nothing
     if pieces and (program := inner(equation)) is not None:
         return _inner(taps, equation, program, inputs, own, path)
     if pieces and (scan := parameters.scan(equation)) is not None:
