@@ -278,7 +278,7 @@ def test_ratios_and_the_noise_scale():
     def loss(w: Any, x: Any) -> Any:
         return jnp.sum(w * x)
 
-    x = np.float32([[1.0, 1.0, 0.0], [3.0, -1.0, 0.0], [5.0, 1.0, 0.0], [3.0, -1.0, 4.0]])
+    x = np.array([[1.0, 1.0, 0.0], [3.0, -1.0, 0.0], [5.0, 1.0, 0.0], [3.0, -1.0, 4.0]], np.float32)
     names = ("square", "sign", "fourth")
     found = sx.gradient_statistics(loss, jnp.zeros(3), x, statistics=names)
     mean, std = x.mean(0), x.std(0, ddof=1)

@@ -137,7 +137,8 @@ class _Call:
         of: Unit,
         clip: Any,
     ):
-        self.statistics, self.of, self.clip = statistics, of, clip
+        self.statistics, self.clip = statistics, clip
+        self.of: Unit = of
         self.params = params
         self.leaves, self.tree = jax.tree.flatten(params)
         self.batch, batch_tree = jax.tree.flatten(batch)
