@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..._weight import Weight, is_trainable, is_weight, weights_with_paths
+
+# On the host they are NumPy's.
+_Sum = Array | np.ndarray
 
 
 class Sums(NamedTuple):
@@ -115,7 +119,7 @@ def numbers(sums: Sums, examples: int, batches: int, stacked: int) -> Numbers:
     return Numbers(*(jnp.sum(x, axis=range(stacked, x.ndim)) for x in found))
 
 
-def _share(x: Array, y: Array, xy: Array, xx: Array, yy: Array, n: int) -> Array:
+def _share(x: _Sum, y: _Sum, xy: _Sum, xx: _Sum, yy: _Sum, n: int) -> Array:
     r"""An estimate of $\rho_{xy} = E[x] E[y] / \sqrt{E[x^2] E[y^2]}$ from $n$ pairs, by their sums.
 
     $$\frac{\sum x \sum y - \sum x y}{(n - 1) \sqrt{\sum x^2 \sum y^2}}$$
