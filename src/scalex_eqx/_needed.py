@@ -13,13 +13,18 @@ from .per_example import gradient_statistics
 Loss = Callable[[PyTree, Any], Any]
 
 
-def statistics_needed(tx: Any) -> dict[str, Any]:
+def statistics_needed(tx: Any, params: PyTree) -> dict[str, Any]:
     """What `gradient_statistics` is to be asked for beside the gradient, so that `tx` can move.
+
+    **Arguments:**
+
+    - `tx`: an optimizer.
+    - `params`: what it moves, or the shapes.
 
     **Returns:** its arguments `statistics` and, if it clips, `clip`; nothing for a rule that needs
     the gradient alone.
     """
-    rules = [part.rule for part in parts(blank_state(tx, {}))]
+    rules = [part.rule for part in parts(blank_state(tx, params))]
     names = sorted(frozenset().union(*map(needed, rules)))
     clips = {dict(rule.settings)["clip"] for rule in rules if rule and "clipped" in needed(rule)}
     if len(clips) > 1:

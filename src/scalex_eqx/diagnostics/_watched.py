@@ -42,8 +42,9 @@ def watched(
 
     **Raises:** `ValueError` for a model without its laws, and for steps that are not trained.
     """
-    require_complete(eqx.filter(model, is_trainable))
-    places, asked = _places(steps, at), statistics_needed(tx)
+    params = eqx.filter(model, is_trainable)
+    require_complete(params)
+    places, asked = _places(steps, at), statistics_needed(tx, params)
     if asked and of_example is None:
         raise ValueError(
             "the optimizer needs the gradient of each example; give of_example, the loss of one"

@@ -257,7 +257,8 @@ class Program:
     @functools.cached_property
     def needed(self) -> dict[str, Any]:
         """What the update rule needs to know of the gradients of the batch's examples."""
-        return statistics_needed(self.recipe.transformation(1.0))
+        model = _trainable(self.state.model)
+        return statistics_needed(self.recipe.transformation(1.0), model)
 
     def evaluate(
         self, state: State, run: RunNumbers, held_out: PyTree

@@ -193,9 +193,13 @@ def check_gradient_alone(recipe: Recipe, what: str) -> None:
 
     **Raises:** `UsageError`.
     """
-    if recipe.entry in catalogue.values() and statistics_needed(recipe.transformation(1.0)):
+    entry = recipe.entry
+    if isinstance(entry, Foreign):
+        return
+    # The rule without its rates, which may name weights of a model.
+    if statistics_needed(entry.rule(**dict(recipe.arguments)), {}):
         raise UsageError(
-            f"recipe {recipe}: {recipe.entry.name} needs the gradient of each example, and {what} "
+            f"recipe {recipe}: {entry.name} needs the gradient of each example, and {what} "
             "takes that of the batch alone; use transfer, sweep, tune, scales or noise"
         )
 
