@@ -144,7 +144,7 @@ def test_clipped_mean_has_the_mean_and_the_noise_that_it_says(weight):
         gradient, sx.optim.clipped_mean(3.0).init(wide), wide, statistics=found
     )
     assert np.array_equal(plain["hidden"].value, gradient["hidden"].value)
-    assert statistics_needed(optax.chain(tx, sx.adam(1e-3))) == {
+    assert statistics_needed(optax.chain(tx, sx.adam(1e-3)), wide) == {
         "statistics": ("clipped",),
         "clip": 3.0,
     }
