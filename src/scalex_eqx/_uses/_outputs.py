@@ -28,16 +28,15 @@ def _outputs(equation: Equation, operands: Sequence[Value]) -> Iterator[tuple[in
 
     Where data meets other data, as in the sum of a residual stream, they are nobody's own.
     """
-    if equation.name not in PRODUCTS:
+    is_product = equation.name in PRODUCTS
+    if not is_product:
         known = equation.name in ELEMENTWISE or equation.name in MOVES
         if not known or sum(value.is_data for value in operands) > 1:
             return
     for i, value in enumerate(operands):
-        is_product = equation.name in PRODUCTS
-        yield from (
-            (i, Piece(piece.array, piece.axes))
-            for piece in (value.pieces if value.is_pure else () if is_product else value.outputs)
-        )
+        outputs = () if is_product else value.outputs
+        for piece in value.pieces if value.is_pure else outputs:
+            yield i, Piece(piece.array, piece.axes)
 
 
 def _moved(equation: Equation, output: int, found: Sequence[tuple[int, Piece]]) -> Iterator[Piece]:

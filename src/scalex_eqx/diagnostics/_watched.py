@@ -68,7 +68,7 @@ def watched(
         arrays, state = jax.lax.fori_loop(first, last, step, (arrays, state))
         return eqx.combine(arrays, static), state
 
-    state, done = tx.init(eqx.filter(model, is_trainable)), 0
+    state, done = tx.init(params), 0
     for place in places:
         if place > done:
             model, state = train(model, state, jnp.asarray(done), jnp.asarray(place))

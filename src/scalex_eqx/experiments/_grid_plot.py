@@ -15,7 +15,7 @@ from ._grid_report import GridReport, GridRow
 from ._grid_words import rates_of, rules_of
 from ._published import EXPONENTS
 from ._recipe import RATES, THE_FOUR
-from ._write import written_whole
+from ._write import write_figure
 
 _COLOURS = {"global": "#b3400f", "full": "#00695c", "none": "#5a4fa3"}
 _MARKERS = {"global": "s", "full": "o", "none": "D"}
@@ -51,8 +51,7 @@ def plot_grid(report: GridReport, path: Path) -> None:
         handlelength=1.4,
         columnspacing=1.6,
     )
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, dpi=150, format="png", facecolor="white")
+    write_figure(figure, path)
 
 
 def _places(rows: Sequence[GridRow]) -> Mapping[str, float]:

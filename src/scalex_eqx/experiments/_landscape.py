@@ -15,11 +15,10 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ._tune import Tuned
-from ._write import written_whole
+from ._write import write_figure
 
 _COLUMNS = 3
 _WIDTH, _ROW = 8.4, 2.6  # inches; shown 800 pixels wide
-_DOTS_PER_INCH = 150
 _BEFORE, _AFTER = "#8a8f94", "#00695c"
 
 
@@ -52,8 +51,7 @@ def plot_landscape(tuned: Tuned, path: Path | str, loss: str = "held-out loss (n
         _draw_slice(axes, tuned, place, limits)
     if pairs:
         _draw_pairs(parts[2], tuned, pairs, limits, loss)
-    with written_whole(Path(path)) as unfinished:
-        figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")
+    write_figure(figure, Path(path))
 
 
 def _panels(part: SubFigure, count: int, columns: int, label: str = "") -> list[Axes]:

@@ -16,14 +16,13 @@ from matplotlib.transforms import blended_transform_factory
 from ._axes import WIDTH, Axis
 from ._drift import describe_exponent
 from ._fits import RecipeAnalysis, Run, SizeSummary
-from ._write import written_whole
+from ._write import write_figure
 
 VERDICT_COLOURS = {"transfers": "#00695c", "drifts": "#b3400f", "cannot tell": "#55595f"}
 
 # Wide enough for two panels; shown 800 pixels wide, 9 points come out as 12 pixels.
 _WIDTH_INCHES = 8.4
 _PANEL_HEIGHT_INCHES = 3.4
-_DOTS_PER_INCH = 150
 Colour = tuple[float, float, float, float]
 Curve = dict[float, list[float | None]]  # log2 learning rate -> a loss a seed
 Curves = dict[tuple[str, int], Curve]  # by recipe and size
@@ -54,8 +53,7 @@ def plot_transfer(
         _draw_panel(axes, curves, by_seed, analysis, colours)
     _set_limits(panels[0], curves, analyses)
     _draw_legend(figure, colours, analyses[0].axis if analyses else WIDTH)
-    with written_whole(Path(path)) as unfinished:
-        figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")
+    write_figure(figure, Path(path))
 
 
 def _colours(sizes: Sequence[int]) -> dict[int, Colour]:

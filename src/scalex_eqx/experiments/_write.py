@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .. import _files, _process
+
+_DOTS_PER_INCH = 150
 
 
 @contextmanager
@@ -16,3 +19,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         _process.if_stopped(lambda: unfinished.unlink(missing_ok=True)),
     ):
         yield unfinished
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Writes a Matplotlib figure as PNG."""
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")

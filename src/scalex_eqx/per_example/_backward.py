@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ._equations import Sides, Use, mapped, widened
 from ._sums import POWERS, entrywise, squared_norms
-from ._turns import at_once, in_turns
+from ._turns import at_once, each_of, in_turns
 
 
 class Units(NamedTuple):
@@ -183,10 +183,7 @@ def _of_gradients(
         return found if keep is None else jnp.where(keep, found, jnp.zeros((), found.dtype))
 
     def some(operands: tuple[Array, ...]) -> tuple[dict[str, Array], Array | None]:
-        if operands[0].shape[0] > 1:
-            gradients = jax.vmap(of_unit)(operands)
-        else:
-            gradients = of_unit(tuple(x[0] for x in operands))[None]
+        gradients = each_of(of_unit, operands)
         return _entries(gradients, wanted), _norms(gradients, wanted)
 
     bytes_each = math.prod(use.shape) * cotangent.dtype.itemsize

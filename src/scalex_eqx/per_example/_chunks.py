@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 
 from ..ops._wide import wide
 from ._sums import clip_factors, entrywise, squared_norms, total
-from ._turns import in_turns
+from ._turns import each_of, in_turns
 
 LossOf = Callable[[PyTree, PyTree], Array]
 
@@ -34,8 +34,10 @@ def chunked(
     **Returns:** what was asked for; `norm` by weight and unit.
     """
 
+    grad = jax.grad(loss)
+
     def some(units: PyTree) -> tuple[dict[str, Any], PyTree]:
-        gradients = _gradients(loss, params, units)
+        gradients = each_of(lambda unit: grad(params, unit), units)
         sums: dict[str, Any] = {}
         for name in statistics:
             if name not in ("norm", "clipped"):
@@ -48,15 +50,6 @@ def chunked(
 
     sums, norms = in_turns(some, units, at_once)
     return sums if norms is None else {**sums, "norm": norms}
-
-
-def _gradients(loss: LossOf, params: PyTree, units: PyTree) -> PyTree:
-    grad = jax.grad(loss)
-    if jax.tree.leaves(units)[0].shape[0] > 1:
-        return jax.vmap(grad, in_axes=(None, 0))(params, units)
-    # One alone runs better without an axis of size one in every product.
-    found = grad(params, jax.tree.map(lambda x: x[0], units))
-    return jax.tree.map(lambda x: x[None], found)
 
 
 def _weighted(factors: Array, gradients: Array) -> Array:

@@ -53,6 +53,14 @@ def in_turns(
     return sums, each
 
 
+def each_of(function: Callable[[PyTree], PyTree], units: PyTree) -> PyTree:
+    """What a function makes of each unit; one alone runs better without an axis of size one."""
+    if jax.tree.leaves(units)[0].shape[0] > 1:
+        return jax.vmap(function)(units)
+    found = function(jax.tree.map(lambda x: x[0], units))
+    return jax.tree.map(lambda x: x[None], found)
+
+
 def _dealt(x: Array, turns: int) -> Array:
     """The leading axis in turns, and neighbours in different ones.
 

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._usage import UsageError
@@ -56,8 +57,4 @@ def _apart(problem: Problem, model: PyTree, batch: Any) -> Float[Array, ""]:
     whole = eqx.filter_grad(problem.mean_loss)(model, batch)
     single = gradient_statistics(problem.example_loss, model, batch, statistics=()).gradient
     difference = jax.tree.map(jnp.subtract, whole, single)
-    return _norm(difference) / _norm(whole)
-
-
-def _norm(tree: PyTree) -> Float[Array, ""]:
-    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
+    return optax.tree.norm(difference) / optax.tree.norm(whole)

@@ -9,11 +9,10 @@ from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..experiments._write import written_whole
+from ..experiments._write import write_figure
 from ..problems._problem import JUDGED
 
 PICTURE = "train.png"
-_DOTS_PER_INCH = 150
 _TRAINED, _SMOOTH, _HELD_OUT = "#9fc5c0", "#00695c", "#b3400f"
 
 
@@ -42,8 +41,7 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, *, examples: int | None
     speed.plot(steps, (examples or 1) / mean, color=_SMOOTH, linewidth=1.2)
     speed.set(xlabel="step", ylabel=f"{'examples' if examples else 'steps'} per second")
     speed.set_ylim(bottom=0)
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, dpi=_DOTS_PER_INCH, format="png", facecolor="white")
+    write_figure(figure, path)
 
 
 def smooth(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -9,12 +9,11 @@ import numpy as np
 
 from ..diagnostics import ScaleRow, Scales
 from ..diagnostics._scales._scales import rows_of
-from ..experiments._write import written_whole
+from ..experiments._write import write_figure
 from ._log import Log, read_log
 from ._trainer import State, Trainer
 
 SCALES, PICTURE = "scales.jsonl", "scales.png"
-_DOTS_PER_INCH = 150
 
 
 def measure(trainer: Trainer, log: Log | None, step: int, state: State, batch: Any) -> None:
@@ -60,5 +59,4 @@ def draw_scales(scales: Scales, path: Path) -> None:
     """
     from ..diagnostics import scales_figure
 
-    with written_whole(path) as unfinished:
-        scales_figure(scales).savefig(unfinished, dpi=_DOTS_PER_INCH, format="png")
+    write_figure(scales_figure(scales), path)

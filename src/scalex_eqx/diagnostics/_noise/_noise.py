@@ -13,7 +13,7 @@ from ..._needed import Loss
 from .._results import Table
 from .._watched import Advance, watched
 from ._prediction import Prediction, prediction
-from ._sums import Numbers, numbers, of_batch, stacked_axes
+from ._sums import Numbers, Sums, numbers, of_batch, stacked_axes
 from ._words import printed
 
 ALL = "all weights"
@@ -147,38 +147,18 @@ def noise(
     apart = jax.random.fold_in(key, _APART)
     shapes = jax.eval_shape(draw, key)
     (size,) = {x.shape[0] for x in jax.tree.leaves(shapes)}
-    examples, axes = size * batches, stacked_axes(model)
+    axes = stacked_axes(model)
 
     def loss(model: PyTree, batch: Any) -> Any:
         return jnp.mean(jax.vmap(of_example, in_axes=(None, 0))(model, batch))
 
     def look(model: PyTree, step: Any) -> Any:
         del step
-
-        def group(number: Any) -> Any:
-            def add(sums: Any, i: Any) -> Any:
-                batch = draw(jax.random.fold_in(apart, number * (batches // _GROUPS) + i))
-                return jax.tree.map(jnp.add, sums, of_batch(of_example, model, batch)), None
-
-            zeros = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype),
-                jax.eval_shape(lambda: of_batch(of_example, model, draw(apart))),
-            )
-            return jax.lax.scan(add, zeros, jnp.arange(batches // _GROUPS))[0]
-
-        groups = jax.lax.map(group, jnp.arange(_GROUPS))
-        part = _GROUPS - 1
-        found = {}
-        for path, sums in groups.items():
-            whole = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
-            rest = jax.tree.map(lambda all_, one: all_[None] - one, whole, sums)
-            without = jax.vmap(
-                lambda s, path=path: numbers(
-                    s, examples * part // _GROUPS, batches * part // _GROUPS, axes[path]
-                )
-            )(rest)
-            found[path] = numbers(whole, examples, batches, axes[path]), without
-        return found
+        groups = _groups(of_example, model, lambda i: draw(jax.random.fold_in(apart, i)), batches)
+        return {
+            path: _with_and_without(sums, size, batches, axes[path])
+            for path, sums in groups.items()
+        }
 
     rows: list[NoiseRow] = []
     predictions: list[Prediction] = []
@@ -197,7 +177,36 @@ def noise(
         whole, without = _total(found)
         rows += [_row(step, ALL, whole), *_rows(step, found)]
         predictions.append(prediction(step, whole, without))
-    return Noise(tuple(rows), tuple(predictions), size, examples)
+    return Noise(tuple(rows), tuple(predictions), size, size * batches)
+
+
+def _groups(
+    of_example: Loss, model: PyTree, batch: Callable[[Any], Any], batches: int
+) -> dict[str, Sums]:
+    """The sums over each group of the batches, which a leading axis numbers."""
+    each = batches // _GROUPS
+
+    def group(number: Any) -> Any:
+        def add(sums: Any, i: Any) -> Any:
+            more = of_batch(of_example, model, batch(number * each + i))
+            return jax.tree.map(jnp.add, sums, more), None
+
+        shapes = jax.eval_shape(lambda: of_batch(of_example, model, batch(0)))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add, zeros, jnp.arange(each))[0]
+
+    return jax.lax.map(group, jnp.arange(_GROUPS))
+
+
+def _with_and_without(
+    groups: Sums, size: int, batches: int, stacked: int
+) -> tuple[Numbers, Numbers]:
+    """The numbers of all batches of a size, and for each group of them those without it."""
+    whole = jax.tree.map(lambda x: jnp.sum(x, axis=0), groups)
+    rest = jax.tree.map(lambda all_, one: all_[None] - one, whole, groups)
+    left = batches - batches // _GROUPS
+    without = jax.vmap(lambda sums: numbers(sums, size * left, left, stacked))(rest)
+    return numbers(whole, size * batches, batches, stacked), without
 
 
 def _total(found: dict[str, tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
