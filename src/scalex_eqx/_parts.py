@@ -8,6 +8,8 @@ from jaxtyping import PyTree
 
 from ._weight import weights_with_paths
 from .optim import (
+    AverageState,
+    CautiousState,
     Degree,
     KahanState,
     MasterState,
@@ -93,6 +95,8 @@ _WRAPPERS = {
     MasterState: "inner_state",
     KahanState: "inner_state",
     StochasticRoundingState: "inner_state",
+    CautiousState: "inner_state",
+    AverageState: "inner_state",
 }
 
 

@@ -8,6 +8,7 @@ from .. import theory
 from .._usage import UsageError
 from ..optim._budget import budget_beta, budget_decay, budget_eps, decay_width
 from ..optim._catalogue import Entry
+from ..optim._decay import is_coupled
 from ..theory import Budget, BudgetRule, Growth, Role, as_family
 from ..theory._budget import QUANTITIES
 from ._call import call_text, parse_call
@@ -136,7 +137,7 @@ def at_batch(entry: Entry, arguments: Mapping[str, Any], budget: Budget) -> AtBa
     if "eps" in known:
         scaled["eps"] = budget_eps(budget, known["eps"])
     if known.get("weight_decay") is not None:
-        coupled = known["decay_mode"] == "coupled"
+        coupled = is_coupled(known["decay_mode"])
         scaled["weight_decay"] = budget_decay(budget, known["weight_decay"], coupled=coupled)
     changed = tuple((name, float(x)) for name, x in scaled.items() if x != known[name])
     return AtBatch(budget.factor("learning_rate"), changed)

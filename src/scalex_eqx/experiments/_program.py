@@ -20,7 +20,7 @@ from .._sparsify import sparsify
 from .._weight import is_trainable, resolve
 from ..optim import Rule, global_rate, scale_by_learning_rate
 from ..optim._catalogue import Entry
-from ..optim._decay import add_weight_decay
+from ..optim._decay import add_weight_decay, is_cautious, is_coupled
 from ..optim._numbers import ScalarOrSchedule
 from ..problems import Problem
 from ..problems._examples import check_examples
@@ -352,9 +352,11 @@ def traced(
     chain = [in_units(entry.rule(**arguments), units, law)]
     decay = entry.decay_options(**arguments)
     coefficient = decay.get("weight_decay")
-    if coefficient is not None and decay["decay_mode"] == "coupled":
-        chain.append(add_weight_decay(coefficient))
+    mode = decay.get("decay_mode")
+    if coefficient is not None and is_coupled(mode):
+        chain.append(add_weight_decay(coefficient, cautious=is_cautious(mode)))
     chain += [at_rates(law.rate), scale_by_learning_rate(learning_rate)]
-    if coefficient is not None and decay["decay_mode"] == "independent":
-        chain.append(add_weight_decay(-coefficient, decay["weight_decay_schedule"]))
+    if coefficient is not None and not is_coupled(mode):
+        schedule = decay["weight_decay_schedule"]
+        chain.append(add_weight_decay(-coefficient, schedule, cautious=is_cautious(mode)))
     return optax.chain(*chain)

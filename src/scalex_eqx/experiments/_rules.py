@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from .._parts import blank_state, parts
 from .._plan._optimizer import settings
+from ..optim._decay import is_coupled
 from ..theory import full_alignment
 from ..theory._budget import QUANTITIES
 from ._batch_rules import batch_rule_text
@@ -48,6 +49,7 @@ def _said(recipe: Recipe) -> str:
         said.append(rule.name + (f" with {numbers}" if numbers else ""))
     decay = entry.decay_options(**dict(recipe.arguments))
     if decay:
-        of = " a step" if decay["decay_mode"] == "independent" else ", times the learning rate"
-        said.append(f"{decay['decay_mode']} weight decay {decay['weight_decay']:g}{of}")
+        mode = decay["decay_mode"]
+        of = ", times the learning rate" if is_coupled(mode) else " a step"
+        said.append(f"{mode.replace('_', ' ')} weight decay {decay['weight_decay']:g}{of}")
     return "; ".join(said)

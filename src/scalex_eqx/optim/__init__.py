@@ -16,6 +16,12 @@ from ._adam_atan2 import (
     adam_atan2 as adam_atan2,
     scale_by_adam_atan2 as scale_by_adam_atan2,
 )
+from ._average import (
+    AverageState as AverageState,
+    average_weights as average_weights,
+    averaged as averaged,
+)
+from ._cautious import CautiousState as CautiousState, cautious as cautious
 from ._clip import (
     clip_by_effective_norm as clip_by_effective_norm,
     clip_by_rms as clip_by_rms,

@@ -14,7 +14,7 @@ from ..theory._family import Families
 from ._adafactor import adafactor, bare_adafactor
 from ._adam import adam, adamw, scale_by_adam
 from ._adam_atan2 import adam_atan2, scale_by_adam_atan2
-from ._decay import DecayMode
+from ._decay import DecayMode, is_coupled
 from ._lion import lion, scale_by_lion, scale_by_sign, sign_sgd
 from ._micro_adam import micro_adam, scale_by_micro_adam
 from ._muon import FAMILIES, bare_muon, muon
@@ -83,7 +83,7 @@ class Entry:
                 raise ValueError("decay_mode is given without a weight_decay; give one too")
             return {}
         mode = arguments.get("decay_mode", _DECAY["decay_mode"])
-        schedule = optax.constant_schedule(1.0) if mode == "independent" else None
+        schedule = None if is_coupled(mode) else optax.constant_schedule(1.0)
         return {
             "weight_decay": weight_decay,
             "decay_mode": mode,

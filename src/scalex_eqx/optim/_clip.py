@@ -1,4 +1,5 @@
 import functools
+from typing import get_args
 
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -8,6 +9,7 @@ from jaxtyping import Array, Float, Inexact
 from .._weight import is_trainable, is_weight
 from ..ops import power_of_two
 from ..ops._wide import wide
+from ._adam import EpsScaling
 from ._moments import finite_or_nan
 from ._numbers import Scalar, as_dtype_of, check_number, known_number
 from ._rule import Constant, Degree, Rule
@@ -16,16 +18,26 @@ from ._stateless import stateless
 from ._tree import map_values
 
 
-def clip_by_rms(threshold: Scalar) -> optax.GradientTransformation:
+def clip_by_rms(
+    threshold: Scalar, *, threshold_scaling: EpsScaling = "constant"
+) -> optax.GradientTransformation:
     r"""Limits the root mean square of each weight's update.
 
     $$u \leftarrow \frac{u}{\max(1, \operatorname{RMS}(u) / d)}$$
 
-    Weights that are stacked along leading axes are limited one by one.
+    Weights that are stacked along leading axes are limited one by one. Behind a rule that
+    normalises, the threshold is the same at every width. In front of the rule stands the gradient,
+    whose size falls as $r^{-g}$: clip it by layer with `threshold_scaling="gradient"`, or the
+    threshold stops to act as the model grows.
+
+    ```python
+    tx = optax.chain(sx.optim.clip_by_rms(0.01, threshold_scaling="gradient"), sx.adam(3e-3))
+    ```
 
     **Arguments:**
 
-    - `threshold`: $d$; a float or a traced scalar.
+    - `threshold`: $d$ at the base width; a float or a traced scalar.
+    - `threshold_scaling`: `"gradient"` for a threshold of $d\, r^{-g}$, `"constant"` for $d$.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights.
 
@@ -35,12 +47,19 @@ def clip_by_rms(threshold: Scalar) -> optax.GradientTransformation:
         [arXiv:1804.04235](https://arxiv.org/abs/1804.04235).
     """
     check_number("threshold", threshold)
-    constant = Constant("threshold", known_number(threshold), Degree(update=1))
+    if threshold_scaling not in get_args(EpsScaling):
+        raise ValueError(
+            f"threshold_scaling is {threshold_scaling!r}; expected 'gradient' or 'constant'"
+        )
+    follows_gradient = threshold_scaling == "gradient"
+    scaling = (1, 0) if follows_gradient else (0, 0)
+    constant = Constant("threshold", known_number(threshold), Degree(update=1), scaling)
     rule = Rule("clip_by_rms", constants=(constant,))
 
     def clip(spec, u):
         size = kept_root_mean_square(spec, wide(u), own_axes(spec, u))
-        factor = jnp.minimum(1, as_dtype_of(size, threshold) / size)
+        least = threshold * spec.scale(spec.gradient_power) if follows_gradient else threshold
+        factor = jnp.minimum(1, as_dtype_of(size, least) / size)
         return _times(factor, u)
 
     return stateless(rule, lambda updates, _: map_values(clip, updates), takes_complex=True)

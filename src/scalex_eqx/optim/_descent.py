@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import optax
@@ -9,7 +9,7 @@ from ..theory import Budget
 from ..theory._family import Families
 from ._budget import budget_decay, check_budget, decay_width
 from ._checked import state_name
-from ._decay import DecayMode, add_weight_decay
+from ._decay import DecayMode, add_weight_decay, is_cautious, is_coupled
 from ._flat import taken_apart
 from ._learning_rate import scale_at_budget
 from ._numbers import Scalar, ScalarOrSchedule, check_function, check_number, is_python_number
@@ -57,13 +57,16 @@ def descend(
     )
     if weight_decay is None:
         parts = (*update, *step)
-    elif decay_mode == "coupled":
+    elif is_coupled(decay_mode):
         coefficient = budget_decay(budget, weight_decay, coupled=True)
-        parts = (*update, add_weight_decay(coefficient), *step)
+        parts = (*update, add_weight_decay(coefficient, cautious=is_cautious(decay_mode)), *step)
     else:
         coefficient = budget_decay(budget, weight_decay, coupled=False)
         width = decay_width(budget)
-        parts = (*update, *step, add_weight_decay(-coefficient, weight_decay_schedule, width=width))
+        decay = add_weight_decay(
+            -coefficient, weight_decay_schedule, width=width, cautious=is_cautious(decay_mode)
+        )
+        parts = (*update, *step, decay)
     return optax.with_extra_args_support(with_unannotated(_chain(*parts), unannotated))
 
 
@@ -90,8 +93,9 @@ def _check_decay(
     decay_mode: DecayMode | None,
     weight_decay_schedule: optax.Schedule | None,
 ) -> None:
-    if decay_mode not in ("independent", "coupled", None):
-        raise ValueError(f"decay_mode is {decay_mode!r}; expected 'independent' or 'coupled'")
+    if decay_mode not in (*get_args(DecayMode), None):
+        expected = ", ".join(map(repr, get_args(DecayMode)))
+        raise ValueError(f"decay_mode is {decay_mode!r}; expected one of {expected}")
     check_function("weight_decay_schedule", weight_decay_schedule)
     if weight_decay is None:
         if weight_decay_schedule is not None:
@@ -101,12 +105,13 @@ def _check_decay(
     is_zero = is_python_number(weight_decay) and weight_decay == 0
     if decay_mode is None and not is_zero:
         raise ValueError(decay_mode_missing(weight_decay, learning_rate))
-    if decay_mode == "coupled" and weight_decay_schedule is not None:
+    if is_coupled(decay_mode) and weight_decay_schedule is not None:
         raise ValueError(
             "weight_decay_schedule is for independent decay; coupled decay follows the "
             "learning rate. Leave it out, or use decay_mode='independent'"
         )
-    if decay_mode == "independent" and not is_zero and weight_decay_schedule is None:
+    is_independent = decay_mode is not None and not is_coupled(decay_mode)
+    if is_independent and not is_zero and weight_decay_schedule is None:
         _check_constant_rate(learning_rate)
 
 
@@ -126,7 +131,8 @@ def decay_mode_missing(weight_decay: Any, learning_rate: Any) -> str:
         "  decay_mode='independent':  w <- w - lr * u - weight_decay * w\n"
         "For what Optax does pass decay_mode='coupled'. To keep the decay that it has at the base "
         "width at every width, pass decay_mode='independent' and weight_decay times the learning "
-        f"rate{example}{see(Section.decay_mode)}"
+        f"rate{example}. With 'cautious_' before either, entries whose update moves them away from "
+        f"zero don't decay{see(Section.decay_mode)}"
     )
 
 
