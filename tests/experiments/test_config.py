@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,8 @@ APART = {
     **dict.fromkeys(("width", "base_depth"), DEEP),
     **dict.fromkeys(("base_batch_size", "same_steps"), LARGE_BATCH),
     "base_steps": LONG,
+    "schedule": SETTING,
+    "decay": dataclasses.replace(SETTING, schedule="wsd"),
 }
 
 
@@ -73,7 +76,9 @@ def test_every_setting_tells_runs_apart(field):
     )
     facts = {"by_batch_size": {"32": {"n": 32}, "64": {"n": 64}}} if setting is LARGE_BATCH else {}
     value = getattr(setting, field)
-    changed = not value if type(value) is bool else value * 2 if type(value) is int else value / 2
+    changed: Any = "linear" if type(value) is str else value / 2
+    if type(value) in (bool, int):
+        changed = not value if type(value) is bool else value * 2
     other = dataclasses.replace(setting, **{field: changed})
     others = dataclasses.replace(sweep, setting=other).keys(facts)
     assert len({*sweep.keys(facts).values(), *others.values()}) == 24
@@ -117,6 +122,13 @@ def test_a_specification_leaves_defaults_out():
         "steps": 4,
         "learning_rate": 0.25,
         "seed": 0,
+    }
+    other = dataclasses.replace(SETTING, schedule="wsd", decay=0.25)
+    found = dataclasses.replace(SWEEP, setting=other)
+    assert found.specification(SWEEP.members()[0], PROBLEM) == {
+        **SWEEP.specification(SWEEP.members()[0], PROBLEM),
+        "schedule": "wsd",
+        "decay": 0.25,
     }
     assert TEXT.facts == {
         "kind": "text",

@@ -12,7 +12,8 @@ import pytest
 
 import scalex_eqx as sx
 from scalex_eqx.experiments import parse_recipe
-from scalex_eqx.experiments._program import Schedule, build, run_numbers
+from scalex_eqx.experiments._program import build, run_numbers
+from scalex_eqx.experiments._schedule import Schedule
 from scalex_eqx.optim._catalogue import catalogue
 from scalex_eqx.problems import Problem
 

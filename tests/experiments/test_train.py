@@ -11,8 +11,8 @@ import pytest
 
 from scalex_eqx._memory import available_on
 from scalex_eqx.experiments import Member, Setting, UsageError, parse_recipe
-from scalex_eqx.experiments._program import Schedule
 from scalex_eqx.experiments._room import new_bytes
+from scalex_eqx.experiments._schedule import Schedule
 from scalex_eqx.experiments._slots import Slots, train as train_in
 from scalex_eqx.experiments._train import check_packs, packs, train_pack
 from scalex_eqx.nn import Transformer

@@ -82,6 +82,7 @@ class SweepGrid(Training):
         own: dict[str, Any] = {"widths": self.widths, "seeds": self.seeds, "steps": self.steps}
         given = {name: value for name, value in own.items() if value is not None}
         depth = self.depth if self.problem not in TEXTS or self.depth is not None else preset.depth
+        given |= {"schedule": self.schedule, "warmup": self.warmup, "decay": self.decay}
         return dataclasses.replace(preset, **given, depth=depth)
 
     def _with(self, preset: Preset) -> "SweepGrid":

@@ -11,6 +11,7 @@ from ..experiments import Setting, UsageError
 from ..experiments._config import check_positive
 from ..experiments._engines import Engine, Local
 from ..experiments._ray import OnRay
+from ..experiments._schedule import DECAY
 from ..problems import Problem
 from ._problem import TEXTS, ProblemOptions
 
@@ -19,6 +20,12 @@ from ._problem import TEXTS, ProblemOptions
 class Training(ProblemOptions):
     """A problem, and who trains it."""
 
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """How the learning rate falls behind its rise; wsd stays, and falls over --decay."""
+    warmup: float = 0.1
+    """The share of the steps in which the learning rate rises."""
+    decay: float = DECAY
+    """The share of the steps in which it falls, with --schedule wsd."""
     engine: Literal["local", "ray"] = "local"
     """Who trains: this machine's devices, or a Ray cluster, to whose nodes parts are sent."""
     ray_address: str | None = None

@@ -16,7 +16,6 @@ from .._parameterize import parameterize
 from ..diagnostics import Table
 from ..experiments import Recipe, Setting, UsageError, parse_learning_rate, parse_recipe
 from ..experiments._config import check_positive, check_seeds, check_width, given_weight_decay
-from ..experiments._program import Schedule
 from ..problems import Problem
 from ..problems._functions import parameterizing
 from ..problems._problem import data_key
@@ -136,5 +135,5 @@ class Watching(ProblemOptions):
 
 def _scheduled(setting: Setting, rate: float) -> Any:
     """The learning rate of a step, as runs of `scalex transfer` have it."""
-    schedule = Schedule(setting.steps, setting.warmup)
+    schedule = setting.schedule_at(setting.base_width)
     return lambda count: rate * schedule(jnp.asarray(count))

@@ -43,8 +43,7 @@ class AbstractRuns:
             sizes=setting.sizes(member.size),
             base=setting.base(member.recipe),
             recipe=str(member.recipe),
-            steps=setting.steps_at(member.size),
-            warmup=setting.warmup,
+            schedule=setting.schedule_at(member.size),
             learning_rate=member.learning_rate,
             seed=member.seed,
         )
@@ -187,6 +186,8 @@ def _check_setting(sweep: Sweep) -> None:
         _check_steps(sweep)
     check_seeds(sweep.seeds)
     given_weight_decay(0.0, sweep.recipes)
+    for size in sweep.sizes:
+        setting.schedule_at(size)
 
 
 _COUNTS = ("width", "depth", "base_depth", "base_batch_size", "base_steps")

@@ -47,7 +47,7 @@ def report_facts(sweep: Sweep, said: Mapping[str, str], noted: Noted) -> dict[st
         "learning rates": ", ".join(f"2^{np.log2(r):.4g}" for r in sorted(sweep.learning_rates)),
         "seeds": ", ".join(map(str, sweep.seeds)),
         "model": ", ".join([name, *_fixed(sweep), *rest]),
-        "training": f"{_steps(sweep, said)}, {sweep.setting.warmup:.0%} warm-up, cosine to 0",
+        "training": f"{_steps(sweep, said)}, {sweep.setting.schedule_at(sweep.sizes[0])}",
         **update_rules(sweep.recipes),
         **batch_rules(sweep.recipes),
         **own,

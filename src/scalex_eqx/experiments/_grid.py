@@ -18,6 +18,7 @@ from ._config import Member, Setting, Sweep
 from ._fits import Run
 from ._optimum import ALL_DIVERGED, LOWER_EDGE, UPPER_EDGE, fit_optimum
 from ._recipe import RATES, THE_FOUR, Recipe, parse_recipe
+from ._schedule import DECAY
 
 Losses = Mapping[Member, float | None]
 Cell = tuple[Recipe, int]  # a recipe at a width
@@ -41,7 +42,8 @@ class Preset:
 
     - `rules`: update rules, each with the exponents of two of the first and last learning rate
         that every one of its recipes begins with.
-    - `widths`, `seeds`, `steps`, `depth`: as of a sweep. The smallest width is the base.
+    - `widths`, `seeds`, `steps`, `depth`, `schedule`, `warmup`, `decay`: as of a sweep. The
+        smallest width is the base.
     - `text`: what is not default in the problem, if that is text.
     """
 
@@ -51,6 +53,9 @@ class Preset:
     steps: int
     depth: int | None = 2
     text: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    decay: float = DECAY
 
 
 _ALL_RULES = {
@@ -111,7 +116,14 @@ class Grid:
             sizes=preset.widths,
             learning_rates=tuple(sorted({rate for rates in first.values() for rate in rates})),
             seeds=preset.seeds,
-            setting=Setting(min(preset.widths, default=0), preset.steps, preset.depth),
+            setting=Setting(
+                min(preset.widths, default=0),
+                preset.steps,
+                preset.depth,
+                warmup=preset.warmup,
+                schedule=preset.schedule,
+                decay=preset.decay,
+            ),
         )
         return Grid(sweep, first, reach)
 

@@ -10,6 +10,7 @@ from ..theory._density import parse_density
 from ._axes import AXES, BATCH_SIZE, DEPTH, INVERSE_DENSITY, WIDTH, Axis
 from ._config import Setting, Sweep
 from ._recipe import Recipe
+from ._schedule import DECAY
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,9 @@ class Asked:
     base_batch_size: int | None = None
     base_steps: int | None = None
     same_steps: bool = False
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    decay: float = DECAY
 
     def __post_init__(self) -> None:
         for axis in (WIDTH, DEPTH):
@@ -108,6 +112,9 @@ class Asked:
             depth=self.depth,
             base_steps=self.base_steps,
             same_steps=self.same_steps,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            decay=self.decay,
         )
 
     def check(self, recipes: Sequence[Recipe]) -> None:

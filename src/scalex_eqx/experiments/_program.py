@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._needed import statistics_needed, step_gradient
 from .._parameterize import parameterize
@@ -45,6 +45,7 @@ from ._law_numbers import (
     with_spreads,
 )
 from ._recipe import Recipe, check_on
+from ._schedule import Schedule
 
 
 class State(NamedTuple):
@@ -75,24 +76,6 @@ def run_numbers(
     """The numbers of a run, as they are in the program."""
     given = {name: np.float32(x) for name, x in (arguments or {}).items()}
     return RunNumbers(np.float32(learning_rate), np.int32(seed), law, given)
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """How long a run trains, and how its learning rate rises and falls."""
-
-    steps: int
-    warmup: float = 0.1
-
-    def __call__(self, count: Int[Array, ""]) -> Float[Array, ""]:
-        r"""A linear rise to 1 over `warmup * steps`, then a cosine to 0.
-
-        The last step is at 0 itself.
-        """
-        time = (count + 1).astype(jnp.result_type(float))
-        rise = max(1.0, self.warmup * self.steps)
-        fall = (time - rise) / max(1.0, self.steps - rise)
-        return jnp.where(time < rise, time / rise, 0.5 * (1 + jnp.cos(jnp.pi * fall)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

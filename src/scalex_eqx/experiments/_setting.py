@@ -11,6 +11,7 @@ from ..problems import Problem
 from ..theory import Budget
 from ._axes import AXES, BATCH_SIZE, DEPTH, INVERSE_DENSITY, WIDTH, Axis
 from ._recipe import Recipe
+from ._schedule import DECAY, Schedule
 
 MASKS = INVERSE_DENSITY.name
 _DEPTH = 2
@@ -29,7 +30,8 @@ class Setting:
     - `base_width`: at which all recipes are the same model.
     - `steps`: of the training; in a sweep over batch sizes, of that at the base batch size.
     - `depth`: of the model, if the problem's `make` takes one and the sweep isn't over it.
-    - `warmup`: the share of the steps in which the learning rate rises.
+    - `warmup`, `schedule`, `decay`: how the learning rate rises and falls; see
+        [`scalex_eqx.training.Schedule`][].
     - `axis`: the size that the sweep is over.
     - `width`: of the model, if the sweep isn't over it.
     - `base_depth`: at which a law for the depth changes nothing; that of the model unless given.
@@ -45,6 +47,8 @@ class Setting:
     steps: int
     depth: int | None = None
     warmup: float = 0.1
+    schedule: str = "cosine"
+    decay: float = DECAY
     axis: Axis = WIDTH
     width: int | None = None
     base_depth: int | None = None
@@ -105,6 +109,13 @@ class Setting:
             return self.steps
         assert self.base_batch_size is not None, "a sweep over batch sizes has a base"
         return round(Fraction(self.steps * self.base_batch_size, size))
+
+    def schedule_at(self, size: int) -> Schedule:
+        """Of the learning rate of a run.
+
+        **Raises:** `UsageError` for a schedule that there isn't.
+        """
+        return Schedule(self.steps_at(size), self.schedule, self.warmup, self.decay)
 
     def work_at(self, size: int) -> float:
         """The work of a step, as a multiple of that at the base batch size."""

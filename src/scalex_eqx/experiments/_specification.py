@@ -6,7 +6,9 @@ run. For the same reason a default here never changes: it is part of what old ro
 
 from collections.abc import Mapping
 
-_WARMUP = 0.1
+from ._schedule import Schedule
+
+_WARMUP, _SHAPE = 0.1, "cosine"
 
 
 def specification(
@@ -15,8 +17,7 @@ def specification(
     sizes: Mapping[str, int],
     base: Mapping[str, int],
     recipe: str,
-    steps: int,
-    warmup: float,
+    schedule: Schedule,
     learning_rate: float,
     seed: int,
 ) -> dict[str, object]:
@@ -27,15 +28,18 @@ def specification(
     - `problem`: the facts of the problem.
     - `sizes`, `base`: the model's sizes, and those at which all recipes are the same model.
     - `recipe`: its canonical text.
-    - `steps`, `warmup`, `learning_rate`, `seed`: of the training.
+    - `schedule`, `learning_rate`, `seed`: of the training.
     """
+    shape: dict[str, object] = {"warmup": schedule.warmup, "schedule": schedule.shape}
+    if schedule.shape == "wsd":
+        shape["decay"] = schedule.decay
     return {
         "problem": dict(problem),
         "sizes": dict(sizes),
         "base": dict(base),
         "recipe": recipe,
-        "steps": steps,
-        **_without({"warmup": _WARMUP}, {"warmup": warmup}),
+        "steps": schedule.steps,
+        **_without({"warmup": _WARMUP, "schedule": _SHAPE}, shape),
         "learning_rate": learning_rate,
         "seed": seed,
     }

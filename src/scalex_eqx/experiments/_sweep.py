@@ -12,6 +12,7 @@ from ._engines import Engine
 from ._fits import RecipeAnalysis
 from ._planned import Asked, inverse_density, planned
 from ._recipe import Recipe, parse_recipe
+from ._schedule import DECAY, Shape
 from ._transfer import Reporter, report, transfer
 
 
@@ -26,6 +27,9 @@ def sweep(
     learning_rates: Sequence[float | str],
     seeds: Sequence[int] = (0, 1, 2, 3),
     steps: int,
+    schedule: Shape = "cosine",
+    warmup: float = 0.1,
+    decay: float = DECAY,
     folder: Path | str,
     base_width: int | None = None,
     width: int | None = None,
@@ -67,8 +71,10 @@ def sweep(
         masks](../sparsity.md), as many entries for each output, and the base is dense.
     - `learning_rates`, `seeds`: every recipe is trained with each of them at every size; learning
         rates are peaks at the base sizes, as numbers or as `"2^-8"`.
-    - `steps`: of a run: a linear rise over the first tenth, then a cosine to 0. Over batch sizes
-        it is the number at the base batch size, and others have as many examples.
+    - `steps`: of a run. Over batch sizes it is the number at the base batch size, and others have
+        as many examples.
+    - `schedule`, `warmup`, `decay`: how the learning rate rises and falls, by default linearly over
+        the first tenth and as a cosine to 0; see [`scalex_eqx.training.Schedule`][].
     - `folder`: for the store and the report.
     - `width`, `depth`: of the model, where they are not swept over; a depth if `make` takes one.
     - `base_width`, `base_depth`, `base_batch_size`: at which laws and rules change nothing; by
@@ -99,6 +105,9 @@ def sweep(
         base_batch_size=base_batch_size,
         base_steps=base_steps,
         same_steps=same_steps,
+        schedule=schedule,
+        warmup=warmup,
+        decay=decay,
     )
     chosen = planned(
         [parse_recipe(one) if isinstance(one, str) else one for one in recipes],

@@ -15,7 +15,7 @@ from ..problems import Problem
 from ..theory import Role
 from ._axes import WIDTH, Axis
 from ._config import Member, Setting
-from ._program import Program, RunNumbers, Schedule, build
+from ._program import Program, RunNumbers, build
 from ._recipe import Recipe
 from ._room import check_memory
 from ._setting import MASKS
@@ -122,7 +122,7 @@ def _built(problem: Problem, setting: Setting, size: int, recipe: Recipe) -> Pro
         own,
         setting.sizes(size),
         setting.base_sizes(size),
-        Schedule(setting.steps_at(size), setting.warmup),
+        setting.schedule_at(size),
         recipe,
         setting.budget(recipe, own, size),
     )

@@ -81,6 +81,7 @@ class Tuning(AbstractRuns):
                     f"--check-widths has {width}; expected widths above --width "
                     f"{self.setting.base_width}, where the constants are tuned"
                 )
+        self.setting.schedule_at(self.setting.base_width)
         given_weight_decay(0.0, [self.recipe])
         points = (2 * self.reach + 1) ** len(self.roles)
         if self.sampler == "grid" and points > self.trials:

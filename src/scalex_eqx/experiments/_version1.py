@@ -10,6 +10,7 @@ from typing import Any
 
 from ..problems._text_facts import identity, said
 from ._rows import canonical
+from ._schedule import Schedule
 from ._specification import specification
 
 # What each rule took of the four numbers, by the name that it has in the rule, and what stays
@@ -63,8 +64,7 @@ def specification_of(fields: Mapping[str, Any]) -> dict[str, object]:
         sizes={"width": fields["width"], "depth": fields["depth"]},
         base={"width": fields["base_width"]},
         recipe=recipe_of(name, fields),
-        steps=fields["steps"],
-        warmup=fields["warmup"],
+        schedule=Schedule(fields["steps"], warmup=fields["warmup"]),
         learning_rate=fields["learning_rate"],
         seed=fields["seed"],
     )

@@ -1,5 +1,6 @@
 """One model trained over many devices and hosts: needs the extra `scalex_eqx[train]`."""
 
+from ..experiments._schedule import Schedule as Schedule
 from ._checkpoints import Checkpoints as Checkpoints
 from ._estimate import (
     Memory as Memory,
@@ -19,6 +20,5 @@ from ._loop import Diverged as Diverged, Listener as Listener, Pace as Pace, tra
 from ._mesh import parse_mesh as parse_mesh
 from ._picture import draw as draw
 from ._scales import draw_scales as draw_scales, read_scales as read_scales
-from ._schedule import Schedule as Schedule
 from ._trainer import State as State, Trainer as Trainer
 from ._training import Training as Training

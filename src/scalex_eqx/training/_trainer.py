@@ -15,7 +15,7 @@ from .._sharding import shardings
 from .._usage import UsageError
 from .._weight import is_trainable, resolve
 from ..diagnostics._scales._measure import Found, measured
-from ..experiments._program import Program, Schedule
+from ..experiments._program import Program
 from ..experiments._recipe import check_gradient_alone, check_on
 from ..nn import recompute_blocks
 from ..problems import Problem
@@ -61,7 +61,7 @@ class Trainer:
         sizes, base = setting.sizes(training.width), setting.base_sizes(training.width)
         recipe = training.recipe
         budget = setting.budget(recipe, problem, training.width)
-        schedule = Schedule(training.steps, training.warmup)
+        schedule = setting.schedule_at(training.width)
         self._program = Program(problem, sizes, base, schedule, recipe, budget=budget)
         problem.check_growth(sizes, base)
         self.optimizer = self.training.optimizer(budget)

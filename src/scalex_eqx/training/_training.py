@@ -9,9 +9,9 @@ from .. import optim
 from .._usage import UsageError
 from ..experiments import Recipe, Setting
 from ..experiments._config import check_positive, check_seeds, check_width
+from ..experiments._schedule import DECAY, Shape
 from ..problems import Problem
 from ..theory import Budget
-from ._schedule import Schedule, Shape
 
 Compute = Literal["float32", "bfloat16"]
 
@@ -57,7 +57,7 @@ class Training:
     seed: int = 0
     schedule: Shape = "cosine"
     warmup: float = 0.1
-    decay: float = 0.2
+    decay: float = DECAY
     clip: float | None = None
     compute: Compute = "float32"
     accumulate: int = 1
@@ -93,6 +93,8 @@ class Training:
             self.steps,
             self.depth,
             warmup=self.warmup,
+            schedule=self.schedule,
+            decay=self.decay,
             base_depth=self.base_depth,
             base_batch_size=self.base_batch_size,
             base_steps=self.base_steps,
@@ -107,8 +109,7 @@ class Training:
 
     def rate(self, count: Any) -> Any:
         """The learning rate of a step at the base sizes."""
-        shape = Schedule(self.steps, self.schedule, self.warmup, self.decay)
-        return self.learning_rate * shape(count)
+        return self.learning_rate * self.setting.schedule_at(self.width)(count)
 
     def optimizer(
         self, budget: Budget | None, *, at_peak: bool = False
