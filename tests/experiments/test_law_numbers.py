@@ -29,7 +29,7 @@ ARGUMENTS = {
     "micro_adam": ["eps=0.01,second='variance'"],
     "adam_parameter_scaling": ["eps=0.01,floor=1.0", "floor=1.0,floor_scaling='constant'"],
     "adafactor": ["eps=0.01,floor=1.0,min_factored_size=8"],
-    "sgd": ["", "weight_decay=0.1,decay_mode='coupled'"],
+    "sgd": ["", "weight_decay=0.1,decay_mode='cautious_coupled'"],
 }
 OPTIMIZERS = [
     f"{name}({arguments})" for name in catalogue for arguments in ARGUMENTS.get(name, [""])

@@ -131,11 +131,6 @@ def test_clipping_by_layer_follows_the_gradient(weight, x64):
     assert shares["constant", "hidden", 1] == LIMIT and shares["constant", "hidden", 16] == 1
 
 
-def test_clipping_by_layer_names_what_it_knows():
-    with pytest.raises(ValueError, match="threshold_scaling is 'width'; expected"):
-        optim.clip_by_rms(1.0, threshold_scaling="width")  # pyright: ignore[reportArgumentType]
-
-
 @pytest.mark.parametrize("beta", [None, BETA])
 @pytest.mark.parametrize("name", catalogue)
 def test_the_mean_is_that_of_the_weights_after_each_step(weight, name, beta, x64):

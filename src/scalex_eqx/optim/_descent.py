@@ -131,8 +131,7 @@ def decay_mode_missing(weight_decay: Any, learning_rate: Any) -> str:
         "  decay_mode='independent':  w <- w - lr * u - weight_decay * w\n"
         "For what Optax does pass decay_mode='coupled'. To keep the decay that it has at the base "
         "width at every width, pass decay_mode='independent' and weight_decay times the learning "
-        f"rate{example}. With 'cautious_' before either, entries whose update moves them away from "
-        f"zero don't decay{see(Section.decay_mode)}"
+        f"rate{example}{see(Section.decay_mode)}"
     )
 
 
