@@ -62,16 +62,15 @@ def test_a_cautious_rule_is_the_rule_where_it_goes_along_with_the_gradient(weigh
             along = u * g > 0
             expected = u * along / max(along.sum() / (g != 0).sum(), 1e-3)
             np.testing.assert_allclose(arrays(found)[path], expected, rtol=1e-12)
-    assert 0 < along.sum() <= along.size
 
 
 def test_the_share_is_that_of_each_stacked_weight_and_at_least_a_thousandth(weight):
     stack = weight(np.ones((2, 40, 50)))
     spec = stack.spec
-    momentum = optax.GradientTransformation(lambda p: (), lambda g, s, p=None: (stack, s))
+    momentum: Any = optax.stateless(lambda g, p: stack)
     gradient = -np.ones((2, 40, 50), np.float32)
     gradient[0, 0, 0] = gradient[1, :20] = 1.0
-    tx = optim.cautious(momentum)
+    tx: Any = optim.cautious(momentum)
     found, _ = tx.update(sx.Weight(jnp.asarray(gradient), spec), tx.init(stack), stack)
     # One of 2,000 would be multiplied by 2,000.
     np.testing.assert_allclose(np.unique(found.value[0]), [0, 1000])
@@ -79,7 +78,7 @@ def test_the_share_is_that_of_each_stacked_weight_and_at_least_a_thousandth(weig
 
 
 def test_a_cautious_rule_hides_no_nan_and_tells_signs_of_small_numbers(weight):
-    tx = optim.cautious(optim.scale_by_momentum(0.9))
+    tx: Any = optim.cautious(optim.scale_by_momentum(0.9))
     w = {"w": weight(np.ones((2, 2)))}
     small = {"w": weight(np.full((2, 2), 1e-30))}
     update, state = tx.update(small, tx.init(w), w)
@@ -115,8 +114,8 @@ def test_an_entry_decays_only_where_its_update_goes_towards_zero(weight, mode, x
 
 def test_clipping_by_layer_follows_the_gradient(weight, x64):
     """Where all gradients fall as their law says, it clips as much at every width."""
-    tx = optim.clip_by_rms(LIMIT, threshold_scaling="gradient")
-    constant = optim.clip_by_rms(LIMIT)
+    tx: Any = optim.clip_by_rms(LIMIT, threshold_scaling="gradient")
+    constant: Any = optim.clip_by_rms(LIMIT)
     shares = {}
     for ratio in (1, 16):
         for role in ("hidden", "readout", "vector"):
