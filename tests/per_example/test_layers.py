@@ -1,6 +1,8 @@
 """Every layer's statistics against the gradients of single examples, one by one."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +13,8 @@ import pytest
 
 import scalex_eqx as sx
 from scalex_eqx.nn import unit
+
+from . import every_layer
 
 KEY = jax.random.key(0)
 EXAMPLES = 3
@@ -245,3 +249,13 @@ def test_layers(group: str, x64: None):
         assert {
             way for path, way in found.method.items() if path.startswith(name + "/")
         } == expected
+
+
+def test_every_layer_is_in_the_table_of_all():
+    """Measured by a script, alone each; a layer that is new has to be measured too."""
+    table = Path(__file__).parents[2] / "docs" / "results" / "example_layers.json"
+    rows = json.loads(table.read_text(encoding="utf-8"))["tables"][0]["rows"]
+    assert {row["layer"] for row in rows} == set(every_layer.LAYERS)
+    assert every_layer.names_of_layers() == set(every_layer.LAYERS)
+    assert all(row["apart"] <= every_layer.TOLERANCE for row in rows)
+    assert every_layer.control()
