@@ -23,7 +23,7 @@ ARGUMENTS = {
     # Epsilons that are felt.
     "adam": ["eps=0.01", "eps=0.01,eps_scaling='constant'"],
     "adamw": [
-        "eps=0.01,weight_decay=0.1",
+        "eps=0.01,weight_decay=0.1,decay_schedule='rate'",
         "eps=0.01,weight_decay=0.1,decay_mode='coupled'",
     ],
     "micro_adam": ["eps=0.01,second='variance'"],
@@ -110,8 +110,10 @@ def trained_by_hand(recipe, rate=0.05, seed=3):
         base_width=BASE,
         parameterization=recipe.law,
     )
-    rates = [rate * float(SCHEDULE(jnp.asarray(step))) for step in range(STEPS)]
-    tx = recipe.transformation(lambda count: jnp.asarray(rates, jnp.float32)[count])
+    factors = jnp.asarray([float(SCHEDULE(jnp.asarray(step))) for step in range(STEPS)])
+    tx = recipe.transformation(
+        lambda count: rate * factors[count], shape=lambda count: factors[count]
+    )
     state = tx.init(eqx.filter(model, eqx.is_inexact_array))
 
     @eqx.filter_jit

@@ -61,6 +61,7 @@ def written(value: Any) -> Any:
         "independent": "coupled",
         "square": "variance",
         "last": "mean",
+        "constant": "rate",
         None: "bfloat16",
     }
     if isinstance(value, bool):
@@ -68,7 +69,7 @@ def written(value: Any) -> Any:
     return others[value] if value in others else value / 2 if isinstance(value, float) else 3
 
 
-DECAY = ("weight_decay", "decay_mode")
+DECAY = ("weight_decay", "decay_mode", "decay_schedule")
 
 
 @pytest.mark.parametrize("name", catalogue)
@@ -76,7 +77,7 @@ def test_every_entry_goes_through_its_text(name: str):
     entry = catalogue[name]
     given = {key: written(value) for key, value in entry.takes.items()}
     if entry.decay:
-        given["weight_decay"] = 0.125
+        given |= {"weight_decay": 0.125, "decay_mode": "cautious_independent"}
     for arguments in ({}, given):
         recipe = Recipe(sx.ntk, entry, sx.full_alignment, arguments)
         assert dict(recipe.arguments) == arguments

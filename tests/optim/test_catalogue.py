@@ -17,7 +17,7 @@ from .._statistics import with_statistics
 # What a rule gives in a sweep if nothing is said. Recipes are stored by what differs from it, so
 # that a change here gives stored runs another meaning: it needs a new version of their keys.
 _ADAM = {"b1": 0.9, "b2": 0.95, "eps": 1e-12, "eps_scaling": "gradient", "moment_dtype": None}
-_DECAY = {"weight_decay": None, "decay_mode": "independent"}
+_DECAY = {"weight_decay": None, "decay_mode": "independent", "decay_schedule": "constant"}
 _FLOOR = {"floor": 1e-3, "floor_scaling": "initial"}
 TAKES: dict[str, dict[str, Any]] = {
     "adam": _ADAM,
@@ -142,6 +142,30 @@ def test_rule_and_optimizer_are_what_the_maker_builds(name: str, params):
         **entry.decay_options(**given),
     )
     assert same(by_hand, steps(composed, params))
+
+
+def test_a_decay_may_follow_the_learning_rate(params):
+    shape = optax.linear_schedule(1.0, 0.25, 2)
+    rate, adamw = optax.linear_schedule(0.1, 0.025, 2), catalogue["adamw"]
+    given = {"weight_decay": 0.1, "shape": shape}
+    by_hand = steps(
+        sx.adamw(
+            rate,
+            0.1,
+            decay_mode="independent",
+            weight_decay_schedule=shape,
+            b2=0.95,
+        ),
+        params,
+    )
+    follows = adamw.optimizer(rate, sx.full_alignment, **given, decay_schedule="rate")
+    assert same(by_hand, steps(follows, params))
+    stays = adamw.optimizer(rate, sx.full_alignment, **given)
+    assert not same(by_hand, steps(stays, params))
+    with pytest.raises(ValueError, match="'coupled', which follows the learning rate by itself"):
+        adamw.decay_options(weight_decay=0.1, decay_mode="coupled", decay_schedule="rate")
+    with pytest.raises(ValueError, match="decay_schedule is given without a weight_decay"):
+        catalogue["lion"].decay_options(decay_schedule="rate")
 
 
 def test_another_number_is_seen_to_differ(params):

@@ -18,7 +18,7 @@ from ..experiments._call import Call, parse_call
 from ..experiments._config import check_width
 from ..experiments._foreign import foreign
 from ..experiments._recipe import PARAMETERIZATIONS
-from ..optim._catalogue import Entry, catalogue
+from ..optim._catalogue import OF_DECAY, Entry, catalogue
 from ..problems._corpus import check_fits
 from ._gradient_sizes import gradient_sizes
 from ._help import own_options_first
@@ -191,7 +191,7 @@ def _of_catalogue(entry: Entry, call: Call) -> optax.GradientTransformation:
     try:
         arguments = entry.typed(call.named)
         decay = entry.decay_options(**arguments)
-        own = {name: x for name, x in arguments.items() if name not in decay}
+        own = {name: x for name, x in arguments.items() if name not in OF_DECAY}
         return entry.maker(learning_rate=1.0, **own, **decay)
     except ValueError as error:
         raise UsageError(f"--optimizer has {call.name}: {error}") from None

@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import tyro
 from jaxtyping import PyTree
 from rich.console import Console
@@ -73,7 +72,8 @@ class Watching(ProblemOptions):
         problem = self.load(width=(self.width,), base_width=(self.base_width,))
         setting = Setting(self.base_width, self.steps, self.depth).of(problem)
         rate = parse_learning_rate(self.learning_rate, "--learning-rate")
-        tx = recipe.transformation(_scheduled(setting, rate))
+        shape = setting.schedule_at(setting.base_width)
+        tx = recipe.transformation(lambda count: rate * shape(count), shape=shape)
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
 
         def build() -> PyTree:
@@ -131,9 +131,3 @@ class Watching(ProblemOptions):
         check_picture(self.picture)
         (recipe,) = given_weight_decay(self.weight_decay, [recipe])
         return recipe
-
-
-def _scheduled(setting: Setting, rate: float) -> Any:
-    """The learning rate of a step, as runs of `scalex transfer` have it."""
-    schedule = setting.schedule_at(setting.base_width)
-    return lambda count: rate * schedule(jnp.asarray(count))

@@ -94,12 +94,14 @@ class Foreign:
         *,
         role_multipliers: Mapping[str, Scalar] | None = None,
         budget: Budget | None = None,
+        shape: optax.Schedule | None = None,
         **arguments: Any,
     ) -> optax.GradientTransformation:
         """The rule with the width's factors behind it, and the learning rate in it if it takes one.
 
         **Raises:** `UsageError` if there is no such function, or it can't be called so.
         """
+        del shape  # A decay is its own affair.
         if budget is not None:
             raise ValueError(f"{self.name} takes no budget")
         width = optim.scale_by_width(self.family, rates, role_multipliers=role_multipliers)

@@ -196,8 +196,8 @@ class Program:
             return run.learning_rate * self.schedule(jnp.asarray(count))
 
         if self.units is None:
-            return self.recipe.transformation(rate, budget=self.budget)
-        return traced(self.recipe, rate, self.units, run)
+            return self.recipe.transformation(rate, budget=self.budget, shape=self.schedule)
+        return traced(self.recipe, rate, self.units, run, self.schedule)
 
     def advance(
         self, state: State, run: RunNumbers, data: PyTree, steps: PyTree
@@ -324,7 +324,11 @@ def _scaling_rule(recipe: Recipe, model: PyTree) -> Rule:
 
 
 def traced(
-    recipe: Recipe, learning_rate: ScalarOrSchedule, units: Units, run: RunNumbers
+    recipe: Recipe,
+    learning_rate: ScalarOrSchedule,
+    units: Units,
+    run: RunNumbers,
+    shape: optax.Schedule | None = None,
 ) -> optax.GradientTransformation:
     """The recipe's optimizer for weights at the ratio 1, with a run's numbers in its places."""
     law, entry = run.law, recipe.entry
@@ -333,7 +337,7 @@ def traced(
         plain = dataclasses.replace(recipe, rates=global_rate, multipliers=())
         return optax.chain(plain.transformation(learning_rate), at_rates(law.rate))
     chain = [in_units(entry.rule(**arguments), units, law)]
-    decay = entry.decay_options(**arguments)
+    decay = entry.decay_options(shape=shape, **arguments)
     coefficient = decay.get("weight_decay")
     mode = decay.get("decay_mode")
     if coefficient is not None and is_coupled(mode):

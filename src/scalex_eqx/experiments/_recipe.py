@@ -146,9 +146,18 @@ class Recipe:
         return dataclasses.replace(self, arguments={**dict(self.arguments), **arguments})
 
     def transformation(
-        self, learning_rate: ScalarOrSchedule, *, budget: Budget | None = None
+        self,
+        learning_rate: ScalarOrSchedule,
+        *,
+        budget: Budget | None = None,
+        shape: optax.Schedule | None = None,
     ) -> optax.GradientTransformation:
-        """The optimizer; a weight decay is constant in time.
+        """The optimizer.
+
+        **Arguments:**
+
+        - `learning_rate`, `budget`: as of its maker.
+        - `shape`: the learning rate's over time, with a peak of 1, for a decay that follows it.
 
         **Raises:** `UsageError` if it lacks a weight decay or takes no budget.
         """
@@ -156,7 +165,7 @@ class Recipe:
             raise UsageError(f"recipe {self}: {self.entry.name} takes no budget; leave out --batch")
         options = {**self.width_options, **dict(self.arguments)}
         try:
-            return self.entry.optimizer(learning_rate, budget=budget, **options)
+            return self.entry.optimizer(learning_rate, budget=budget, shape=shape, **options)
         except ValueError as error:
             raise UsageError(f"recipe {self}: {error}") from None
 

@@ -51,5 +51,7 @@ def _said(recipe: Recipe) -> str:
     if decay:
         mode = decay["decay_mode"]
         of = ", times the learning rate" if is_coupled(mode) else " a step"
+        if dict(recipe.arguments).get("decay_schedule") == "rate":
+            of += ", rising and falling as the learning rate does"
         said.append(f"{mode.replace('_', ' ')} weight decay {decay['weight_decay']:g}{of}")
     return "; ".join(said)

@@ -24,7 +24,12 @@ from ._rates import Rates
 from ._sgd import bare_sgd, sgd
 from ._sign_ema import scale_by_sign_ema, sign_ema
 
-_DECAY = {"weight_decay": None, "decay_mode": "independent"}
+_DECAY = {"weight_decay": None, "decay_mode": "independent", "decay_schedule": "constant"}
+OF_DECAY = frozenset(_DECAY)
+"""The arguments that are the decay's, and not the update's."""
+
+DecaySchedule = Literal["constant", "rate"]
+"""Whether independent decay stays, or rises and falls as the learning rate does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,19 +76,35 @@ class Entry:
         """
         return self.bare(**self._own(arguments))
 
-    def decay_options(self, **arguments: Any) -> dict[str, Any]:
-        """What `descend` is given of the decay for the same arguments, constant in time."""
+    def decay_options(
+        self, *, shape: optax.Schedule | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """What `descend` is given of the decay for the same arguments.
+
+        **Arguments:**
+
+        - `shape`: the learning rate's over time, with a peak of 1, which independent decay follows
+            if its schedule is `"rate"`; that of a constant rate if `None`.
+        """
         weight_decay = arguments.get("weight_decay")
         if weight_decay is None:
             if self.decays:
                 raise ValueError(
                     f"{self.name} needs a weight_decay; write {self.name}(weight_decay=1e-4)"
                 )
-            if "decay_mode" in arguments:
-                raise ValueError("decay_mode is given without a weight_decay; give one too")
+            for name in ("decay_mode", "decay_schedule"):
+                if name in arguments:
+                    raise ValueError(f"{name} is given without a weight_decay; give one too")
             return {}
         mode = arguments.get("decay_mode", _DECAY["decay_mode"])
-        schedule = None if is_coupled(mode) else optax.constant_schedule(1.0)
+        follows = arguments.get("decay_schedule", _DECAY["decay_schedule"]) == "rate"
+        if follows and is_coupled(mode):
+            raise ValueError(
+                f"decay_schedule is 'rate' beside decay_mode {mode!r}, which follows the learning "
+                "rate by itself; leave out one of them"
+            )
+        schedule = shape if follows and shape is not None else optax.constant_schedule(1.0)
+        schedule = None if is_coupled(mode) else schedule
         return {
             "weight_decay": weight_decay,
             "decay_mode": mode,
@@ -97,6 +118,7 @@ class Entry:
         *,
         role_multipliers: Mapping[str, Scalar] | None = None,
         budget: Budget | None = None,
+        shape: optax.Schedule | None = None,
         **arguments: Any,
     ) -> optax.GradientTransformation:
         """What the public maker gives for the same arguments.
@@ -104,6 +126,7 @@ class Entry:
         **Arguments:**
 
         - `learning_rate`, `rates`, `role_multipliers`, `budget`: as for the maker.
+        - `shape`: as for `decay_options`.
         - others: out of `takes`.
 
         **Raises:** `ValueError` for a budget that it doesn't take, and a missing weight decay.
@@ -116,7 +139,7 @@ class Entry:
             rates=rates,
             role_multipliers=role_multipliers,
             **self._own(arguments),
-            **self.decay_options(**arguments),
+            **self.decay_options(shape=shape, **arguments),
             **options,
         )
 
@@ -139,7 +162,11 @@ class Entry:
         """
         takes, hints = self.takes, _hints(self.bare)
         if self.decay:
-            hints |= {"weight_decay": float | None, "decay_mode": DecayMode}
+            hints |= {
+                "weight_decay": float | None,
+                "decay_mode": DecayMode,
+                "decay_schedule": DecaySchedule,
+            }
         for name in arguments:
             if name not in takes:
                 known = ", ".join(takes) or "no arguments"

@@ -122,7 +122,8 @@ class Training:
         - `at_peak`: whether the learning rate stays at its peak, for a plan to print.
         """
         rate = self.learning_rate if at_peak else self.rate
-        own = self.recipe.transformation(rate, budget=budget)
+        shape = None if at_peak else self.setting.schedule_at(self.width)
+        own = self.recipe.transformation(rate, budget=budget, shape=shape)
         if self.clip is None:
             return own
         return optax.chain(optim.clip_by_effective_norm(self.clip), own)
