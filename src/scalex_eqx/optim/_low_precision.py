@@ -68,11 +68,11 @@ def low_precision(
 
     The weights are moved by `optax.apply_updates` or `equinox.apply_updates`, as always. The
     update has the weights' dtype. With `"kahan"` it is $s$, and weight and compensation add up to
-    $w + s$ but for float32's rounding: what is lost is the rounding of $u + c$, at most $2^{-9}$ of it in bfloat16,
-    which has no preferred sign. In the other modes the sum is exactly the weight in the table if
-    that is between half and twice what the weight was. Else, for a weight that changes its sign
-    say, the update may be a number that the dtype lacks, and is rounded. The master copy takes
-    that up in the next step.
+    $w + s$ but for float32's rounding: what is lost is the rounding of $u + c$, at most $2^{-9}$
+    of it in bfloat16, which has no preferred sign. In the other modes the sum is exactly the
+    weight in the table if that is between half and twice what the weight was. Else, for a weight
+    that changes its sign say, the update may be a number that the dtype lacks, and is rounded. The
+    master copy takes that up in the next step.
 
     The random bits are hashes of step, weight and place; see [`scalex_eqx.ops.hashed`][].
 
