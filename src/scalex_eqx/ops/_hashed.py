@@ -15,11 +15,11 @@ def hashed(
 ) -> UInt32[Array, "..."]:
     r"""Random bits for each entry of an array, from its indices and two words.
 
-    $$h_{ij} = f_{b_i}(\phi j + a_i), \qquad (a_i, b_i) = g(i, \text{words})$$
+    $$h_{ij} = f_{b_i}(j \oplus a_i), \qquad (a_i, b_i) = g(i, \text{words})$$
 
-    for the columns $j$ of row $i$, with integer functions $f$ and $g$ that change half of the
-    result's bits when a bit of the argument changes. A word costs two multiplications, where
-    `jax.random.bits` takes twenty rounds for each two, through memory on CPUs. Not for secrets.
+    for the columns $j$ of row $i$, with integer functions $f$ and $g$ that change about half of the
+    result's bits when a bit of the argument changes. An entry costs two multiplications, where
+    `jax.random.bits` takes ten rounds, on CPUs through memory. Not for secrets.
 
     **Arguments:**
 
@@ -36,8 +36,10 @@ def hashed(
     b = _mixed(a ^ words[1])
     a = _mixed(a + b * _WEYL)
     column = lax.broadcasted_iota(jnp.uint32, padded, len(padded) - 1)
+    x = (column ^ a) * _WEYL
     # The second word in the middle: rows whose first words lie close share no stretch of bits.
-    return _mixed(column * _WEYL + a, b).reshape(shape)
+    x = ((x ^ (x >> 15)) + b) * _SECOND
+    return (x ^ (x >> 16)).reshape(shape)
 
 
 def hashed_words(
@@ -57,10 +59,7 @@ def _rows(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     return total
 
 
-def _mixed(x: UInt32[Array, "..."], word: UInt32[Array, "..."] | None = None) -> Array:
-    x = x ^ (x >> 16)
-    x = x * _FIRST
-    x = x ^ (x >> 15)
-    x = x if word is None else x + word
-    x = x * _SECOND
+def _mixed(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
+    x = (x ^ (x >> 16)) * _FIRST
+    x = (x ^ (x >> 15)) * _SECOND
     return x ^ (x >> 16)
