@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from .._spec import WeightSpec
-from .._weight import is_weight, rebuilt
+from .._weight import is_trainable, is_weight, rebuilt
 from ..ops import hashed
 from ..ops._byte_pairs import from_byte_pairs, to_byte_pairs
 from ..ops._hashed import hashed_words
@@ -97,7 +97,18 @@ def adam_in_bytes(
         )
         return new_updates, ScaleByAdamBytesState(count, *moments, rule)
 
-    return checked(rule, ScaleByAdamBytesState, init, update)
+    return checked(
+        rule, ScaleByAdamBytesState, init, update, check=_refuse_complex, takes_complex=True
+    )
+
+
+def _refuse_complex(params: optax.Params) -> None:
+    for w in jtu.tree_leaves(params):
+        if is_trainable(w) and jnp.iscomplexobj(w):
+            raise ValueError(
+                f"moment_dtype is 'int8', and the moments of a weight of {w.dtype} are complex; "
+                "leave it out"
+            )
 
 
 def _in_bytes(spec: WeightSpec, w: Array) -> bool:
