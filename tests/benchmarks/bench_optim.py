@@ -57,6 +57,7 @@ RULES: dict[str, Callable[[], Any]] = {
     "adam bfloat16 stochastic": lambda: optim.low_precision(
         optim.adam(1e-3), "stochastic", key=jax.random.key(0)
     ),
+    "adam bytes": lambda: optim.adam(1e-3, moment_dtype="int8"),
     "adam bfloat16 moments": lambda: optim.adam(1e-3, moment_dtype="bfloat16"),
 }
 

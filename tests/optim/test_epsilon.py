@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import scalex_eqx as sx
-from scalex_eqx.optim._adam import effective_eps
+from scalex_eqx.optim._adam_rule import effective_eps
 
 TINY = 2.0**-126
 # sqrt(tiny / (1 - b2)).

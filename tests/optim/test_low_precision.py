@@ -105,15 +105,15 @@ def test_with_a_master_copy_the_weights_are_the_rounded_master(weight, dtype: st
 
 
 @pytest.mark.parametrize("mode", ["master", "kahan"])
-def test_what_a_change_of_sign_costs_is_taken_up_in_the_next_step(weight, mode: str):
-    """Steps of the weights' own size: off by four roundings, after 50 steps as after one.
+def test_steps_of_the_weights_own_size(weight, mode: str):
+    """With a master copy off by four roundings, after 50 steps as after one.
 
     The target is rounded, the update, and their sum; the last term is for the state: 50 roundings
-    of a sum below 16 in float32, or of a compensation below 2^-5 in bfloat16.
+    of a sum below 16 in float32. With a compensation the last sum is rounded, and each update was.
     """
     rng = np.random.default_rng(2)
     params: Any = weight(rng.normal(size=(64, 64)), dtype="bfloat16")
-    exact = np.asarray(params.value, np.float64)
+    exact, rounded = np.asarray(params.value, np.float64), 0.0
     tx = make(mode, sx.sgd(1.0, sx.global_rate))
     state, step, was_off = tx.init(params), jax.jit(tx.update), False
     for _ in range(50):
@@ -124,10 +124,35 @@ def test_what_a_change_of_sign_costs_is_taken_up_in_the_next_step(weight, mode: 
         off = np.abs(np.asarray(params.value, np.float64) - exact)
         update = np.abs(np.asarray(updates.value, np.float64))
         weights = np.abs(np.asarray(params.value, np.float64))
-        room = (2 * spacing(np.maximum(weights, np.abs(exact))) + spacing(update)) / 2
-        assert np.all(off <= room + 50 * (2.0**-21 if mode == "master" else 2.0**-14))
+        if mode == "master":
+            room = (2 * spacing(np.maximum(weights, np.abs(exact))) + spacing(update)) / 2
+            room += 50 * 2.0**-21
+        else:
+            rounded = rounded + spacing(update) / 2
+            room = spacing(weights) / 2 + rounded
+        assert np.all(off <= room)
         was_off = was_off or bool(np.any(off > 0.51 * spacing(exact)))
     assert was_off
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weight_and_compensation_add_up_to_what_was_added(weight, dtype: str):
+    """But for float32's rounding of the larger; without the compensation they don't."""
+    rng = np.random.default_rng(4)
+    sizes = 2.0 ** rng.uniform(-6, 6, size=(2, 64, 64))
+    params: Any = weight(sizes[0] * rng.normal(size=(64, 64)), dtype=dtype)
+    tx = make("kahan", optax.identity())
+    state, step = tx.init(params), jax.jit(tx.update)
+    for _ in range(3):
+        gradient = weight(sizes[1] * rng.normal(size=(64, 64)), dtype=dtype)
+        updates, state = step(gradient, state, params)
+        parts = [np.asarray(x.value, np.float64) for x in (params, updates)]
+        sum, larger = parts[0] + parts[1], np.maximum(*np.abs(parts))
+        params = eqx.apply_updates(params, updates)
+        alone = np.asarray(params.value, np.float64)
+        whole = alone + np.asarray(state.compensation.value, np.float64)
+        assert np.all(np.abs(whole - sum) <= 2.0**-24 * larger)
+        assert np.mean(np.abs(alone - sum) > 2.0**-12 * larger) > 0.2
 
 
 def emulated_kahan(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -138,9 +163,9 @@ def emulated_kahan(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
     w, c = values, np.zeros_like(values)
     for u in steps:
-        y = u + c
-        after = rho(w + rho(rho(w + y) - w))
-        w, c = after, rho((w - after) + y)
+        s = rho(u + c)
+        after = rho(w + s)
+        w, c = after, (w - after) + s
     return w
 
 

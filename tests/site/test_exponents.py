@@ -17,7 +17,7 @@ import pytest
 
 import scalex_eqx as sx
 from scalex_eqx import WeightSpec
-from scalex_eqx.optim._adam import EpsScaling, effective_eps
+from scalex_eqx.optim._adam_rule import EpsScaling, effective_eps
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = (ROOT / "docs/javascripts/exponents.js").read_text(encoding="utf-8")

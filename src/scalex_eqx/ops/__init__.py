@@ -2,6 +2,7 @@
 
 from . import scaled as scaled
 from ._atan2 import atan2 as atan2
+from ._hashed import hashed as hashed
 from ._moving import (
     moving_mean as moving_mean,
     moving_root_mean_square as moving_root_mean_square,

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,17 +56,34 @@ def atan2(y: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Array, 
 
 def _angle(y: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     size = jnp.abs(y)
-    # With the smallest normal number in place of 0, 0 / 0 is 0.
-    larger = jnp.maximum(jnp.maximum(size, x), jnp.finfo(y.dtype).tiny)
-    # No quotient is above 1. But XLA:CPU writes a quotient with several users to memory, and
-    # fuses one with a single user into what follows.
-    quotient = jnp.minimum(jnp.minimum(size, x) / larger, 1)
-    square = jnp.square(quotient)
-    polynomial = jnp.full_like(square, _COEFFICIENTS[-1])
-    for coefficient in reversed(_COEFFICIENTS[:-1]):
-        polynomial = polynomial * square + coefficient
-    angle = quotient + quotient * square * polynomial
-    return jnp.sign(y) * jnp.where(size > x, math.pi / 2 - angle, angle)
+    # By selection: XLA:CPU's minimum and maximum take three times as many instructions.
+    is_steep = size > x
+    larger, smaller = jnp.where(is_steep, size, x), jnp.where(is_steep, x, size)
+    # 0 / 0 is 0, and NaN beside 0 still NaN. Without a choice behind it XLA:CPU would write the
+    # quotient, which has several users, to memory; it fuses one with a single user.
+    is_normal = larger >= jnp.finfo(y.dtype).tiny
+    quotient = jnp.where(is_normal, smaller / larger, smaller + larger)
+    angle = quotient + quotient * _polynomial(jnp.square(quotient))
+    return _with_sign_of(y, jnp.where(is_steep, math.pi / 2 - angle, angle))
+
+
+def _polynomial(square: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """$q^2 P(q^2)$ by Estrin's scheme, in which fewer operations wait for each other."""
+    terms: list[Any] = list(_COEFFICIENTS)
+    power = square
+    while len(terms) > 1:
+        pairs = [low + high * power for low, high in zip(terms[::2], terms[1::2], strict=False)]
+        terms = pairs + ([terms[-1]] if len(terms) % 2 else [])
+        power = jnp.square(power)
+    return square * terms[0]
+
+
+def _with_sign_of(y: Float[Array, "*shape"], size: Float[Array, "*shape"]) -> Array:
+    """`size`, which is not negative, with the sign bit of `y`."""
+    bit = jax.lax.bitcast_convert_type(y, jnp.int32) & jnp.int32(-(2**31))
+    return jax.lax.bitcast_convert_type(
+        jax.lax.bitcast_convert_type(size, jnp.int32) | bit, jnp.float32
+    )
 
 
 @atan2.defjvp

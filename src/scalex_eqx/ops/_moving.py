@@ -24,8 +24,7 @@ def towards(
     if isinstance(step, float):
         return start + step * (end - start) if step <= 0.5 else end + (1 - step) * (start - end)
     beyond = step > 0.5
-    near, far = jnp.where(beyond, end, start), jnp.where(beyond, start, end)
-    return near + jnp.minimum(step, 1 - step) * (far - near)
+    return jnp.where(beyond, end, start) + jnp.where(beyond, step - 1, step) * (end - start)
 
 
 def moving_mean(

@@ -6,6 +6,7 @@ from ._adafactor import (
     scale_by_factored_rms as scale_by_factored_rms,
 )
 from ._adam import (
+    AdamMoments as AdamMoments,
     ScaleByAdamState as ScaleByAdamState,
     adam as adam,
     adamw as adamw,
@@ -16,6 +17,7 @@ from ._adam_atan2 import (
     adam_atan2 as adam_atan2,
     scale_by_adam_atan2 as scale_by_adam_atan2,
 )
+from ._adam_bytes import ScaleByAdamBytesState as ScaleByAdamBytesState
 from ._average import (
     AverageState as AverageState,
     average_weights as average_weights,

@@ -12,7 +12,7 @@ from .._spec import WeightSpec
 from ..ops import moving_root_mean_square
 from ..ops._wide import wide
 from ..theory import no_alignment
-from ._adam import EpsScaling, check_eps_scaling
+from ._adam_rule import EpsScaling, check_eps_scaling
 from ._checked import checked
 from ._decay import DecayMode
 from ._descent import descend, together

@@ -1,17 +1,14 @@
-import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Inexact, Int, PyTree
 
-from .._spec import WeightSpec
-from ..ops._wide import wide, wide_dtype
+from ..ops._wide import wide
 from ..theory import Budget, full_alignment
+from ._adam_bytes import adam_in_bytes
+from ._adam_rule import EpsScaling, adam_rule, effective_eps
 from ._budget import Eps, budget_betas, budget_eps
 from ._checked import checked
 from ._decay import DecayMode
@@ -22,15 +19,13 @@ from ._numbers import (
     ScalarOrSchedule,
     as_dtype_of,
     check_function,
-    check_number,
-    known_number,
 )
 from ._rates import Rates
-from ._rule import Constant, Degree, Rule
+from ._rule import Rule
 from ._tree import init_values, map_values, move_values
 from ._unannotated import Unannotated
 
-EpsScaling = Literal["gradient", "constant"]
+AdamMoments = Literal["float32", "bfloat16", "int8"]
 
 
 class ScaleByAdamState(NamedTuple):
@@ -48,7 +43,7 @@ def scale_by_adam(
     eps: Eps = 1e-12,
     *,
     eps_scaling: EpsScaling = "gradient",
-    moment_dtype: Literal["float32", "bfloat16"] | None = None,
+    moment_dtype: AdamMoments | None = None,
 ) -> optax.GradientTransformation:
     r"""Adam's update, with an epsilon of its own for each weight.
 
@@ -74,9 +69,10 @@ def scale_by_adam(
     - `eps`: $\epsilon$ at the base width; a float, a traced scalar, or a function from a weight's
         `WeightSpec` to a float.
     - `eps_scaling`: `"gradient"` for the factor $r^{-g}$, `"constant"` for none.
-    - `moment_dtype`: what the moments are kept in: `"float32"`, `"bfloat16"`, or `None` for the
-        weights' dtype or float32, whichever is wider. They are computed in float32 or wider.
-        float16 is refused: the square of a gradient below 1e-2 would underflow in it.
+    - `moment_dtype`: what the moments are kept in: `"float32"`, `"bfloat16"`, `"int8"` for a byte
+        each (see [`scalex_eqx.optim.ScaleByAdamBytesState`][]), or `None` for the weights' dtype or
+        float32, whichever is wider. They are computed in float32 or wider. float16 is refused: the
+        square of a gradient below 1e-2 would underflow in it.
 
     **Returns:** an `optax.GradientTransformation` over trees of weights. The updates have the
     gradients' dtype. A gradient that is not finite gives NaN.
@@ -87,6 +83,8 @@ def scale_by_adam(
         per-layer epsilon is that of Everett et al. (2024), section 4.3,
         [arXiv:2407.05872](https://arxiv.org/abs/2407.05872).
     """
+    if moment_dtype == "int8":
+        return adam_in_bytes(b1, b2, eps, eps_scaling)
     rule = adam_rule("scale_by_adam", b1, b2, eps, eps_scaling)
     return by_moments(rule, b1, b2, eps, eps_scaling, moment_dtype)
 
@@ -168,74 +166,6 @@ def _zeros(moment_dtype: Any) -> Callable[..., Array]:
     return zeros_of(moment_dtype)
 
 
-def adam_rule(
-    name: str,
-    b1: Scalar,
-    b2: Scalar,
-    eps: Eps,
-    eps_scaling: EpsScaling,
-    settings: tuple[tuple[str, Any], ...] = (),
-) -> Rule:
-    """What a rule with Adam's moments and epsilon is."""
-    check_eps_scaling(eps_scaling)
-    check_number("b1", b1, below=1.0)
-    check_number("b2", b2, below=1.0)
-    if not callable(eps):
-        check_number("eps", eps)
-    scaling = (1, 0) if eps_scaling == "gradient" else (0, 0)
-    return Rule(
-        name,
-        fields=(("mu", Degree(update=1)), ("nu", Degree(update=2))),
-        output=Degree(),
-        constants=(
-            Constant(
-                "eps",
-                eps if callable(eps) else known_number(eps),
-                Degree(update=1),
-                scaling,
-                functools.partial(_known_least_eps, b2),
-            ),
-        ),
-        settings=(("b1", known_number(b1)), ("b2", known_number(b2)), *settings),
-    )
-
-
-def effective_eps(
-    spec: WeightSpec, eps: Eps, eps_scaling: EpsScaling, b2: Scalar, dtype: Any
-) -> Scalar:
-    r"""The epsilon that Adam adds for a weight whose second moment has dtype `dtype`.
-
-    The second moment is zero where a gradient's first contribution to it,
-    $(1 - \beta_2) g^2$, is below the smallest normal number. The update is then the gradient
-    divided by epsilon alone. It stays at or below one with
-
-    $$\epsilon \ge \sqrt{\text{tiny} / (1 - \beta_2)}$$
-
-    so the larger of that and of the epsilon asked for is used.
-    """
-    wanted = eps(spec) if callable(eps) else eps
-    if eps_scaling == "gradient":
-        wanted = wanted * spec.scale(spec.gradient_power)
-    if isinstance(b2, jax.Array) or isinstance(wanted, jax.Array):
-        least = jnp.sqrt(float(jnp.finfo(dtype).tiny) / (1 - jnp.asarray(b2, dtype)))
-        return jnp.maximum(jnp.asarray(wanted, dtype), least)
-    return max(float(wanted), _least_eps(b2, dtype))
-
-
-def _least_eps(b2: float | np.floating, dtype: Any) -> float:
-    return math.sqrt(float(jnp.finfo(dtype).tiny) / (1 - float(b2)))
-
-
-def _known_least_eps(b2: Scalar, dtype: Any) -> float:
-    """The same for a weight of dtype `dtype`; 0 if it isn't known before the step."""
-    return 0.0 if isinstance(b2, jax.Array) else _least_eps(b2, wide_dtype(dtype))
-
-
-def check_eps_scaling(eps_scaling: str) -> None:
-    if eps_scaling not in ("gradient", "constant"):
-        raise ValueError(f"eps_scaling is {eps_scaling!r}; expected 'gradient' or 'constant'")
-
-
 def adam(
     learning_rate: ScalarOrSchedule,
     rates: Rates = full_alignment,
@@ -244,7 +174,7 @@ def adam(
     b2: Scalar = 0.999,
     eps: Eps = 1e-12,
     eps_scaling: EpsScaling = "gradient",
-    moment_dtype: Literal["float32", "bfloat16"] | None = None,
+    moment_dtype: AdamMoments | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
     budget: Budget | None = None,
     unannotated: Unannotated = "error",
@@ -297,7 +227,7 @@ def adamw(
     b2: Scalar = 0.999,
     eps: Eps = 1e-12,
     eps_scaling: EpsScaling = "gradient",
-    moment_dtype: Literal["float32", "bfloat16"] | None = None,
+    moment_dtype: AdamMoments | None = None,
     role_multipliers: Mapping[str, Scalar] | None = None,
     budget: Budget | None = None,
     unannotated: Unannotated = "error",

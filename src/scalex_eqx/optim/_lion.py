@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from ..ops import towards
 from ..ops._wide import wide
 from ..theory import Budget, full_alignment
 from ._checked import checked
@@ -63,9 +64,13 @@ def scale_by_lion(
     def init(params: optax.Params) -> ScaleByLionState:
         return ScaleByLionState(init_values(zeros, params), rule)
 
+    share = _share(known_number(b1), known_number(b2))
+
     def move(_, g, m):
-        sign = jnp.sign(finite_or_nan(ema(b1, wide(m), g.astype(wide(m).dtype))))
-        return sign.astype(g.dtype), moved(lambda m, g: ema(b2, m, g), m, g)
+        new = moved(lambda m, g: ema(b2, m, g), m, g)
+        x = g.astype(wide(m).dtype)
+        mixed = ema(b1, wide(m), x) if share is None else towards(wide(new), x, share)
+        return jnp.sign(finite_or_nan(mixed)).astype(g.dtype), new
 
     def update(updates, state, params=None):
         del params
@@ -73,6 +78,20 @@ def scale_by_lion(
         return new_updates, ScaleByLionState(mean, rule)
 
     return checked(rule, ScaleByLionState, init, update)
+
+
+def _share(b1: float | None, b2: float | None) -> float | None:
+    r"""The share of the gradient beside the *new* mean that gives Lion's update.
+
+    $$\beta_1 m + (1 - \beta_1) g = \frac{\beta_1}{\beta_2} m' + (1 - \frac{\beta_1}{\beta_2}) g$$
+
+    So the mean is made in its place and read from there. With the old one XLA:CPU keeps a copy of
+    it, on a single core. `None` if the rates are not known, or so far apart that the rounding of
+    the new mean would be seen in the sum.
+    """
+    if b1 is None or b2 is None or b1 > 2 * b2 or b2 == 0:
+        return None
+    return 1 - b1 / b2
 
 
 def scale_by_sign() -> optax.GradientTransformation:

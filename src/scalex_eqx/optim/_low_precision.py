@@ -9,11 +9,13 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._spec import WeightSpec
-from ..ops import rounded, stochastically_rounded
+from ..ops import hashed, rounded
+from ..ops._hashed import hashed_words
+from ..ops._rounding import rounded_by
 from ..ops._wide import wide, wide_dtype
 from ._checked import checked
 from ._rule import Degree, Rule
-from ._tree import init_values, map_values
+from ._tree import init_values, map_values, move_values
 from ._unannotated import Unannotated, with_unannotated
 
 LowPrecisionMode = Literal["master", "kahan", "stochastic"]
@@ -58,17 +60,21 @@ def low_precision(
     | `mode` | step | bytes a weight |
     |---|---|---|
     | `"master"` | $M \leftarrow M + u, \quad w \leftarrow \rho(M)$ | 4 |
-    | `"kahan"` | $y = u + c, \quad w' = \rho(w + y), \quad c \leftarrow \rho(y - (w' - w))$ | 2 |
+    | `"kahan"` | $s = \rho(u + c), \quad w' = \rho(w + s), \quad c \leftarrow s - (w' - w)$ | 2 |
     | `"stochastic"` | $w \leftarrow \tilde\rho(w + u)$ | 0 |
 
     The last column is what the state adds. `tx` sees gradients and weights in float32, with
     `"master"` the master copy. Weights of float32 or wider are handed through.
 
     The weights are moved by `optax.apply_updates` or `equinox.apply_updates`, as always. The
-    update has the weights' dtype, and the sum is exactly the weight in the table if that is
-    between half and twice what the weight was. Else, for a weight that changes its sign say, the
-    update may be a number that the dtype lacks, and is rounded. Master copy and compensation take
-    that up in the next step.
+    update has the weights' dtype. With `"kahan"` it is $s$, and weight and compensation add up to
+    $w + s$ but for float32's rounding: what is lost is the rounding of $u + c$, at most $2^{-9}$
+    of it in bfloat16, which has no preferred sign. In the other modes the sum is exactly the
+    weight in the table if that is between half and twice what the weight was. Else, for a weight
+    that changes its sign say, the update may be a number that the dtype lacks, and is rounded. The
+    master copy takes that up in the next step.
+
+    The random bits are hashes of step, weight and place; see [`scalex_eqx.ops.hashed`][].
 
     **Arguments:**
 
@@ -135,17 +141,9 @@ def _kahan(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTrans
         )
 
         def step(_, u, w, c):
-            if c is None:
-                return u.astype(w.dtype)
-            return _step_to(w, rounded(wide(w) + (u + wide(c)), w.dtype))
+            return (u.astype(w.dtype), w, c) if c is None else _compensated(u, w, c)
 
-        def left(_, c, u, w, s):
-            # What has become of the weight, by the addition that the caller is about to make.
-            after = rounded(wide(w) + wide(s), w.dtype)
-            return ((wide(w) - after) + (u + wide(c))).astype(c.dtype)
-
-        steps = map_values(step, moved, params, state.compensation)
-        compensation = map_values(left, state.compensation, moved, params, steps)
+        steps, _, compensation = move_values(step, moved, params, state.compensation)
         return steps, KahanState(inner, compensation, rule)
 
     return checked(rule, KahanState, init, update, keeps_all=False, takes_extra=True)
@@ -166,13 +164,13 @@ def _stochastic(
         moved, inner = inside.update(
             _widened(updates), state.inner_state, _widened(params), **extra
         )
-        step_key = jax.random.fold_in(key, state.count)
+        one, two = jax.random.bits(jax.random.fold_in(key, state.count), (2,), jnp.uint32)
 
         def step(_, u, w, number):
             if number is None:
                 return u.astype(w.dtype)
-            weight_key = jax.random.fold_in(step_key, number)
-            return _step_to(w, stochastically_rounded(wide(w) + u, w.dtype, weight_key))
+            bits = hashed(w.shape, hashed_words((one, two), number))
+            return _step_to(w, rounded_by(wide(w) + u, w.dtype, bits))
 
         count = jnp.asarray(optax.safe_increment(state.count))
         steps = map_values(step, moved, params, _numbered(params))
@@ -222,3 +220,19 @@ def _numbered(params: PyTree) -> PyTree:
 def _step_to(w: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The update in the dtype of `w` that takes it to `target`, or as near as one can."""
     return rounded(target - wide(w), w.dtype).astype(w.dtype)
+
+
+def _compensated(
+    u: Float[Array, "*shape"], w: Float[Array, "*shape"], c: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """The step, the weight as it is, and what the caller's addition will leave out of the step.
+
+    All is computed from the rounded step. So a step goes through memory in two bytes, and the
+    compensation is exact: what is left out of a sum of two numbers is a number of their dtype.
+    """
+    step = rounded(u + wide(c), w.dtype).astype(w.dtype)
+    before, exact = wide(w), wide(step)
+    left = ((before - rounded(before + exact, w.dtype)) + exact).astype(c.dtype)
+    # Nothing is added. But XLA:CPU, which makes one result in one pass, now has to make the
+    # compensation in front of the caller's sum, and needs no copy of the weight from before.
+    return (exact + 0 * wide(left)).astype(w.dtype), w, left

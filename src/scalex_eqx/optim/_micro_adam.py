@@ -6,7 +6,8 @@ import optax
 
 from ..ops._wide import wide
 from ..theory import Budget, full_alignment
-from ._adam import EpsScaling, adam_rule, by_moments
+from ._adam import by_moments
+from ._adam_rule import EpsScaling, adam_rule
 from ._budget import Eps, budget_betas, budget_eps
 from ._decay import DecayMode
 from ._descent import descend

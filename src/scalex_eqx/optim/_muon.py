@@ -15,7 +15,8 @@ from ..ops._sharded import gathered, placed_like
 from ..ops._wide import wide
 from ..theory import Role, full_alignment
 from ..theory._role import TRAINED
-from ._adam import EpsScaling, scale_by_adam
+from ._adam import scale_by_adam
+from ._adam_rule import EpsScaling
 from ._budget import Eps
 from ._checked import checked
 from ._decay import DecayMode

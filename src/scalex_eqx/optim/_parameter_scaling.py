@@ -7,8 +7,9 @@ import optax
 from .._spec import WeightSpec
 from ..ops._wide import wide
 from ..theory import Budget, no_alignment
-from ._adam import Eps, EpsScaling, scale_by_adam
-from ._budget import budget_betas, budget_eps
+from ._adam import scale_by_adam
+from ._adam_rule import EpsScaling
+from ._budget import Eps, budget_betas, budget_eps
 from ._decay import DecayMode
 from ._descent import descend, together
 from ._numbers import Scalar, ScalarOrSchedule, as_dtype_of, check_number, known_number
