@@ -21,19 +21,19 @@ RATE = 1e-3
 COMMAND = "python tests/scaling/optax_rules.py --out docs/results/optax_rules.json"
 NAME = "optax rules"
 
-_ALIASES = (
-    "adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan amsgrad fromage lamb lars "
-    "lion nadam nadamw noisy_sgd novograd optimistic_adam_v2 optimistic_gradient_descent radam "
-    "rmsprop rprop sgd sign_sgd signum sm3 yogi"
-).split()
-_SCALES = (
-    "adadelta adam adamax adan amsgrad belief distance_over_gradients factored_rms lbfgs lion "
-    "novograd optimistic_gradient param_block_norm param_block_rms polyak radam rms rss sign sm3 "
-    "stddev trust_ratio yogi"
-).split()
-_CONTRIBUTED = "acprop ademamix adopt galore madgrad muon simplified_ademamix sophia".split()
-_WITHOUT_RATE = "cocob dadapt_adamw dog dowg momo momo_adam prodigy".split()
-_CONTRIBUTED_SCALES = "acprop ademamix adopt cocob galore simplified_ademamix".split()
+_ALIASES = """
+    adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan amsgrad fromage lamb lars
+    lion nadam nadamw noisy_sgd novograd optimistic_adam_v2 optimistic_gradient_descent radam
+    rmsprop rprop sgd sign_sgd signum sm3 yogi
+"""
+_SCALES = """
+    adadelta adam adamax adan amsgrad belief distance_over_gradients factored_rms lbfgs lion
+    novograd optimistic_gradient param_block_norm param_block_rms polyak radam rms rss sign sm3
+    stddev trust_ratio yogi
+"""
+_CONTRIBUTED = "acprop ademamix adopt galore madgrad muon simplified_ademamix sophia"
+_WITHOUT_RATE = "cocob dadapt_adamw dog dowg momo momo_adam prodigy"
+_CONTRIBUTED_SCALES = "acprop ademamix adopt cocob galore simplified_ademamix"
 
 NOT_MEASURED = {
     "optimistic_adam": "raises an error that names optimistic_adam_v2",
@@ -57,12 +57,14 @@ def _key(noisy: Callable[..., Any]) -> Any:
 def rules() -> dict[str, Any]:
     """Every rule, by the call that makes it."""
     found: dict[str, Any] = {}
-    for name in _ALIASES:
+    for name in _ALIASES.split():
         maker = getattr(optax, name)
         text = f"{name}(1e-3, key=0)" if name == "noisy_sgd" else f"{name}(1e-3)"
         found[text] = _key(maker) if name == "noisy_sgd" else maker(RATE)
     found |= {"polyak_sgd()": optax.polyak_sgd(), "lbfgs()": optax.lbfgs()}
-    found |= {f"scale_by_{name}()": getattr(optax, f"scale_by_{name}")() for name in _SCALES}
+    found |= {
+        f"scale_by_{name}()": getattr(optax, f"scale_by_{name}")() for name in _SCALES.split()
+    }
     found["scale_by_rprop(1e-3)"] = optax.scale_by_rprop(RATE)
     found["normalize_by_update_norm()"] = optax.normalize_by_update_norm()
     found["chain(sgd(1.0), scale_by_backtracking_linesearch(20))"] = optax.chain(
@@ -72,9 +74,11 @@ def rules() -> dict[str, Any]:
 
 
 def _contributed() -> dict[str, Any]:
-    found: dict[str, Any] = {f"{n}(1e-3)": getattr(contrib, n)(RATE) for n in _CONTRIBUTED}
-    found |= {f"{n}()": getattr(contrib, n)() for n in _WITHOUT_RATE}
-    found |= {f"scale_by_{n}()": getattr(contrib, f"scale_by_{n}")() for n in _CONTRIBUTED_SCALES}
+    found: dict[str, Any] = {f"{n}(1e-3)": getattr(contrib, n)(RATE) for n in _CONTRIBUTED.split()}
+    found |= {f"{n}()": getattr(contrib, n)() for n in _WITHOUT_RATE.split()}
+    found |= {
+        f"scale_by_{n}()": getattr(contrib, f"scale_by_{n}")() for n in _CONTRIBUTED_SCALES.split()
+    }
     return found | {
         "scale_by_madgrad(1e-3)": contrib.scale_by_madgrad(RATE),
         "scale_by_muon(weight_dimension_numbers=...)": contrib.scale_by_muon(

@@ -30,6 +30,7 @@ from ._edges import UnequalEdge as UnequalEdge, unequal_edges as unequal_edges
 from ._exponent import Exponent as Exponent
 from ._family import (
     Degrees as Degrees,
+    Layout as Layout,
     MeasuredFamily as MeasuredFamily,
     Reach as Reach,
     Shape as Shape,

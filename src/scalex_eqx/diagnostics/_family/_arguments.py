@@ -79,7 +79,7 @@ def taken(tx: optax.GradientTransformation, arguments: Mapping[str, Any]) -> dic
 
 
 def statistics(tx: Any, params: PyTree) -> Callable[[PyTree, PyTree], dict[str, Any]]:
-    """Of two examples with gradients around the batch's, for this library's rules that need them."""
+    """Of two examples with gradients around the batch's, for rules of this library."""
     asked = statistics_needed(tx, params)
     if not asked:
         return lambda params, gradients: {}

@@ -1,6 +1,7 @@
 """The degrees of an update in the gradient and in the weight, and what is taken together."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -161,7 +162,7 @@ def scope(
 def local(moved: Moved, leaf: str, scales: Any, kind: str) -> dict[float, float]:
     """The degree between each scale and the next, by the middle of the two, as powers of ten."""
     found = {}
-    for low, high in zip(scales, scales[1:], strict=False):
+    for low, high in itertools.pairwise(scales):
         sizes = [root_mean_square(moved.path((kind, x), leaf)) for x in (low, high)]
         good = all(np.isfinite(x) and x > 0 for x in sizes)
         slope = math.log10(sizes[1] / sizes[0]) / (high - low) if good else math.nan

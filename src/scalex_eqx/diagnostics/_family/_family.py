@@ -11,7 +11,7 @@ from ._degrees import Degrees, degrees, local, vector_degrees
 from ._judge import matched, reasons
 from ._moved import Drift, Moved, drift, root_mean_square
 from ._notes import notes
-from ._probe import SPREAD, Probe, annotated, large_probe, only, shapes, small_probe
+from ._probe import SPREAD, Probe, annotated, large_probe, only, rank_one_probe, shapes, small_probe
 from ._reach import Reach, reach, sizes
 from ._result import MeasuredFamily
 from ._run import Program, Rule, callable_rule, program, usual_promotion
@@ -32,7 +32,7 @@ _SETTLES = 12
 # The steps of rules that move the weights every 2, 3, 4, 6, 8 or 12 steps are whole in the rest.
 assert (STEPS - _SETTLES) % 24 == 0
 
-LEAF, OTHER, LARGE_LEAF = "tall", "wide", "square full"
+LEAF, OTHER = "tall", "wide"
 _SHOWN = (1.0, 1e-2, 1e-4, 1e-6, 1e-8)
 _SIDE = 1024
 
@@ -74,7 +74,7 @@ def family(
     gradient, weight = (degrees(moved, LEAF, OTHER, kind) for kind in ("part", "weight part"))
     vector = vector_degrees(moved, OTHER)
     slopes = local(moved, LEAF, SCALES, "all")
-    by_shape = _by_shape(rule, moved, layout, float(gradient.together))
+    by_shape = _by_shape(rule, moved, layout, float(gradient.first))
     why = reasons(gradient, weight, vector, by_shape, slopes)
     found = MeasuredFamily(
         family=None if why else matched(gradient.together, weight.together, by_shape, vector),
@@ -128,15 +128,18 @@ def _is_tame(moved: Moved) -> bool:
     return True
 
 
-def _by_shape(rule: Rule, small: Moved, layout: Layout, together: float) -> Shape:
-    """How sizes follow shapes, over as many steps as the rule takes to move anything, and two."""
+def _by_shape(rule: Rule, small: Moved, layout: Layout, degree: float) -> Shape:
+    """How sizes follow shapes, in the first two steps that move anything, of that degree."""
     steps = small.steps(("all", 0.0), LEAF)
     moving = np.flatnonzero([step.any() for step in steps])
-    probe = large_probe(int(moving[0]) + 2 if len(moving) else 2)
-    settings = large_settings(probe, LARGE_LEAF)
-    found = program(rule, probe)(settings)
-    shares = _shares(small.without, probe)
-    return shape(Moved(list(settings), found, shares), layout, together)
+    count = int(moving[0]) + 2 if len(moving) else 2
+
+    def on(probe: Probe) -> Moved:
+        settings = large_settings(probe, "square")
+        found = program(rule, probe)(settings)
+        return Moved(list(settings), found, _shares(small.without, probe))
+
+    return shape(on(large_probe(count)), lambda: on(rank_one_probe(count)), layout, degree)
 
 
 def _shares(small: Drift, probe: Probe) -> Drift:

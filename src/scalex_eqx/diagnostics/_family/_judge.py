@@ -13,7 +13,7 @@ from ._words import number, same
 
 # Where the degree is that of the family, at gradients from one to a hundred.
 _STEADY = 0.05
-# With which entries may follow the rank of the gradient before their size is that of something else.
+# With which entries may follow the rank of the gradient before it is no accident.
 _RANK = 0.1
 
 MATRICES = (Role.embedding, Role.hidden, Role.readout)
@@ -75,7 +75,7 @@ def matched(p: Number, q: Number, shape: Shape, vector: Vector) -> Family:
     of_vectors = _known(_named(*(_exact(x) for x in vector[::2]), vector=_exact(shape.vector)))
     if matrices == of_vectors or _vector_data(matrices) == _vector_data(of_vectors):
         return matrices
-    return as_family({role: matrices for role in MATRICES} | {r: of_vectors for r in VECTORS})
+    return as_family(dict.fromkeys(MATRICES, matrices) | dict.fromkeys(VECTORS, of_vectors))
 
 
 def _vector_data(family: UpdateFamily) -> Any:

@@ -35,17 +35,14 @@ def _floor(found: Any) -> str:
     low = found.reach.low
     if not low > _FLOOR:
         return ""
-    return (
-        f"below gradients of {low:.2g} the update is less than half or more than twice its power "
-        f"of the gradient: {found.reach.below}"
-    )
+    return f"below gradients of {low:.2g} it leaves that power: {found.reach.below}"
 
 
 def _ceiling(found: Any) -> str:
     high = found.reach.high
     if not high < 1e6:
         return ""
-    return f"above gradients of {high:.2g}: {found.reach.above}"
+    return f"above gradients of {high:.2g} it leaves that power: {found.reach.above}"
 
 
 def _first(found: Any) -> str:

@@ -40,7 +40,7 @@ class Probe:
 
 
 SMALL = {"tall": (12, 6), "wide": (6, 12), "vector": (8,)}
-"""No two sides of a matrix are equal: in a square one all rows of an orthogonal update are alike."""
+"""No matrix is square: in a square one all rows of an orthogonal update are alike."""
 
 
 @functools.cache
@@ -62,6 +62,9 @@ def small_probe(steps: int) -> Probe:
 LARGE = 128
 """From this size on some rules keep less than an entry of state for each of the weight's."""
 
+# So long that the root mean square of its entries is no matter of chance.
+_LENGTH = 1024
+
 SIDES = {
     "square": (1, 1),
     "high": (2, 1),
@@ -72,21 +75,28 @@ SIDES = {
 
 @functools.cache
 def large_probe(steps: int) -> Probe:
-    """Matrices of several shapes, and with gradients of several ranks; vectors of two lengths.
+    """Matrices of several shapes, a square one whose gradient has rank one, and two vectors."""
+    sides = dict.fromkeys(SIDES) | {"of rank one": 1}
+    return _large(steps, sides, {"short": _LENGTH, "long": 2 * _LENGTH})
 
-    Each is named by its shape and its rank: `high 1`; `full` where the rank is the smaller side.
-    """
+
+@functools.cache
+def rank_one_probe(steps: int) -> Probe:
+    """Matrices of these shapes with gradients of rank one."""
+    return _large(steps, dict.fromkeys(SIDES, 1), {})
+
+
+def _large(steps: int, ranks: Mapping[str, int | None], lengths: Mapping[str, int]) -> Probe:
     rng = np.random.default_rng(1)
     weights, gradients = {}, {}
-    for side, times in SIDES.items():
+    for name, rank in ranks.items():
+        times = SIDES.get(name, (1, 1))
         shape = (LARGE * times[0], LARGE * times[1])
-        for rank in (1, None):
-            name = f"{side} {rank or 'full'}"
-            weights[name] = _weights(rng, shape)
-            gradients[name] = _of_rank(rng, steps, shape, rank)
-    for name, length in {"short": LARGE, "long": 2 * LARGE}.items():
+        weights[name] = _weights(rng, shape)
+        gradients[name] = _of_rank(rng, steps, shape, rank)
+    for name, length in lengths.items():
         weights[name] = _weights(rng, (length,))
-        gradients[name] = _float32(rng.normal(size=length) + 0.5 * rng.normal(size=(steps, length)))
+        gradients[name] = _of_rank(rng, steps, (length,), None)
     return Probe(weights, gradients)
 
 
@@ -96,7 +106,7 @@ def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _of_rank(
-    rng: np.random.Generator, steps: int, shape: tuple[int, int], rank: int | None
+    rng: np.random.Generator, steps: int, shape: tuple[int, ...], rank: int | None
 ) -> np.ndarray:
     """Gradients that stay within one space of that rank, whatever is averaged over them."""
     if rank is None:

@@ -84,7 +84,7 @@ def _later(scales: Sequence[float], found: np.ndarray, out: int) -> str:
     """Where it first stalls, or is not finite, further out."""
     for scale, size in zip(scales[out + 1 :], found[out + 1 :], strict=False):
         if not np.isfinite(size):
-            return f", not finite from 1e{scale:+.3g}"
+            return f", not finite from {10**scale:.2g}"
         if size == 0 and found[out] != 0:
-            return f", stalls from 1e{scale:+.3g}"
+            return f", stalls from {10**scale:.2g}"
     return ""

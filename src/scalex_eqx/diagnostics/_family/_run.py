@@ -140,13 +140,17 @@ def program(rule: Rule, probe: Probe, dtype: Any = jnp.float32) -> Program:
 
     For as many settings as before it compiles nothing.
     """
-    course = jax.vmap(lambda setting: _course(rule, probe, setting, dtype))
+    # Arrays within the program would be folded into other arrays, for seconds.
+    course = jax.vmap(
+        lambda setting, *arrays: _course(rule, Probe(*arrays), setting, dtype),
+        in_axes=(0, None, None),
+    )
     compiled = jax.jit(course, compiler_options=_QUICK if jax.default_backend() == "cpu" else None)
 
     def run(settings: Mapping[Any, Setting]) -> Updates:
         stacked = jax.tree.map(lambda *x: np.stack(x).astype(np.float32), *settings.values())
         with usual_promotion():
-            found = jax.device_get(compiled(stacked))
+            found = jax.device_get(compiled(stacked, probe.weights, probe.gradients))
         return Updates(
             *({name: np.asarray(x, np.float64) for name, x in leaves.items()} for leaves in found)
         )

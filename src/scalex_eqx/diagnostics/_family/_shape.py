@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -10,14 +10,14 @@ import numpy as np
 from ...theory._family import Norm
 from ._degrees import Number, scope, snapped
 from ._moved import Moved, degree, root_mean_square
-from ._probe import LARGE
+from ._probe import LARGE, SIDES
 
 Layout = Literal["out, in", "in, out"]
 
 # An orthogonal update by Newton and Schulz has singular values from 0.7 to 1.2. That of entries of
 # one size is 5.7 times as large at rank one as at rank 128.
 _SAME_SINGULAR = 2.0
-# The entries of a matrix of rank 128 with the singular values of one of rank 1 are 11 times as large.
+# Entries of rank 128 are 11 times as large as those of rank 1 with the same singular values.
 _OTHER_ENTRIES = 3.0
 # Sizes are means over 16,384 entries and more, of which each is off by 1 / sqrt(2 n) at most; what
 # a law says of two shapes is off by less than a twentieth of an octave.
@@ -33,8 +33,8 @@ class Shape:
 
     - `norm`: `entries`, or `spectral` if the largest singular value stays as it is at gradients of
         any rank.
-    - `fan_in`, `fan_out`: the exponents $o$ with which the size in that norm falls, each fan growing
-        by itself from a square matrix.
+    - `fan_in`, `fan_out`: the exponents $o$ with which the size in that norm falls, where
+        that fan alone grows from a square matrix.
     - `both`: that of both together.
     - `vector`: that of a vector's entries with its length.
     - `rank`: the exponent with which entries grow with the gradient's rank.
@@ -56,16 +56,25 @@ class Shape:
         return not abs(sum_of - float(self.both)) > 2 * _SNAP
 
 
-def shape(moved: Moved, layout: Layout, together: float) -> Shape:
-    """That of a rule on the large probe; `together` is its degree in the gradient."""
-    entries = {name: root_mean_square(moved.path(("all", 0.0), name)) for name in _names(moved)}
-    norm = _norm(moved, entries)
+def shape(moved: Moved, of_rank_one: Callable[[], Moved], layout: Layout, together: float) -> Shape:
+    """That of a rule on the large probe.
+
+    **Arguments:**
+
+    - `moved`: there.
+    - `of_rank_one`: makes what it does to gradients of rank one, for rules of matrices.
+    - `together`: its degree in the gradient.
+    """
+    names = moved.found.updates
+    entries = {name: root_mean_square(moved.path(("all", 0.0), name)) for name in names}
+    norm, found = _norm(moved, entries), entries
     if norm == "spectral":
         # Of rank one an orthogonal update is the same number at all shapes.
-        found = {side: _spectral(moved, f"{side} 1") for side in _SIDES}
-    else:
-        found = {side: entries[f"{side} full"] for side in _SIDES}
-    first, second, both = (_exponent(found["square"], found[side]) for side in _SIDES[1:])
+        one = of_rank_one()
+        found = {side: _spectral(one, side) for side in SIDES}
+    first, second, both = (
+        _exponent(found["square"], found[side]) for side in ("high", "broad", "both")
+    )
     fan_out, fan_in = (first, second) if layout == "out, in" else (second, first)
     return Shape(
         norm,
@@ -73,24 +82,17 @@ def shape(moved: Moved, layout: Layout, together: float) -> Shape:
         fan_out,
         both,
         _exponent(entries["short"], entries["long"]),
-        _log(entries["square full"] / entries["square 1"]) / _log(LARGE),
+        _log(entries["square"] / entries["of rank one"]) / _log(LARGE),
         "tensor" if norm == "spectral" else _scope(moved, together),
     )
 
 
-_SIDES = ("square", "high", "broad", "both")
-
-
-def _names(moved: Moved) -> list[str]:
-    return list(moved.found.updates)
-
-
 def _norm(moved: Moved, entries: Mapping[str, float]) -> Norm:
-    singular = [_spectral(moved, f"square {rank}") for rank in ("1", "full")]
+    singular = [_spectral(moved, name) for name in ("square", "of rank one")]
     if not all(math.isfinite(x) and x > 0 for x in (*singular, *entries.values())):
         return "entries"
     same = max(singular) / min(singular) < _SAME_SINGULAR
-    other = entries["square full"] / entries["square 1"] > _OTHER_ENTRIES
+    other = entries["square"] / entries["of rank one"] > _OTHER_ENTRIES
     return "spectral" if same and other else "entries"
 
 
@@ -115,7 +117,7 @@ def _log(x: float) -> float:
 
 def _scope(moved: Moved, together: float) -> str:
     """What is looked at together in a large matrix."""
-    leaf, parts, touched = "square full", {}, {}
+    leaf, parts, touched = "square", {}, {}
     for name in ("entry", "row", "column"):
         key = ("part", leaf, name)
         before, after = moved.path(("all", 0.0), leaf), moved.path(key, leaf)

@@ -11,9 +11,13 @@ USUAL = "as usual"
 
 def zero_first(moved: Moved, leaf: str) -> str:
     """What it does after a first gradient of zero, as a readout of zero gives to all before it."""
-    after, usual = (moved.steps(key, leaf)[1:] for key in (("zero first", 0), ("all", 0.0)))
+    key = ("zero first", 0)
+    after, usual = (moved.steps(x, leaf)[1:] for x in (key, ("all", 0.0)))
+    # A weight that has become NaN stays so, whatever is added to it.
+    if not np.isfinite(moved.found.weights[leaf][moved.places[key]]).all():
+        return "NaN for good"
     if not np.isfinite(after).all():
-        return "NaN for good" if not np.isfinite(after[-1]).all() else "NaN at first"
+        return "NaN"
     if not usual.any():
         return USUAL
     if not after.any():
