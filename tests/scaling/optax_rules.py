@@ -2,12 +2,14 @@
 
     python tests/scaling/optax_rules.py --out docs/results/optax_rules.json
 
-Two cores take a quarter of an hour. `--only adan adam` measures these again and keeps the rest.
+Two cores take a quarter of an hour. `--page docs/optax.md` puts the table into the page, and
+`--only adan adam` measures these again and keeps the rest.
 """
 
 import argparse
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +164,86 @@ def measured(names: list[str] | None, kept: Mapping[str, Any]) -> list[dict[str,
     return found
 
 
+HEAD = ("rule", "family", "p", "together", "q", "holds down to", "bytes", "what else")
+
+
+def page_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of the page, a line each."""
+    lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    for row in rows:
+        degrees = [
+            _both(row, "p", row["p between layers"]),
+            _LOOKS.get(row["scope"], row["scope"]),
+            _both(row, "q", row["q between layers"]),
+        ]
+        family = "none" if row["family"] is None else row["family"]
+        cells = [f"`{row['rule']}`", family, *degrees, _low(row), f"{row['bytes']:.3g}"]
+        lines.append(f"| {' | '.join([*cells, '; '.join(_else(row))])} |")
+    return lines
+
+
+_LOOKS = {"tensor": "weight", "tree": "all"}
+
+
+def _both(row: Mapping[str, Any], name: str, between: str) -> str:
+    together = row[name]
+    if together == between or abs(float(Fraction(together)) - float(Fraction(between))) <= 0.02:
+        return together
+    return f"{together} of all, {between} between layers"
+
+
+def _low(row: Mapping[str, Any]) -> str:
+    return "" if row["low"] <= 1e-15 else f"{row['low']:.1e}"
+
+
+def _else(row: Mapping[str, Any]) -> list[str]:
+    """What is unusual, as short as it goes."""
+    said = (
+        [row["why none"]]
+        if row["family"] is None and "number for all" not in row["why none"]
+        else []
+    )
+    if row["p first"] not in (row["p"], "nan"):
+        said.append(f"p {row['p first']} in the first update")
+    if row["family"] is not None and row["norm"] == "spectral":
+        said.append(f"spectral, o {row['fan-in']} in fan-in, {row['fan-out']} in fan-out")
+    elif {row["fan-in"], row["fan-out"]} - {"0", "nan"}:
+        said.append(f"o {row['fan-in']} in fan-in, {row['fan-out']} in fan-out")
+    if row["every"] > 1:
+        said.append(f"moves every {row['every']} steps")
+    if row["zero first"] != "as usual":
+        said.append(f"first gradient zero: {row['zero first']}")
+    if row["zero weight"] != "as usual":
+        said.append(f"weight zero: {row['zero weight']}")
+    if row["decay"]:
+        said.append(f"decay {row['decay']:.1e}")
+    elif row["wander"] > 1e-6:
+        said.append(f"without gradient moves weights by {row['wander']:.1e}")
+    if row["wander in bfloat16"] > max(1e-3, 10 * row["wander"]):
+        said.append(f"without gradient moves bfloat16 by {row['wander in bfloat16']:.1e}")
+    return said
+
+
+def write_page(page: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Puts the table in the place of the one that is there."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = lines.index(f"| {' | '.join(HEAD)} |")
+    end = next(i for i in range(start, len(lines)) if not lines[i].startswith("|"))
+    text = "\n".join([*lines[:start], *page_lines(rows), *lines[end:]])
+    page.write_text(text + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--page", type=Path, help="put the table of OUT into this page, and end")
     arguments = parser.parse_args()
     kept = {}
+    if arguments.page is not None:
+        results = Results.from_json(arguments.out.read_text(encoding="utf-8"))
+        write_page(arguments.page, results.table(NAME).rows)
+        return
     if arguments.only and arguments.out.exists():
         old = Results.from_json(arguments.out.read_text(encoding="utf-8"))
         kept = {str(row["rule"]): row for row in old.table(NAME).rows}
