@@ -26,6 +26,7 @@ from ._budget import budget_lines
 from ._data import Plan, PlanRow
 from ._density import density_lines
 from ._foreign import effect
+from ._optax import optax_warnings
 from ._optimizer import describe
 from ._shape_factors import shape_factor_warnings
 from ._step import Step, step
@@ -93,6 +94,7 @@ def plan(
         (
             *warnings(params, rows, chain, effects, names, gradients),
             *shape_factor_warnings(trained, chain, made.shape_factors),
+            *optax_warnings(rows, trained, chain, made.names),
         ),
         fingerprint(model),
     )

@@ -34,6 +34,7 @@ from ._devices import use_all_cores
 from ._explain import Explain
 from ._exponents import Exponents
 from ._failure import explained, tell_traceback
+from ._family import Family
 from ._help import RECIPES, description, filled, own_options_first, summary
 from ._merge import Merge
 from ._noise import Noise
@@ -239,6 +240,7 @@ COMMANDS: dict[str, Any] = {
     "align": Align,
     "scales": Scales,
     "noise": Noise,
+    "family": Family,
     "stress": Stress,
     "explain": Explain,
 }

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import optax
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -14,12 +13,10 @@ from .._usage import shown
 from ..diagnostics import GradientKind, Headroom, Results, StressDtype
 from ..diagnostics._stress._rules import NOT_STRESSED
 from ..experiments import UsageError
-from ..experiments._call import Call, parse_call
 from ..experiments._config import check_width
-from ..experiments._foreign import foreign
 from ..experiments._recipe import PARAMETERIZATIONS
-from ..optim._catalogue import OF_DECAY, Entry, catalogue
 from ..problems._corpus import check_fits
+from ._called import called
 from ._gradient_sizes import gradient_sizes
 from ._help import own_options_first
 from ._picture import check_picture, write_picture
@@ -173,28 +170,12 @@ def _watched(names: Sequence[str]) -> Iterable[str]:
 
 def _own_rule(text: str) -> diagnostics.StressRule:
     """A rule without known limits, by its call."""
-    call = parse_call(text)
-    entry = catalogue.get(call.name)
-    if entry is None and "." not in call.name:
-        raise UsageError(
-            f"--optimizer has {text!r}; give all alone, or some of "
-            f"{', '.join(diagnostics.stress_rules)}, {', '.join(NOT_STRESSED)}, or one of your "
-            "own, as optax.adan(1e-3) or my_rule.py:make"
-        )
-    tx = foreign(call.name, None).alone(call) if entry is None else _of_catalogue(entry, call)
+    known = ", ".join((*diagnostics.stress_rules, *NOT_STRESSED))
+    own = (
+        f"all alone, or some of {known}, or one of your own, as optax.adan(1e-3) or my_rule.py:make"
+    )
+    tx = called(text, "--optimizer", own)
     return diagnostics.StressRule(lambda: tx)
-
-
-def _of_catalogue(entry: Entry, call: Call) -> optax.GradientTransformation:
-    if call.positional:
-        raise UsageError(f"--optimizer has {call.name} with an argument without a name; name it")
-    try:
-        arguments = entry.typed(call.named)
-        decay = entry.decay_options(**arguments)
-        own = {name: x for name, x in arguments.items() if name not in OF_DECAY}
-        return entry.maker(learning_rate=1.0, **own, **decay)
-    except ValueError as error:
-        raise UsageError(f"--optimizer has {call.name}: {error}") from None
 
 
 def _nearest(

@@ -28,6 +28,14 @@ from ._coordinates import (
 from ._device import Device as Device, describe_device as describe_device
 from ._edges import UnequalEdge as UnequalEdge, unequal_edges as unequal_edges
 from ._exponent import Exponent as Exponent
+from ._family import (
+    Degrees as Degrees,
+    Layout as Layout,
+    MeasuredFamily as MeasuredFamily,
+    Reach as Reach,
+    Shape as Shape,
+    family as family,
+)
 from ._gradients import (
     GradientExponent as GradientExponent,
     GradientExponents as GradientExponents,

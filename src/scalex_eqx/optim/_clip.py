@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Inexact
 from .._weight import is_trainable, is_weight
 from ..ops import power_of_two
 from ..ops._wide import wide
-from ._adam import EpsScaling
+from ._adam_rule import EpsScaling
 from ._moments import finite_or_nan
 from ._numbers import Scalar, as_dtype_of, check_number, known_number
 from ._rule import Constant, Degree, Rule
