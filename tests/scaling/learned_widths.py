@@ -60,6 +60,7 @@ def problem():
     return teacher()
 
 
+@functools.cache
 def task(arm: str, width: int, depth: int = DEPTH) -> Task:
     return Task(problem(), {"width": width, "depth": depth}, BASE, **ARMS[arm])
 
@@ -69,17 +70,18 @@ def last(losses: Any, steps: int) -> float:
     return float(jnp.mean(bounded(losses[:, steps - 10 : steps])))
 
 
-def measured(make: Any, tx_of: Any, long: bool) -> dict[str, float]:
+def measured(make: Any, tx_of: Any, numbers: Any, long: bool) -> dict[str, float]:
     """Losses at each width, and at the others."""
     found: dict[str, float] = {}
     for width in WIDTHS:
         one = make(width)
-        steps = 5 * STEPS if long else STEPS
-        losses = courses(one, tx_of(one), steps=steps, seeds=2)
-        for count in (STEPS, 5 * STEPS)[: 1 + long]:
+        # Five times as long at the largest width would take as long as everything else together.
+        counts = (STEPS, 5 * STEPS) if long and width < WIDTHS[-1] else (STEPS,)
+        losses = courses(one, tx_of(one), numbers, steps=counts[-1], seeds=2)
+        for count in counts:
             found[f"width {width}, {count} steps"] = round(last(losses, count), 4)
     one = make(32, 4 * DEPTH)
-    losses = courses(one, tx_of(one), steps=STEPS, seeds=2)
+    losses = courses(one, tx_of(one), numbers, steps=STEPS, seeds=2)
     found[f"width 32, depth {4 * DEPTH}"] = round(last(losses, STEPS), 4)
     return found
 
@@ -95,6 +97,7 @@ def meta_trained(arm: str, seed: int, folder: Path | None) -> tuple[Any, float, 
 def tuned_adam(rates: Any) -> tuple[float, dict[str, float]]:
     """The best learning rate at width 32, and what it does elsewhere."""
 
+    @functools.cache
     def make(width: int, depth: int = DEPTH) -> Task:
         return Task(
             problem(),
@@ -105,16 +108,18 @@ def tuned_adam(rates: Any) -> tuple[float, dict[str, float]]:
             zero_readout=False,
         )
 
-    def of(rate: float):
-        return lambda one: sx.adam(rate, rates)
+    def adam(rate: Any):
+        return sx.adam(rate, rates)
 
-    losses = {r: last(courses(make(32), of(r)(None), steps=STEPS, seeds=2), STEPS) for r in RATES}
+    losses = {
+        r: last(courses(make(32), adam, jnp.float32(r), steps=STEPS, seeds=2), STEPS) for r in RATES
+    }
     best = min(losses, key=lambda r: losses[r])
-    return best, measured(make, of(best), True)
+    return best, measured(make, lambda one: adam, jnp.float32(best), True)
 
 
 def coordinate_growth(seed: int = 0) -> dict[str, float]:
-    """How much more an untrained rule moves the last layer's input at width 512 than at 32."""
+    """How an untrained rule's change of the second layer's output grows: the power of the width."""
     rule = sx.optim.LearnedRule(16, key=jax.random.key(seed))
     widths, slopes = (32, 64, 128, 256, 512), {}
     for arm in ("law", "none"):
@@ -124,7 +129,7 @@ def coordinate_growth(seed: int = 0) -> dict[str, float]:
 
 
 def _moved(one: Task, rule: Any, steps: int = 20) -> float:
-    """The root mean square change of the features before the readout after some steps."""
+    """The root mean square change of the second layer's output after some steps."""
     key = jax.random.key(3)
     x = jax.random.normal(jax.random.key(4), (64, 16))
     tx = one.learned(rule)
@@ -135,14 +140,12 @@ def _moved(one: Task, rule: Any, steps: int = 20) -> float:
         data = jax.tree.map(jnp.asarray, one.problem.data)
         after, _ = one.train(tx, begun, data, jax.random.split(key, steps))
 
-        def features(model):
-            found = sx.resolve(model)
-            y = x
-            for layer in found.layers:
-                y = jax.nn.relu(y @ layer.weight.T + layer.bias[None])
-            return y
+        def output(model):
+            first, second, *_ = sx.resolve(model).layers
+            y = jax.nn.relu(x @ first.weight.T + first.bias[None])
+            return y @ second.weight.T + second.bias[None]
 
-        return jnp.sqrt(jnp.mean((features(after.model) - features(begun.model)) ** 2))
+        return jnp.sqrt(jnp.mean((output(after.model) - output(begun.model)) ** 2))
 
     return float(change())
 
@@ -178,7 +181,8 @@ def main() -> None:
             long = arm in ("law", "none")
             found = measured(
                 lambda width, depth=DEPTH, arm=arm: task(arm, width, depth),
-                lambda one, rule=rule: one.learned(rule),
+                lambda one: one.learned,
+                rule,
                 long,
             )
             kept(key, {"meta_loss": round(loss, 4), "seconds": round(seconds), **found})

@@ -19,6 +19,10 @@ from ._estimators import ESTIMATORS, Episode, Estimator, first_particle
 from ._task import Inner, Task, bounded
 
 _AXIS = "particles"
+# Apart from all numbers of trainings.
+_NOW = 1 << 30
+
+RuleOf = Callable[[Float[Array, " n"]], LearnedRule]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,106 +89,98 @@ class Outer(NamedTuple):
 class Learner(NamedTuple):
     """A meta-training, compiled for some tasks.
 
-    - `start`: the state before the first step.
-    - `step`: `step(outer)`, the state after one more, and each task's mean loss.
-    - `rule`: `rule(phi)`, the rule of a vector.
+    - `start`: `start(phi, seed)`, the state before the first step, on all devices.
+    - `step`: `step(outer, seed)`, the state after one more, and each task's mean loss.
     """
 
-    start: Callable[[], Outer]
-    step: Callable[[Outer], tuple[Outer, Float[Array, " tasks"]]]
-    rule: Callable[[Float[Array, " n"]], LearnedRule]
+    start: Callable[[Float[Array, " n"], int], Outer]
+    step: Callable[[Outer, int], tuple[Outer, Float[Array, " tasks"]]]
 
 
-def learner(tasks: Sequence[Task], settings: Settings, rule: LearnedRule) -> Learner:
-    """What trains a rule on some tasks, on all devices.
+def as_vector(rule: LearnedRule) -> tuple[Float[Array, " n"], RuleOf]:
+    """A rule's numbers, and the function that makes a rule of them."""
+    arrays, static = eqx.partition(rule, eqx.is_array)
+    vector, unravel = ravel_pytree(arrays)
+    return vector, lambda phi: eqx.combine(unravel(phi), static)
+
+
+def learner(tasks: Sequence[Task], settings: Settings, rule_of: RuleOf) -> Learner:
+    """What trains rules on some tasks, on all devices.
 
     **Arguments:**
 
-    - `rule`: where it starts.
+    - `rule_of`: the rule of a vector.
     """
-    arrays, static = eqx.partition(rule, eqx.is_array)
-    vector, unravel = ravel_pytree(arrays)
-
-    def rule_of(phi: Float[Array, " n"]) -> LearnedRule:
-        return eqx.combine(unravel(phi), static)
-
-    adam_ = _adam(settings)
+    outer_adam = _adam(settings)
     mesh = _mesh(settings.pairs)
-    key = jax.random.key(settings.seed)
-    data = tuple(jax.tree.map(jnp.asarray, task.problem.data) for task in tasks)
     by_particle, everywhere = PartitionSpec(_AXIS), PartitionSpec()
+    data = tuple(jax.tree.map(jnp.asarray, task.problem.data) for task in tasks)
+    estimator = ESTIMATORS[settings.estimator]
+
+    def episodes(data: Any) -> list[Episode]:
+        pairs = zip(tasks, data, strict=True)
+        return [episode_of(task, settings, rule_of, own) for task, own in pairs]
 
     @jax.jit
-    def start() -> Outer:
-        particles = tuple(
-            jax.vmap(
-                lambda i, task=task, n=n, own=own: first_particle(
-                    episode_of(task, settings, rule_of, own),
-                    vector,
-                    _training_key(key, n, i),
-                    i,
-                    settings.estimator,
-                )
+    def start(phi: Float[Array, " n"], seed: Any, data: Any) -> Outer:
+        key, kind = jax.random.key(seed), settings.estimator
+
+        def first(n: int, episode: Episode) -> PyTree:
+            return jax.vmap(
+                lambda i: first_particle(episode, phi, _training_key(key, n, i), i, kind)
             )(jnp.arange(settings.pairs))
-            for n, (task, own) in enumerate(zip(tasks, data, strict=True))
-        )
-        return Outer(vector, adam_.init(vector), particles, jnp.zeros((), jnp.int32))
 
-    def estimates(phi, particles, count, data, indices):
-        moved, gradients, losses = [], [], []
-        for n, (task, own) in enumerate(zip(tasks, data, strict=True)):
-            episode = episode_of(task, settings, rule_of, own)
+        particles = tuple(first(n, episode) for n, episode in enumerate(episodes(data)))
+        return Outer(phi, outer_adam.init(phi), particles, jnp.zeros((), jnp.int32))
 
-            def one(particle, i, n=n, episode=episode):
+    def estimates(phi, particles, count, seed, data, indices):
+        key = jax.random.key(seed)
+
+        def of_task(n: int, episode: Episode) -> Any:
+            def one(particle, i):
                 training = _training_key(key, n, i)
-                now = jax.random.fold_in(jax.random.fold_in(training, 1 << 30), count)
-                estimator = ESTIMATORS[settings.estimator]
+                now = jax.random.fold_in(jax.random.fold_in(training, _NOW), count)
                 return estimator(episode, phi, particle, (training, now), settings.sigma)
 
-            after, gradient, loss = jax.vmap(one)(particles[n], indices)
-            moved.append(after)
-            gradients.append(jnp.mean(gradient, axis=0))
-            losses.append(jnp.mean(loss))
+            moved, gradient, loss = jax.vmap(one)(particles[n], indices)
+            return moved, jnp.mean(gradient, axis=0), jnp.mean(loss)
+
+        found = [of_task(n, episode) for n, episode in enumerate(episodes(data))]
+        moved, gradients, losses = zip(*found, strict=True)
         gradient = jnp.mean(jnp.stack(gradients), axis=0)
-        return tuple(moved), *jax.lax.pmean((gradient, jnp.stack(losses)), _AXIS)
+        return moved, *jax.lax.pmean((gradient, jnp.stack(losses)), _AXIS)
 
     over_devices = jax.shard_map(
         estimates,
         mesh=mesh,
-        in_specs=(everywhere, by_particle, everywhere, everywhere, by_particle),
+        in_specs=(everywhere, by_particle, everywhere, everywhere, everywhere, by_particle),
         out_specs=(by_particle, everywhere, everywhere),
         check_vma=False,
     )
 
     @jax.jit
-    def step(outer: Outer, data: Any) -> tuple[Outer, Float[Array, " tasks"]]:
-        indices = jnp.arange(settings.pairs)
+    def step(outer: Outer, seed: Any, data: Any) -> tuple[Outer, Float[Array, " tasks"]]:
         particles, gradient, losses = over_devices(
-            outer.phi, outer.particles, outer.count, data, indices
+            outer.phi, outer.particles, outer.count, seed, data, jnp.arange(settings.pairs)
         )
         gradient = clipped(gradient, settings.clip)
-        updates, optimizer = adam_.update(gradient, outer.optimizer, outer.phi)
+        updates, optimizer = outer_adam.update(gradient, outer.optimizer, outer.phi)
         phi = optax.apply_updates(outer.phi, updates)
         return Outer(phi, optimizer, particles, outer.count + 1), losses
 
-    def placed() -> Outer:
-        outer = start()
-        split = NamedSharding(mesh, by_particle)
-        whole = NamedSharding(mesh, everywhere)
-        particles = jax.device_put(outer.particles, split)
-        return Outer(
-            *jax.device_put((outer.phi, outer.optimizer), whole),
-            particles,
-            jax.device_put(outer.count, whole),
-        )
+    def placed(phi: Float[Array, " n"], seed: int) -> Outer:
+        outer = start(phi, jnp.asarray(seed, jnp.int32), data)
+        split, whole = (NamedSharding(mesh, spec) for spec in (by_particle, everywhere))
+        rest = jax.device_put(outer._replace(particles=()), whole)
+        return rest._replace(particles=jax.device_put(outer.particles, split))
 
-    return Learner(placed, lambda outer: step(outer, data), rule_of)
+    return Learner(placed, lambda outer, seed: step(outer, jnp.asarray(seed, jnp.int32), data))
 
 
 def episode_of(
     task: Task,
     settings: Settings,
-    rule_of: Callable[[Float[Array, " n"]], LearnedRule],
+    rule_of: RuleOf,
     data: PyTree,
 ) -> Episode:
     """A task's training as a function of the rule's numbers."""

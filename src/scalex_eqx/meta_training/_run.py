@@ -1,5 +1,7 @@
 """A meta-training from start to end, which may be killed and started again."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +18,7 @@ import numpy as np
 from .._files import written_whole
 from .._usage import UsageError, shown
 from ..optim import LearnedRule
-from ._outer import Learner, Outer, Settings, learner
+from ._outer import Learner, Outer, RuleOf, Settings, as_vector, learner
 from ._task import Task
 
 _KEPT_EVERY = 25
@@ -71,27 +73,44 @@ def meta_train(
     if not tasks:
         raise UsageError("there are no tasks to train the rule on; give at least one")
     rule = rule or LearnedRule(key=jax.random.key(settings.seed))
-    found = learner(tasks, settings, rule)
+    vector, rule_of = as_vector(rule)
+    found = _learner(tuple(tasks), dataclasses.replace(settings, seed=0), _Kind(rule))
     facts = _facts(tasks, settings, rule)
-    outer, losses = found.start(), []
+    outer, losses = found.start(vector, settings.seed), []
     if keep is not None and Path(keep).exists():
         outer, losses = _resumed(Path(keep), outer, facts)
     while len(losses) < settings.steps:
-        outer, loss = found.step(outer)
+        outer, loss = found.step(outer, settings.seed)
         losses.append(np.asarray(loss))
         if progress is not None:
             progress(len(losses), float(losses[-1].mean()))
         if keep is not None and _is_kept(len(losses), settings):
             _keep(keep, outer, losses, facts)
-    return MetaTrained(_rule_of(found, outer), np.array(losses))
+    return MetaTrained(rule_of(jnp.asarray(np.asarray(outer.phi))), np.array(losses))
 
 
 def _is_kept(done: int, settings: Settings) -> bool:
     return done % _KEPT_EVERY == 0 or done == settings.steps
 
 
-def _rule_of(found: Learner, outer: Outer) -> LearnedRule:
-    return found.rule(jnp.asarray(np.asarray(outer.phi)))
+class _Kind:
+    """What all rules of one architecture have in common, for a cache."""
+
+    def __init__(self, rule: LearnedRule):
+        self.rule_of: RuleOf = as_vector(rule)[1]
+        self._key = rule.features, rule.form, rule.layers[0].weight.shape
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Kind) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@functools.lru_cache(maxsize=4)
+def _learner(tasks: tuple[Task, ...], settings: Settings, kind: _Kind) -> Learner:
+    """Compiled once for all seeds."""
+    return learner(tasks, settings, kind.rule_of)
 
 
 def _facts(tasks: Sequence[Task], settings: Settings, rule: LearnedRule) -> str:

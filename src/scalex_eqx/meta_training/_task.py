@@ -1,6 +1,7 @@
 """What a learned rule is trained on: a problem at a size, under a law."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -133,29 +134,40 @@ class Task:
         }
 
 
-Optimizer = Callable[[Task], optax.GradientTransformation]
-
-
 def courses(
-    task: Task, tx: optax.GradientTransformation, *, steps: int, seeds: int, seed: int = 0
+    task: Task,
+    make: Callable[[Any], optax.GradientTransformation],
+    numbers: Any,
+    *,
+    steps: int,
+    seeds: int,
+    seed: int = 0,
 ) -> Float[Array, "seeds steps"]:
     """The losses of some trainings, a step each; not a number from where one has diverged.
 
     **Arguments:**
 
+    - `make`: `make(numbers)`, the optimizer; traced, and compiled once for all numbers.
+    - `numbers`: a [`scalex_eqx.optim.LearnedRule`][] for `task.learned`, or what else `make` takes.
     - `seeds`: how many are trained, one after the other: a large model's need no memory together.
     - `seed`: of the first.
     """
+    run = _course(task, make, steps)
+    data = jax.tree.map(jnp.asarray, task.problem.data)
+    keys = [jax.random.key(seed + i) for i in range(seeds)]
+    return jnp.stack([run(numbers, key, data) for key in keys])
 
-    def course(key: PRNGKeyArray, data: PyTree) -> Float[Array, " steps"]:
+
+@functools.lru_cache(maxsize=16)
+def _course(task: Task, make: Callable[[Any], optax.GradientTransformation], steps: int) -> Any:
+    @eqx.filter_jit
+    def course(numbers: Any, key: PRNGKeyArray, data: PyTree) -> Float[Array, " steps"]:
+        tx = make(numbers)
         start, order = jax.random.split(key)
         keys = jax.random.split(order, steps)
         return task.train(tx, task.begin(tx, start), data, keys)[1]
 
-    run = jax.jit(course)
-    data = jax.tree.map(jnp.asarray, task.problem.data)
-    keys = [jax.random.key(seed + i) for i in range(seeds)]
-    return jnp.stack([run(key, data) for key in keys])
+    return course
 
 
 def bounded(losses: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

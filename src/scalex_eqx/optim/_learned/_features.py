@@ -166,9 +166,11 @@ def _grouped(
 def in_unit(x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
     """Each of some tensors divided by the power of two near its largest entry.
 
-    That is exact, and squares are in range.
+    That is exact, and squares are in range. One of zeros is divided by one: by the smallest number
+    its derivative would overflow.
     """
-    return x / power_of_two(jnp.max(jnp.abs(x), axis=_own(x), keepdims=True))
+    largest = jnp.max(jnp.abs(x), axis=_own(x), keepdims=True)
+    return x / jnp.where(largest == 0, 1, power_of_two(largest))
 
 
 def unit_rms(x: Float[Array, "n ..."], density: float = 1.0) -> Float[Array, "n ..."]:

@@ -64,7 +64,9 @@ def _moved_root(
 ) -> Float[Array, "k ..."]:
     """`scalex_eqx.ops.moving_root_mean_square`, with a derivative where both are zero."""
     sizes = jnp.broadcast_to(size[None], root.shape)
-    unit = power_of_two(root, sizes)
+    # In units of the smallest number the derivatives of zeros would overflow.
+    is_zero = jnp.maximum(root, sizes) == 0
+    unit = jnp.where(is_zero, 1, power_of_two(root, sizes))
     inverse = inverse_power_of_two(unit)
     old, new = jnp.square(root * inverse), jnp.square(size[None] * inverse)
     return unit * safe_sqrt(old + step * (new - old))

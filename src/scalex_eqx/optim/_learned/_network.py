@@ -73,7 +73,7 @@ class LearnedRule(eqx.Module):
     @property
     def parameters(self) -> int:
         """How many numbers meta-training finds."""
-        return sum(x.size for x in jax.tree.leaves(eqx.filter(self, eqx.is_array)))
+        return sum(x.size for x in jax.tree.leaves((self.layers, self.decays)))
 
     def __call__(
         self, features: Sequence[Features], times: Float[Array, " times"]
