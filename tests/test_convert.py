@@ -41,6 +41,7 @@ RULES: dict[str, Any] = {
     "sgd with Nesterov momentum, clipped": lambda: optax.chain(
         sx.clip_by_effective_norm(0.1), sx.sgd(0.1, momentum=0.9, nesterov=True)
     ),
+    "learned": lambda: sx.learned(2.0**-7),
     "lion": lambda: sx.lion(2.0**-9),
     "micro_adam": lambda: with_statistics(sx.micro_adam(RATE, eps=1e-4)),
     "muon": lambda: sx.muon(2.0**-9),

@@ -54,6 +54,7 @@ RANKS = {
     "": 10,
     "problems": 11,
     "experiments": 12,
+    "meta_training": 13,
     "training": 13,
     "cli": 14,
     "__main__": 15,

@@ -60,6 +60,7 @@ from .optim import (
     adamw as adamw,
     clip_by_effective_norm as clip_by_effective_norm,
     global_rate as global_rate,
+    learned as learned,
     lion as lion,
     micro_adam as micro_adam,
     muon as muon,

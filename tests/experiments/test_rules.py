@@ -12,6 +12,7 @@ NUMBERS = {
     "adam_atan2": {"b1", "b2"},
     "adam_parameter_scaling": {"eps", "b1", "b2", "floor"},
     "adafactor": {"eps", "decay_exponent", "clipping_threshold", "floor"},
+    "learned": set(),
     "lion": {"b1", "b2"},
     "micro_adam": {"eps", "b1", "b2"},
     "muon": {"eps", "b1", "b2", "momentum"},

@@ -33,6 +33,7 @@ TAKES: dict[str, dict[str, Any]] = {
     }
     | _FLOOR
     | _DECAY,
+    "learned": {"weights": "default"} | _DECAY,
     "lion": {"b1": 0.9, "b2": 0.99, "moment_dtype": None} | _DECAY,
     "micro_adam": _ADAM | {"second": "square"} | _DECAY,
     "muon": {
@@ -68,6 +69,7 @@ MAKERS: dict[str, Any] = {
         *a, b1=0.9, b2=0.95, eps=1e-12, **k
     ),
     "adafactor": lambda *a, **k: sx.adafactor(*a, min_factored_size=32, **k),
+    "learned": sx.learned,
     "lion": sx.lion,
     "micro_adam": lambda *a, **k: sx.micro_adam(*a, b1=0.9, b2=0.95, eps=1e-12, **k),
     "muon": lambda *a, **k: sx.muon(*a, scale="rms", b1=0.9, b2=0.95, eps=1e-12, **k),
@@ -82,6 +84,7 @@ def test_the_values_of_what_is_left_out_are_written_down_here():
     assert {name: entry.takes for name, entry in catalogue.items()} == TAKES
     assert {name for name, entry in catalogue.items() if not entry.budget} == {
         "adafactor",
+        "learned",
         "lion",
         "muon",
     }
@@ -223,6 +226,7 @@ def test_what_is_as_it_would_be_is_left_out(name: str, arguments, canonical):
         ("adam", {"moment_dtype": "float16"}, "expected 'float32' or 'bfloat16' or None"),
         ("sgd", {"nesterov": 1}, "nesterov of sgd is 1; expected True or False"),
         ("sgd", {"momentum": True}, "momentum of sgd is True; expected a number or None"),
+        ("learned", {"weights": "mine"}, "expected 'default' or a file, as 'mine.npz'"),
         ("muon", {"steps": 5.0}, "steps of muon is 5.0; expected a whole number"),
         ("adamw", {"weight_decay": 0}, "weight_decay of adamw is 0.0; expected more than 0"),
         ("adamw", {"weight_decay": 1e-4, "decay_mode": None}, "decay_mode of adamw is None"),

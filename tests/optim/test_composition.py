@@ -28,6 +28,7 @@ RULES = {
     "momentum": lambda: sx.optim.sgd(
         0.05, momentum=0.9, weight_decay=0.001, decay_mode="independent"
     ),
+    "learned": lambda: sx.learned(0.01),
     "lion": lambda: sx.optim.lion(0.01),
     "micro_adam": lambda: with_statistics(sx.micro_adam(0.01)),
     "muon": lambda: sx.muon(0.01),

@@ -33,6 +33,16 @@ from ._decay import (
     AddWeightDecayState as AddWeightDecayState,
     add_weight_decay as add_weight_decay,
 )
+from ._learned import (
+    FeatureSet as FeatureSet,
+    Form as Form,
+    LearnedRule as LearnedRule,
+    ScaleByLearnedState as ScaleByLearnedState,
+    learned as learned,
+    load_rule as load_rule,
+    save_rule as save_rule,
+    scale_by_learned as scale_by_learned,
+)
 from ._learning_rate import (
     ScaleByLearningRateState as ScaleByLearningRateState,
     scale_by_learning_rate as scale_by_learning_rate,

@@ -5,6 +5,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import optax
@@ -15,6 +16,7 @@ from ._adafactor import adafactor, bare_adafactor
 from ._adam import adam, adamw, scale_by_adam
 from ._adam_atan2 import adam_atan2, scale_by_adam_atan2
 from ._decay import DecayMode, is_coupled
+from ._learned import learned, scale_by_learned
 from ._lion import lion, scale_by_lion, scale_by_sign, sign_sgd
 from ._micro_adam import micro_adam, scale_by_micro_adam
 from ._muon import FAMILIES, bare_muon, muon
@@ -209,6 +211,10 @@ def _as_hinted(what: str, hint: Any, value: Any) -> Any:
     choices = [x for x in allowed if not isinstance(x, type)]
     if any(type(value) is type(x) and value == x for x in choices):
         return value
+    if Path in allowed:
+        if isinstance(value, str) and value.endswith(".npz"):
+            return value
+        raise ValueError(f"{what} is {value!r}; expected {choices[0]!r} or a file, as 'mine.npz'")
     words = ["True or False"] if bool in allowed else []
     if float in allowed or int in allowed:
         words = ["a number" if float in allowed else "a whole number"]
@@ -225,7 +231,7 @@ def _alternatives(hint: Any) -> Iterator[Any]:
         yield from typing.get_args(hint)
     elif hint is types.NoneType:
         yield None
-    elif hint in (bool, int, float):
+    elif hint in (bool, int, float, Path):
         yield hint
 
 
@@ -248,6 +254,7 @@ catalogue: Mapping[str, Entry] = types.MappingProxyType(
             ),
             # Without momentum, as it was published; widths from 32 on are factored.
             Entry("adafactor", adafactor, bare_adafactor, "adafactor", {"min_factored_size": 32}),
+            Entry("learned", learned, scale_by_learned, "adam"),
             Entry("lion", lion, scale_by_lion, "adam"),
             Entry("micro_adam", micro_adam, scale_by_micro_adam, "adam", _ADAM),
             # With entries as large as Adam's, so that one learning rate is right for both.

@@ -10,8 +10,9 @@ from .._usage import UsageError, shown
 from .._user_code import user_line
 from ._digits import digits
 from ._problem import Problem
+from ._teacher import teacher
 
-OURS = {"digits": digits}
+OURS = {"digits": digits, "teacher": teacher}
 
 
 def load_problem(name: str) -> Problem:

@@ -109,6 +109,7 @@ stress_rules: Mapping[str, StressRule] = MappingProxyType(
         "adam_atan2-bfloat16": _rule("adam_atan2", options={"moment_dtype": "bfloat16"}),
         "adam_parameter_scaling": _adam(_FOLLOWING, "adam_parameter_scaling"),
         "adafactor": _rule("adafactor", squared_epsilon(1e-30, follows_width=True)),
+        "learned": _rule("learned", lower=("gradient", "first moment")),
         "lion": _rule("lion", lower=("gradient", "first moment")),
         "sign_sgd": _rule("sign_sgd"),
         "sgd": _rule("sgd", options={"momentum": 0.9}, upper=("sum",)),

@@ -1,0 +1,135 @@
+"""Learned rules in files: arrays and JSON in an `.npz`, and nothing that is run."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+
+from ..._files import written_whole
+from ._features import FeatureSet
+from ._network import LearnedRule
+
+SHIPPED = ("default",)
+"""The rules that come with the library, by name."""
+
+_FORMAT = 1
+_ABOUT = "about"
+
+
+class Stored(NamedTuple):
+    """A rule from a file, the file's digest, and what it says of how it was made."""
+
+    rule: LearnedRule
+    digest: str
+    made: Mapping[str, Any]
+
+
+def save_rule(
+    rule: LearnedRule, path: str | os.PathLike[str], made: Mapping[str, Any] | None = None
+) -> None:
+    """Writes a learned rule.
+
+    **Arguments:**
+
+    - `rule`: a [`scalex_eqx.optim.LearnedRule`][].
+    - `path`: of the file, by convention `.npz`.
+    - `made`: how it came about, as JSON: the command, the seed, the time.
+    """
+    about = {
+        "format": _FORMAT,
+        "hidden": int(rule.layers[0].weight.shape[0]),
+        "form": rule.form,
+        "features": dataclasses.asdict(rule.features),
+        "made": dict(made or {}),
+    }
+    arrays = {name: np.asarray(x) for name, x in _named(rule).items()}
+    with written_whole(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **{_ABOUT: np.array(json.dumps(about))}, **arrays)
+
+
+def load_rule(weights: str | os.PathLike[str]) -> Stored:
+    """A rule by its name, `"default"`, or from a file.
+
+    **Raises:** `ValueError` that says what is no learned rule.
+    """
+    name = os.fspath(weights)
+    if name in SHIPPED:
+        return _shipped(name)
+    path = Path(name)
+    if path.suffix != ".npz":
+        raise ValueError(
+            f"weights is {name!r}; expected {', '.join(map(repr, SHIPPED))} or a file .npz that "
+            "scalex meta-train wrote"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"weights {name!r} can't be read: {error.strerror}") from None
+    return _read(name, content)
+
+
+@functools.cache
+def _shipped(name: str) -> Stored:
+    folder = importlib.resources.files(__package__ or __name__) / "weights"
+    return _read(name, (folder / f"{name}.npz").read_bytes())
+
+
+def _read(name: str, content: bytes) -> Stored:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            about = json.loads(str(file[_ABOUT]))
+            arrays = {key: file[key] for key in file.files if key != _ABOUT}
+        if about["format"] != _FORMAT:
+            raise ValueError(f"its format is {about['format']}; expected {_FORMAT}")
+        rule = _built(about, arrays)
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"weights {name!r} are no learned rule: {said}. Take a file that scalex meta-train or "
+            "scalex_eqx.optim.save_rule wrote"
+        ) from None
+    return Stored(rule, hashlib.sha256(content).hexdigest(), about["made"])
+
+
+def _built(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> LearnedRule:
+    given = {k: tuple(x) if isinstance(x, list) else x for k, x in about["features"].items()}
+    features, hidden, form = FeatureSet(**given), about["hidden"], about["form"]
+
+    def make() -> LearnedRule:
+        return LearnedRule(hidden, features=features, form=form, key=jax.random.key(0))
+
+    empty = eqx.filter_eval_shape(make)
+    expected = _named(empty)
+    for name, x in expected.items():
+        found = arrays[name]
+        if found.shape != x.shape or found.dtype != x.dtype or not np.isfinite(found).all():
+            raise ValueError(
+                f"{name} is {found.dtype}{list(found.shape)}; expected finite numbers, "
+                f"{x.dtype}{list(x.shape)}"
+            )
+    values = [jnp.asarray(arrays[name]) for name in expected]
+    return eqx.combine(jtu.tree_unflatten(_shape(empty)[1], values), empty)
+
+
+def _named(rule: LearnedRule) -> dict[str, Any]:
+    leaves, _ = _shape(rule)
+    names = [*(f"layer{i}_{x}" for i in range(3) for x in ("weight", "bias")), "decays"]
+    return dict(zip(names, leaves, strict=True))
+
+
+def _shape(rule: LearnedRule) -> tuple[list[Any], Any]:
+    arrays = eqx.filter(rule, lambda x: isinstance(x, jax.Array | jax.ShapeDtypeStruct))
+    return jtu.tree_flatten(arrays)
