@@ -47,9 +47,7 @@ NOT_MEASURED = {
 
 
 def _dimensions(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda x: contrib.MuonDimensionNumbers() if len(x.shape) == 2 else None, tree
-    )
+    return jax.tree.map(lambda x: contrib.MuonDimensionNumbers(), tree)
 
 
 def _key(noisy: Callable[..., Any]) -> Any:
