@@ -96,7 +96,7 @@ def test_floors_are_those_of_the_constants():
     assert low["adan(1e-3)"] > 1e3 * low["scale_by_adan()"]
 
 
-@pytest.mark.parametrize("text", ["adan(1e-3)", "contrib.dog()", "lars(1e-3)"])
+@pytest.mark.parametrize("text", ["adan(1e-3)", "contrib.dog()"])
 def test_a_row_is_measured_again(text):
     again = optax_rules.row(text, family(optax_rules.rules()[text], layout="in, out"))
     kept = dict(ROWS[text])
