@@ -19,7 +19,7 @@ def model(dtype: Any = jnp.float32, zeros: tuple[str, ...] = ()) -> Any:
 
     def make(width):
         keys = dict(zip(("mid", "out"), jax.random.split(jax.random.key(0)), strict=True))
-        shapes = {"mid": (width, width), "out": (8, width)}
+        shapes: dict[str, Any] = {"mid": (width, width), "out": (8, width)}
         return {
             name: sx.Weight(
                 jax.random.normal(keys[name], shape, dtype) * float(name not in zeros), SPEC
@@ -71,7 +71,7 @@ def test_it_is_so():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for make in (optax.lamb, optax.lars, optax.fromage):
             tx = make(1.0)
-            updates = tx.update(ones, tx.init(params), params)[0]
+            updates: Any = tx.update(ones, tx.init(params), params)[0]
             mid, out = (float(jnp.sqrt(jnp.mean(updates[n] ** 2))) for n in ("mid", "out"))
             moved[make.__name__] = out / mid
     assert 0.5 < moved["lamb"] < 2 and moved["lars"] > 500 and moved["fromage"] < 1e-5
@@ -79,7 +79,8 @@ def test_it_is_so():
 
 def test_a_zero_gradient_of_all_is_not_forgotten():
     for make in (contrib.prodigy, contrib.dadapt_adamw):
-        tx, w = make(), jnp.ones(3)
+        w: Any = jnp.ones(3)
+        tx = make()
         state = tx.init(w)
         with jax.numpy_dtype_promotion("standard"):
             for gradient in (0 * w, w, w):

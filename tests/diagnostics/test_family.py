@@ -38,14 +38,14 @@ def padam(k: float, eps: float) -> optax.GradientTransformation:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return zeros, zeros
 
-    def update(g, state, params=None):
+    def update(g: Any, state: Any, params: Any = None) -> Any:
         del params
         m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state[0], g)
         v = jax.tree.map(lambda v, g: 0.99 * v + 0.01 * g**2, state[1], g)
         moved = jax.tree.map(lambda m, v: -1e-3 * m / (v**k + eps), m, v)
         return moved, (m, v)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_power_of_the_second_moment_and_its_hidden_floor():
@@ -101,11 +101,15 @@ def test_rows_and_a_law_of_the_fan():
 def test_decay_a_schedule_and_every_third_step_are_no_matter():
     """They are measured by themselves, and an argument of another name is handed on."""
 
-    def update(g, state, w, *, temperature, **_):
+    def init(w: Any) -> Any:
+        del w
+        return ()
+
+    def update(g: Any, state: Any, w: Any, *, temperature: Any, **_: Any) -> Any:
         del temperature
         return jax.tree.map(lambda g, w: -0.1 * g - 0.003 * w, g, w), state
 
-    rule = optax.GradientTransformationExtraArgs(lambda w: (), update)
+    rule = optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
     tx = optax.chain(rule, optax.scale_by_schedule(lambda t: (t + 1) / 40), optax.apply_every(3))
     with pytest.raises(ValueError, match=r"temperature.*given by extra"):
         family(tx)
@@ -145,11 +149,12 @@ def test_degrees_without_a_name():
     assert any("0.370" in note for note in found.notes)
     assert found.zero_weight == "3.2e-10 times as far at first"
     # As scale_by_width takes it.
+    assert found.family is not None
     sx.scale_by_width(found.family, sx.full_alignment)
 
 
 def test_what_is_no_rule():
     with pytest.raises(ValueError, match="no init and no update"):
-        family(optax.adam)
+        family(optax.adam)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="expected 'out, in' or 'in, out'"):
-        family(optax.sgd(1.0), layout="rows")
+        family(optax.sgd(1.0), layout="rows")  # pyright: ignore[reportArgumentType]

@@ -47,9 +47,7 @@ NOT_MEASURED = {
 
 
 def _dimensions(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda x: contrib.MuonDimensionNumbers() if len(x.shape) == 2 else None, tree
-    )
+    return jax.tree.map(lambda x: contrib.MuonDimensionNumbers(), tree)
 
 
 def _key(noisy: Callable[..., Any]) -> Any:
@@ -71,6 +69,9 @@ def rules() -> dict[str, Any]:
     found["normalize_by_update_norm()"] = optax.normalize_by_update_norm()
     found["chain(sgd(1.0), scale_by_backtracking_linesearch(20))"] = optax.chain(
         optax.sgd(1.0), optax.scale_by_backtracking_linesearch(20)
+    )
+    found["chain(sgd(1e-3), contrib.reduce_on_plateau())"] = optax.chain(
+        optax.sgd(RATE), contrib.reduce_on_plateau()
     )
     return found | {f"contrib.{text}": tx for text, tx in _contributed().items()}
 
@@ -98,9 +99,6 @@ def _contributed() -> dict[str, Any]:
         "dpsgd(1e-3, 1.0, 0.1, 0)": contrib.dpsgd(RATE, 1.0, 0.1, 0),
         "differentially_private_aggregate(1.0, 0.1, 0)": contrib.differentially_private_aggregate(
             1.0, 0.1, 0
-        ),
-        "chain(sgd(1e-3), reduce_on_plateau())": optax.chain(
-            optax.sgd(RATE), contrib.reduce_on_plateau()
         ),
         "split_real_and_imaginary(adam(1e-3))": contrib.split_real_and_imaginary(optax.adam(RATE)),
     }
@@ -209,6 +207,8 @@ def _else(row: Mapping[str, Any]) -> list[str]:
         said.append(f"spectral, o {row['fan-in']} in fan-in, {row['fan-out']} in fan-out")
     elif {row["fan-in"], row["fan-out"]} - {"0", "nan"}:
         said.append(f"o {row['fan-in']} in fan-in, {row['fan-out']} in fan-out")
+    if _together(row) != row["both"]:
+        said.append(f"o {row['both']} where both grow")
     if row["every"] > 1:
         said.append(f"moves every {row['every']} steps")
     if row["zero first"] != "as usual":
@@ -222,6 +222,12 @@ def _else(row: Mapping[str, Any]) -> list[str]:
     if row["wander in bfloat16"] > max(1e-3, 10 * row["wander"]):
         said.append(f"without gradient moves bfloat16 by {row['wander in bfloat16']:.1e}")
     return said
+
+
+def _together(row: Mapping[str, Any]) -> str:
+    """The offset that both fans together have if it is a power of each."""
+    fans = [row["fan-in"], row["fan-out"]]
+    return "nan" if "nan" in fans else str(sum(map(Fraction, fans)))
 
 
 def write_page(page: Path, rows: Sequence[Mapping[str, Any]]) -> None:

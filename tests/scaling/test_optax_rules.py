@@ -17,7 +17,7 @@ from . import optax_rules
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Results.from_json((ROOT / "docs/results/optax_rules.json").read_text(encoding="utf-8"))
-ROWS = {str(row["rule"]): row for row in RESULTS.table(optax_rules.NAME).rows}
+ROWS: dict[str, Any] = {str(row["rule"]): row for row in RESULTS.table(optax_rules.NAME).rows}
 PAGE = (ROOT / "docs/optax.md").read_text(encoding="utf-8")
 # Between layers where the two differ.
 TOLERANCE = 0.02
@@ -42,7 +42,9 @@ FORMULAS: dict[str, tuple[Any, Any, Any]] = {
     **dict.fromkeys(_SGD.split(), (1, 1, 0)),
     **dict.fromkeys(["adafactor", "lamb", "lars", "fromage", "scale_by_trust_ratio"], (0, 0, 1)),
     **dict.fromkeys(["scale_by_param_block_rms", "scale_by_param_block_norm"], (1, 1, 1)),
-    **dict.fromkeys(["contrib.madgrad", "contrib.scale_by_madgrad"], (Fraction(1, 3),) * 2 + (0,)),
+    **dict.fromkeys(
+        ["contrib.madgrad", "contrib.scale_by_madgrad"], (Fraction(1, 3), Fraction(1, 3), 0)
+    ),
     **dict.fromkeys(["polyak_sgd", "scale_by_polyak", "contrib.momo", "contrib.dowg"], (0, 1, 0)),
     **dict.fromkeys(["contrib.normalize", "normalize_by_update_norm"], (0, 1, 0)),
 }
@@ -94,7 +96,7 @@ def test_floors_are_those_of_the_constants():
     assert low["adan(1e-3)"] > 1e3 * low["scale_by_adan()"]
 
 
-@pytest.mark.parametrize("text", ["adan(1e-3)", "contrib.dog()", "lars(1e-3)"])
+@pytest.mark.parametrize("text", ["adan(1e-3)", "contrib.dog()"])
 def test_a_row_is_measured_again(text):
     again = optax_rules.row(text, family(optax_rules.rules()[text], layout="in, out"))
     kept = dict(ROWS[text])

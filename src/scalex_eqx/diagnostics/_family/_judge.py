@@ -56,6 +56,9 @@ def reasons(
 
 def _is_family(vector: Vector) -> bool:
     together, between, weight = map(float, vector)
+    if math.isnan(together):
+        # A rule of matrices alone.
+        return True
     return abs(together - between) <= 0.02 and 0 <= together <= 1 and weight >= 0
 
 
@@ -72,10 +75,14 @@ def _between(what: str, found: Degrees) -> list[str]:
 def matched(p: Number, q: Number, shape: Shape, vector: Vector) -> Family:
     """The family with these numbers: a known one, or one of its own; by role if vectors differ."""
     matrices = _known(_matrices(p, q, shape))
-    of_vectors = _known(_named(*(_exact(x) for x in vector[::2]), vector=_exact(shape.vector)))
+    if math.isnan(float(vector[0])):
+        return matrices
+    of_vectors = _known(_named(_exact(vector[0]), _exact(vector[2]), vector=_exact(shape.vector)))
     if matrices == of_vectors or _vector_data(matrices) == _vector_data(of_vectors):
         return matrices
-    return as_family(dict.fromkeys(MATRICES, matrices) | dict.fromkeys(VECTORS, of_vectors))
+    by_role: dict[Role, str | UpdateFamily] = dict.fromkeys(MATRICES, matrices)
+    by_role |= dict.fromkeys(VECTORS, of_vectors)
+    return as_family(by_role)
 
 
 def _vector_data(family: UpdateFamily) -> Any:

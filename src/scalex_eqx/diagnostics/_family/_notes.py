@@ -25,6 +25,7 @@ def notes(found: Any, is_annotated: bool) -> tuple[str, ...]:
             _drifts(found),
             _period(found),
             _held(found),
+            "it moves no vectors" if math.isnan(float(found.vector[0])) else "",
             "its matrices were weights of role hidden" if is_annotated else "",
         )
         if said

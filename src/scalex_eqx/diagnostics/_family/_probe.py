@@ -142,6 +142,11 @@ def annotated(leaves: Mapping[str, Any]) -> PyTree:
     return {name: Weight(x, _SPECS[len(x.shape)]) for name, x in leaves.items()}
 
 
+def matrices(leaves: Mapping[str, Any]) -> PyTree:
+    """The tree without the vectors, for rules that refuse them."""
+    return {name: x for name, x in leaves.items() if len(x.shape) == 2}
+
+
 def arrays(tree: PyTree) -> dict[str, Any]:
     """The arrays of such a tree."""
     return {name: x.value if isinstance(x, Weight) else x for name, x in tree.items()}

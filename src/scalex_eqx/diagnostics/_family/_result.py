@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ...theory._family import Family
+from ...theory._family import Family, FamilyByRole
 from ._degrees import Degrees, Number
 from ._reach import Reach
 from ._shape import Shape
@@ -82,7 +82,7 @@ class MeasuredFamily:
 
 
 def _family(family: Family) -> dict[str, Any]:
-    if hasattr(family, "families"):
+    if isinstance(family, FamilyByRole):
         return {str(role): _family(one) for role, one in family.families}
     offset = family.offset
     plain = offset if isinstance(offset, tuple) else ()

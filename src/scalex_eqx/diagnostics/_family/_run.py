@@ -12,7 +12,7 @@ import optax
 from jaxtyping import PyTree
 
 from ._arguments import Extra, known, statistics, taken, value_at
-from ._probe import Leaves, Probe, Wrap, annotated, arrays, plain, shapes
+from ._probe import Leaves, Probe, Wrap, annotated, arrays, matrices, plain, shapes
 
 
 class Setting(NamedTuple):
@@ -92,7 +92,7 @@ def callable_rule(tx: Any, probe: Probe, extra: Extra | None) -> Rule:
             "optax.adam(1e-3)"
         )
     errors = []
-    for wrap in (plain, annotated):
+    for wrap in (plain, annotated, matrices):
         for of_examples in (False, True):
             rule = Rule(tx, wrap, of_examples, extra)
             try:
@@ -175,7 +175,8 @@ def _course(rule: Rule, probe: Probe, setting: Setting, dtype: Any) -> tuple[Any
         moved = jax.tree.map(
             lambda w, u: jnp.where(setting.moves > 0, (w + u).astype(w.dtype), w), params, updates
         )
-        return (moved, state), (arrays(updates), arrays(params))
+        still = {name: jnp.zeros(x.shape, dtype) for name, x in drawn.items()}
+        return (moved, state), (still | arrays(updates), still | arrays(params))
 
     params = scaled(probe.weights, setting.weights)
     steps = jnp.arange(probe.steps, dtype=jnp.float32), probe.gradients

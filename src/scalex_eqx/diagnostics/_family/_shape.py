@@ -89,7 +89,9 @@ def shape(moved: Moved, of_rank_one: Callable[[], Moved], layout: Layout, togeth
 
 def _norm(moved: Moved, entries: Mapping[str, float]) -> Norm:
     singular = [_spectral(moved, name) for name in ("square", "of rank one")]
-    if not all(math.isfinite(x) and x > 0 for x in (*singular, *entries.values())):
+    if not all(
+        math.isfinite(x) and x > 0 for x in (*singular, entries["square"], entries["of rank one"])
+    ):
         return "entries"
     same = max(singular) / min(singular) < _SAME_SINGULAR
     other = entries["square"] / entries["of rank one"] > _OTHER_ENTRIES

@@ -91,6 +91,8 @@ def same(a: Number, b: Number, within: float = 0.02) -> bool:
 
 def _vector(found: tuple[Number, Number, Number]) -> str:
     together, between, weight = found
+    if math.isnan(float(together)):
+        return "not moved"
     said = f"degree {number(together)}"
     if not same(together, between):
         said += f", {number(between)} between layers"
@@ -113,7 +115,8 @@ def _shape(shape: Any) -> str:
 def _first(found: Any) -> str:
     matrix, vector = found.first
     every = "" if found.period == 1 else f"; moves every {found.period} steps"
-    return f"{matrix:.2g} times a later one, {vector:.2g} of a vector{every}"
+    of_vector = "" if math.isnan(vector) else f", {vector:.2g} of a vector"
+    return f"{matrix:.2g} times a later one{of_vector}{every}"
 
 
 def _wander(wander: tuple[float, float]) -> str:
