@@ -12,6 +12,7 @@ import pytest
 import scalex_eqx as sx
 from scalex_eqx.optim import FeatureSet, LearnedRule, load_rule, save_rule, scale_by_learned
 from scalex_eqx.optim._learned._features import FLOOR, Moments, tensor_features
+from scalex_eqx.optim._learned._rule import _loaded
 
 RNG = np.random.default_rng(0)
 STEPS = 4
@@ -262,7 +263,7 @@ def test_what_is_no_rule_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"layer0_weight is float32\[4, 39\]"):
         load_rule(path)
     with pytest.raises(ValueError, match="expected 'default', a path"):
-        scale_by_learned(3)  # pyright: ignore[reportArgumentType]
+        _loaded(3)
 
 
 def test_wrong_arguments_are_refused():

@@ -37,6 +37,7 @@ from ._failure import explained, tell_traceback
 from ._family import Family
 from ._help import RECIPES, description, filled, own_options_first, summary
 from ._merge import Merge
+from ._meta_train import MetaTrain
 from ._noise import Noise
 from ._plan import Plan
 from ._problem import TEXTS
@@ -231,6 +232,7 @@ COMMANDS: dict[str, Any] = {
     "sweep": SweepGrid,
     "tune": Tune,
     "train": Train,
+    "meta-train": MetaTrain,
     "report": Report,
     "status": Status,
     "merge": Merge,

@@ -109,7 +109,6 @@ stress_rules: Mapping[str, StressRule] = MappingProxyType(
         "adam_atan2-bfloat16": _rule("adam_atan2", options={"moment_dtype": "bfloat16"}),
         "adam_parameter_scaling": _adam(_FOLLOWING, "adam_parameter_scaling"),
         "adafactor": _rule("adafactor", squared_epsilon(1e-30, follows_width=True)),
-        "learned": _rule("learned", lower=("gradient", "first moment")),
         "lion": _rule("lion", lower=("gradient", "first moment")),
         "sign_sgd": _rule("sign_sgd"),
         "sgd": _rule("sgd", options={"momentum": 0.9}, upper=("sum",)),
@@ -134,6 +133,7 @@ stress_rules: Mapping[str, StressRule] = MappingProxyType(
 """What `scalex stress` knows by name; those of Optax are there for comparison."""
 
 NOT_STRESSED = {
+    "learned": "a network has no strength by formula; powers of two change no bit of its update",
     "micro_adam": "it divides by single examples' gradients, and a stress has one gradient",
     "sign_ema": "what ends its strength is what ends that of lion",
     "adamw": "its update is that of adam, and a decay does not look at the gradient",
