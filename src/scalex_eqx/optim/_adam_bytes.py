@@ -92,10 +92,11 @@ def adam_in_bytes(
         # By itself, so that `skip_nonfinite` can keep the old moments in front of their use.
         columns = state.scale, state.code, state.mean, state.root
         _, *moments, _ = move_values(move, updates, *columns, _numbered(updates))
+        scale, code, mean, root = moments
         new_updates = map_values(
             lambda spec, g, *moments: ratio(spec, g, moments, mass1, mass2), updates, *moments
         )
-        return new_updates, ScaleByAdamBytesState(count, *moments, rule)
+        return new_updates, ScaleByAdamBytesState(count, scale, code, mean, root, rule)
 
     return checked(
         rule, ScaleByAdamBytesState, init, update, check=_refuse_complex, takes_complex=True
@@ -123,11 +124,11 @@ def _scale(spec: WeightSpec, w: Array) -> Array:
     return jnp.zeros_like(jnp.sum(w, axis=own_axes(spec, w)[1:], keepdims=True), dtype=jnp.float32)
 
 
-def _code(spec: WeightSpec, w: Array) -> Array | None:
+def _code(spec: WeightSpec, w: Array) -> Any:
     return jnp.zeros_like(w, dtype=jnp.uint16) if _in_bytes(spec, w) else None
 
 
-def _wide(spec: WeightSpec, w: Array) -> Array | None:
+def _wide(spec: WeightSpec, w: Array) -> Any:
     return None if _in_bytes(spec, w) else jnp.zeros_like(w, dtype=jnp.float32)
 
 

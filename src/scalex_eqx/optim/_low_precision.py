@@ -140,7 +140,7 @@ def _kahan(inside: optax.GradientTransformationExtraArgs) -> optax.GradientTrans
             _widened(updates), state.inner_state, _widened(params), **extra
         )
 
-        def step(_, u, w, c):
+        def step(_, u, w, c) -> tuple[Any, ...]:
             return (u.astype(w.dtype), w, c) if c is None else _compensated(u, w, c)
 
         steps, _, compensation = move_values(step, moved, params, state.compensation)
