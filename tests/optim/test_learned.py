@@ -232,7 +232,7 @@ def test_it_can_be_differentiated_where_nothing_has_moved(weight):
 
 
 def test_a_rule_comes_back_from_its_file(tmp_path):
-    features = FeatureSet(times=(5, 50))
+    features = FeatureSet(times=(5.0, 50.0))
     path, phi = tmp_path / "rule.npz", rule(hidden=4, form="direction", features=features)
     save_rule(phi, path, {"command": "by hand"})
     stored = load_rule(path)

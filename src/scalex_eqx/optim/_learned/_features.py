@@ -42,7 +42,7 @@ class FeatureSet:
     momentum: tuple[float, ...] = (0.9, 0.99, 0.999)
     second: float = 0.999
     factored: tuple[float, ...] = (0.9, 0.99, 0.999)
-    times: tuple[float, ...] = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
+    times: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
     parameter: bool = True
 
     def __post_init__(self) -> None:

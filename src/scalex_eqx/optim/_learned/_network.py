@@ -129,5 +129,5 @@ def _product(matrix: Float[Array, "n m"], x: Float[Array, "m ..."]) -> Float[Arr
     return jnp.tensordot(matrix, x, 1, precision="highest")
 
 
-def _along(bias: Float[Array, " n"], x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+def _along(bias: Float[Array, " n"], x: Float[Array, "m ..."]) -> Float[Array, "n ..."]:
     return bias.reshape(-1, *[1] * (x.ndim - 1))
