@@ -223,7 +223,7 @@ def test_what_is_as_it_would_be_is_left_out(name: str, arguments, canonical):
         ("lion", {"eps": 1e-8}, "lion takes no 'eps'; it takes b1, b2, moment_dtype, weight_decay"),
         ("adam", {"eps": "small"}, "eps of adam is 'small'; expected a number$"),
         ("adam", {"eps_scaling": 1}, "expected 'gradient' or 'constant'"),
-        ("adam", {"moment_dtype": "float16"}, "expected 'float32' or 'bfloat16' or None"),
+        ("adam", {"moment_dtype": "float16"}, "expected 'float32' or 'bfloat16' or 'int8' or None"),
         ("sgd", {"nesterov": 1}, "nesterov of sgd is 1; expected True or False"),
         ("sgd", {"momentum": True}, "momentum of sgd is True; expected a number or None"),
         ("learned", {"weights": "mine"}, "expected 'default' or a file, as 'mine.npz'"),
