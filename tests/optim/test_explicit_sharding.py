@@ -102,4 +102,4 @@ def test_split_weights_train_as_whole_ones_do():
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    assert run.stdout.splitlines() == ["tried 16"], run.stdout
+    assert run.stdout.splitlines() == ["tried 17"], run.stdout
