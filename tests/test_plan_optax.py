@@ -18,7 +18,9 @@ def model(dtype: Any = jnp.float32, zeros: tuple[str, ...] = ()) -> Any:
     """Two matrices, of which some are zero."""
 
     def make(width):
-        keys = dict(zip(("mid", "out"), jax.random.split(jax.random.key(0)), strict=True))
+        keys: dict[str, Any] = dict(
+            zip(("mid", "out"), jax.random.split(jax.random.key(0)), strict=True)
+        )
         shapes: dict[str, Any] = {"mid": (width, width), "out": (8, width)}
         return {
             name: sx.Weight(

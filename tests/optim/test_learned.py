@@ -27,7 +27,7 @@ TIMES = np.array([1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5])
 
 def rule(seed: int = 0, hidden: int = 16, **options: Any) -> LearnedRule:
     """A random one, whose biases and decay rates aren't zero either."""
-    found = LearnedRule(hidden, key=jax.random.key(seed), **options)
+    found: Any = LearnedRule(hidden, key=jax.random.key(seed), **options)
     draws = np.random.default_rng(seed)
     biases = [jnp.asarray(0.3 * draws.normal(size=x.bias.shape), jnp.float32) for x in found.layers]
     decays = jnp.asarray(0.03 * draws.normal(size=found.decays.shape), jnp.float32)
@@ -45,6 +45,7 @@ def run(phi: LearnedRule, gradients, make, start=START) -> list[Any]:
     params = make(start)
     state, found = scale_by_learned(phi).init(params), []
     for gradient in gradients:
+        update: Any
         update, state = step(phi, make(gradient), state, params)
         found.append(update.value)
     return found
@@ -181,15 +182,12 @@ def test_a_single_large_gradient_moves_nothing_far(weight):
     """No feature of an entry is larger than the root of the number of entries."""
     gradients = GRADIENTS.copy()
     gradients[0, 0, 0] = 1e12
-    moments = Moments(
-        jnp.asarray(gradients[:3], jnp.float32),
-        jnp.asarray(np.abs(gradients[0]), jnp.float32),
-        *(
-            jnp.asarray(np.sqrt((gradients[:3] ** 2).mean(axis, keepdims=True)), jnp.float32)
-            for axis in (2, 1)
-        ),
-        None,
+    row, column = (
+        jnp.asarray(np.sqrt((gradients[:3] ** 2).mean(axis, keepdims=True)), jnp.float32)
+        for axis in (2, 1)
     )
+    means, root = (jnp.asarray(x, jnp.float32) for x in (gradients[:3], np.abs(gradients[0])))
+    moments = Moments(means, root, row, column, None)
     w, g = jnp.asarray(START, jnp.float32), jnp.asarray(gradients[0], jnp.float32)
     groups = eqx.filter_jit(tensor_features)(FeatureSet(), w, g, moments)
     assert sorted(place for group in groups for place in group.places) == list(range(28))

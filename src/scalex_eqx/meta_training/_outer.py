@@ -69,9 +69,9 @@ class Settings:
         if self.estimator not in get_args(Estimator):
             raise UsageError(f"estimator is {self.estimator!r}; expected 'pes' or 'unrolled'")
 
-    def schedule(self, count: Int[Array, ""]) -> Float[Array, ""]:
+    def schedule(self, count: Any) -> Float[Array, ""]:
         """Adam's learning rate: a linear rise, then a cosine."""
-        time = count.astype(jnp.float32) + 1
+        time = jnp.asarray(count).astype(jnp.float32) + 1
         fall = jnp.clip((time - self.warmup) / max(1, self.steps - self.warmup), 0, 1)
         cosine = self.last + (1 - self.last) * 0.5 * (1 + jnp.cos(jnp.pi * fall))
         return self.learning_rate * jnp.minimum(time / max(1, self.warmup), cosine)
@@ -83,7 +83,7 @@ class Outer(NamedTuple):
     phi: Float[Array, " n"]
     optimizer: PyTree
     particles: tuple[PyTree, ...]
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class Learner(NamedTuple):
@@ -165,7 +165,7 @@ def learner(tasks: Sequence[Task], settings: Settings, rule_of: RuleOf) -> Learn
         )
         gradient = clipped(gradient, settings.clip)
         updates, optimizer = outer_adam.update(gradient, outer.optimizer, outer.phi)
-        phi = optax.apply_updates(outer.phi, updates)
+        phi: Any = optax.apply_updates(outer.phi, updates)
         return Outer(phi, optimizer, particles, outer.count + 1), losses
 
     def placed(phi: Float[Array, " n"], seed: int) -> Outer:

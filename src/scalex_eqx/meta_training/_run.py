@@ -126,8 +126,9 @@ def _facts(tasks: Sequence[Task], settings: Settings, rule: LearnedRule) -> str:
 
 def _keep(path: Any, outer: Outer, losses: list[np.ndarray], facts: str) -> None:
     leaves = {f"leaf{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(outer))}
+    named: dict[str, Any] = {"facts": np.array(facts), "losses": np.array(losses), **leaves}
     with written_whole(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, facts=np.array(facts), losses=np.array(losses), **leaves)
+        np.savez(file, **named)
 
 
 def _resumed(path: Path, outer: Outer, facts: str) -> tuple[Outer, list[np.ndarray]]:

@@ -55,9 +55,10 @@ def save_rule(
         "features": dataclasses.asdict(rule.features),
         "made": dict(made or {}),
     }
-    arrays = {name: np.asarray(x) for name, x in _named(rule).items()}
+    arrays: dict[str, Any] = {name: np.asarray(x) for name, x in _named(rule).items()}
+    arrays[_ABOUT] = np.array(json.dumps(about))
     with written_whole(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, **{_ABOUT: np.array(json.dumps(about))}, **arrays)
+        np.savez(file, **arrays)
 
 
 def load_rule(weights: str | os.PathLike[str]) -> Stored:
@@ -105,7 +106,8 @@ def _read(name: str, content: bytes) -> Stored:
 
 
 def _built(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> LearnedRule:
-    given = {k: tuple(x) if isinstance(x, list) else x for k, x in about["features"].items()}
+    listed = about["features"].items()
+    given: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in listed}
     features, hidden, form = FeatureSet(**given), about["hidden"], about["form"]
 
     def make() -> LearnedRule:

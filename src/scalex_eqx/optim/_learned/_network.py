@@ -1,7 +1,7 @@
 """The small network that a learned rule is."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -101,12 +101,12 @@ def _linear(fan_in: int, fan_out: int, key: PRNGKeyArray) -> eqx.nn.Linear:
     return eqx.tree_at(lambda one: (one.weight, one.bias), layer, values)
 
 
-def _in_dtype(layer: eqx.nn.Linear, like: Float[Array, "..."]) -> eqx.nn.Linear:
+def _in_dtype(layer: eqx.nn.Linear, like: Float[Array, "..."]) -> Any:
     return jax.tree.map(lambda x: x.astype(like.dtype), layer)
 
 
 def _first(
-    layer: eqx.nn.Linear, features: Sequence[Features], times: Float[Array, " times"]
+    layer: Any, features: Sequence[Features], times: Float[Array, " times"]
 ) -> Float[Array, "hidden ..."]:
     """The first layer, in which features of one shape are taken together.
 

@@ -101,7 +101,7 @@ def scale_by_learned(
     )
 
     def init(params: optax.Params) -> ScaleByLearnedState:
-        def zeros(field: str):
+        def zeros(field: str) -> Any:
             return lambda spec, w: _zeros(spec, w, field, phi)
 
         fields = {field: init_values(zeros(field), params) for field in _FIELDS}
@@ -237,8 +237,9 @@ def _moved(
     update, moments = one(finite_or_nan(wide(g)).astype(dtype), moments, wide(w).astype(dtype))
     found: dict[str, Any] = {**dict.fromkeys(fields), "root": moments.root}
     for name, x in zip(names, (moments.means, *moments[2:]), strict=True):
-        for i in range(0 if x is None else x.shape[stacks]):
-            found[f"{name}_{i}"] = jax.lax.index_in_dim(x, i, stacks, keepdims=False)
+        if x is not None:
+            for i in range(x.shape[stacks]):
+                found[f"{name}_{i}"] = jax.lax.index_in_dim(x, i, stacks, keepdims=False)
     return update.astype(g.dtype), *(found[name] for name in _FIELDS)
 
 
