@@ -62,6 +62,7 @@ def written(value: Any) -> Any:
         "square": "variance",
         "last": "mean",
         "constant": "rate",
+        "default": "rule.npz",
         None: "bfloat16",
     }
     if isinstance(value, bool):

@@ -26,7 +26,7 @@ from scalex_eqx.cli._stress import Stress
 from scalex_eqx.diagnostics import Results, stress_rules
 from scalex_eqx.experiments import parse_learning_rate, parse_recipe
 from scalex_eqx.experiments._call import parse_call
-from scalex_eqx.optim._catalogue import catalogue
+from scalex_eqx.optim._catalogue import OF_DECAY, catalogue
 
 from ..smoke._page import blocks, near, run as run_page
 
@@ -610,8 +610,6 @@ def test_what_recipes_leave_out_is_in_the_table():
     rows = {row[0].strip("`"): row[1] for row in tables("transfer.md")["takes"][1:]}
     assert list(rows) == list(catalogue)
     for name, entry in catalogue.items():
-        own = {
-            key: x for key, x in entry.takes.items() if key not in ("weight_decay", "decay_mode")
-        }
+        own = {key: x for key, x in entry.takes.items() if key not in OF_DECAY}
         shown = ", ".join(f"`{key}={x!r}`" for key, x in own.items())
         assert rows[name].replace("`", "") == (shown.replace("`", "") or "none")

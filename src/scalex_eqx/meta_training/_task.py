@@ -88,7 +88,7 @@ class Task:
         tx: optax.GradientTransformation,
         inner: Inner,
         data: PyTree,
-        keys: PRNGKeyArray,
+        keys: Any,
     ) -> tuple[Inner, Float[Array, " steps"]]:
         """One step for each key, which draws its batch; returns the loss before each.
 

@@ -107,7 +107,9 @@ def _read(name: str, content: bytes) -> Stored:
 
 def _built(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> LearnedRule:
     listed = about["features"].items()
-    given: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in listed}
+    given: dict[str, Any] = {
+        k: tuple(map(float, x)) if isinstance(x, list) else x for k, x in listed
+    }
     features, hidden, form = FeatureSet(**given), about["hidden"], about["form"]
 
     def make() -> LearnedRule:
