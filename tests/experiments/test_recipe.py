@@ -62,7 +62,6 @@ def written(value: Any) -> Any:
         "square": "variance",
         "last": "mean",
         "constant": "rate",
-        "default": "rule.npz",
         None: "bfloat16",
     }
     if isinstance(value, bool):
@@ -76,7 +75,8 @@ DECAY = ("weight_decay", "decay_mode", "decay_schedule")
 @pytest.mark.parametrize("name", catalogue)
 def test_every_entry_goes_through_its_text(name: str):
     entry = catalogue[name]
-    given = {key: written(value) for key, value in entry.takes.items()}
+    # Another learned rule would be a file.
+    given = {key: written(value) for key, value in entry.takes.items() if value != "default"}
     if entry.decay:
         given |= {"weight_decay": 0.125, "decay_mode": "cautious_independent"}
     for arguments in ({}, given):

@@ -90,8 +90,6 @@ def test_what_does_not_fit_is_refused():
         Settings(unroll=50, truncation=20)
     with pytest.raises(UsageError, match="pairs is 0"):
         Settings(pairs=0)
-    with pytest.raises(UsageError, match="estimator is 'es'"):
-        Settings(estimator="es")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match="no tasks"):
         meta_train([])
 
