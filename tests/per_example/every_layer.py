@@ -285,16 +285,20 @@ def apart_by(x: Any, y: np.ndarray) -> float:
 def one_by_one(loss: Any, model: Any, batch: Any) -> dict[str, list[np.ndarray]]:
     gradient = eqx.filter_jit(eqx.filter_grad(loss))
     single = [jax.tree.leaves(gradient(model, x)) for x in batch]
-    columns = [np.stack(column) for column in zip(*single, strict=True)]
+    return statistics_by_numpy([np.stack(column) for column in zip(*single, strict=True)], CLIP)
+
+
+def statistics_by_numpy(columns: list[np.ndarray], clip: float) -> dict[str, list[np.ndarray]]:
+    """Of all examples' gradients of each array, which the first axis numbers."""
     norms = [np.sum(g**2, axis=tuple(range(1, g.ndim))) for g in columns]
     norm = np.sum(norms, axis=0)
-    factors = np.minimum(1, CLIP / np.sqrt(norm))
+    factors = np.minimum(1, clip / np.sqrt(norm))
     return {
         "gradient": [np.mean(g, axis=0) for g in columns],
         "square": [np.mean(g**2, axis=0) for g in columns],
         "sign": [np.mean(np.sign(g), axis=0) for g in columns],
         "fourth": [np.mean(g**4, axis=0) for g in columns],
-        "clipped": [np.tensordot(factors, g, 1) / EXAMPLES for g in columns],
+        "clipped": [np.tensordot(factors, g, 1) / len(norm) for g in columns],
         "norms": norms,
         "norm": [norm],
     }

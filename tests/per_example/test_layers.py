@@ -189,18 +189,7 @@ def statistics_one_by_one(loss: Any, model: Any, batch: Any, clip: float) -> dic
     """By `vmap(grad)`, and NumPy."""
     found = eqx.filter_jit(eqx.filter_vmap(eqx.filter_grad(loss), in_axes=(None, 0)))(model, batch)
     gradients = [np.asarray(g) for g in jax.tree.leaves(found)]
-    norms = [np.sum(g**2, axis=tuple(range(1, g.ndim))) for g in gradients]
-    norm = np.sum(norms, axis=0)
-    factors = np.minimum(1, clip / np.sqrt(norm))
-    return {
-        "gradient": [np.mean(g, axis=0) for g in gradients],
-        "square": [np.mean(g**2, axis=0) for g in gradients],
-        "sign": [np.mean(np.sign(g), axis=0) for g in gradients],
-        "fourth": [np.mean(g**4, axis=0) for g in gradients],
-        "clipped": [np.tensordot(factors, g, 1) / len(norm) for g in gradients],
-        "norm": [norm],
-        "norms": norms,
-    }
+    return every_layer.statistics_by_numpy(gradients, clip)
 
 
 def assert_equal(found: Any, expected: dict[str, Any], rtol: float = TOLERANCE) -> None:

@@ -79,6 +79,6 @@ def _known_least_eps(b2: Scalar, dtype: Any) -> float:
     return 0.0 if isinstance(b2, jax.Array) else _least_eps(b2, wide_dtype(dtype))
 
 
-def check_eps_scaling(eps_scaling: str) -> None:
+def check_eps_scaling(eps_scaling: str, name: str = "eps_scaling") -> None:
     if eps_scaling not in ("gradient", "constant"):
-        raise ValueError(f"eps_scaling is {eps_scaling!r}; expected 'gradient' or 'constant'")
+        raise ValueError(f"{name} is {eps_scaling!r}; expected 'gradient' or 'constant'")

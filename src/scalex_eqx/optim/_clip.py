@@ -1,5 +1,4 @@
 import functools
-from typing import get_args
 
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -9,7 +8,7 @@ from jaxtyping import Array, Float, Inexact
 from .._weight import is_trainable, is_weight
 from ..ops import power_of_two
 from ..ops._wide import wide
-from ._adam_rule import EpsScaling
+from ._adam_rule import EpsScaling, check_eps_scaling
 from ._moments import finite_or_nan
 from ._numbers import Scalar, as_dtype_of, check_number, known_number
 from ._rule import Constant, Degree, Rule
@@ -47,10 +46,7 @@ def clip_by_rms(
         [arXiv:1804.04235](https://arxiv.org/abs/1804.04235).
     """
     check_number("threshold", threshold)
-    if threshold_scaling not in get_args(EpsScaling):
-        raise ValueError(
-            f"threshold_scaling is {threshold_scaling!r}; expected 'gradient' or 'constant'"
-        )
+    check_eps_scaling(threshold_scaling, "threshold_scaling")
     follows_gradient = threshold_scaling == "gradient"
     scaling = (1, 0) if follows_gradient else (0, 0)
     constant = Constant("threshold", known_number(threshold), Degree(update=1), scaling)
