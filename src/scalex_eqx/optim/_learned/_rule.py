@@ -1,6 +1,7 @@
 """Learned rules as gradient transformations."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -202,6 +203,8 @@ def _zeros(
     return jnp.sum(zeros, axis=axes[1 if name == "row" else 0], keepdims=True)
 
 
+# Hundreds of operations: weights of one shape and law share one trace, also where no step is traced.
+@partial(jax.jit, static_argnums=1)
 def _moved(
     phi: LearnedRule,
     spec: WeightSpec,
