@@ -37,29 +37,29 @@ def sizes(
 
     Each is an array of shape (widths, seeds).
     """
-    found: list[list[dict[str, float]]] = []
-    for width in WIDTHS:
-        measured = _at_width(measure, parameterization, width, tied)
-        found.append(
-            [
-                jax.device_get(measured(_drawn(width, tied, seed), jax.random.key(seed)))
-                for seed in range(SEEDS)
-            ]
-        )
+    found = [
+        _measured(measure, width, sx.standard if width == BASE_WIDTH else parameterization, tied)
+        for width in WIDTHS
+    ]
     return {
         name: np.log2([[float(seed[name]) for seed in row] for row in found])
         for name in found[0][0]
     }
 
 
-def _at_width(measure, parameterization, width, tied):
+@functools.cache
+def _measured(measure, width, parameterization, tied) -> list[dict[str, float]]:
+    """By seed. At the base width all parameterizations are one model, and so are their rates."""
+
     def measured(drawn, key):
         def make(wanted):
             return drawn if wanted == width else transformer(wanted, tied, key)
 
         return measure(_parameterize(make, width, parameterization), key)
 
-    return jax.jit(measured, compiler_options=FAST_COMPILE)
+    run = jax.jit(measured, compiler_options=FAST_COMPILE)
+    drawn = (_drawn(width, tied, seed) for seed in range(SEEDS))
+    return [jax.device_get(run(one, jax.random.key(seed))) for seed, one in enumerate(drawn)]
 
 
 @functools.cache

@@ -140,17 +140,28 @@ def slopes(
     case: str, parameterization: sx.Parameterization, forced: tuple[tuple[str, str], ...] = ()
 ) -> dict[str, float]:
     """The exponent of every size that `measure` returns, over the widths."""
-    logs = []
-    for width in WIDTHS:
-        measured = jax.jit(
-            functools.partial(measure, case, width, parameterization, dict(forced)),
-            compiler_options=FAST_COMPILE,
-        )
-        keys = [jax.random.key(seed, impl="rbg") for seed in range(SEEDS)]  # Twice as fast.
-        found = [jax.device_get(measured(key)) for key in keys]
-        logs.append({name: np.mean([np.log2(seed[name]) for seed in found]) for name in found[0]})
+    base, wide = WIDTHS
+    # At the base width all parameterizations are one model, and so are their rates.
+    logs = means(case, sx.standard, base, forced), means(case, parameterization, wide, forced)
     steps = np.log2(WIDTHS)
     return {name: float(np.polyfit(steps, [row[name] for row in logs], 1)[0]) for name in logs[0]}
+
+
+@functools.cache
+def means(
+    case: str,
+    parameterization: sx.Parameterization,
+    width: int,
+    forced: tuple[tuple[str, str], ...],
+) -> dict[str, Any]:
+    """Of the logarithm of every size, over the seeds."""
+    measured = jax.jit(
+        functools.partial(measure, case, width, parameterization, dict(forced)),
+        compiler_options=FAST_COMPILE,
+    )
+    keys = [jax.random.key(seed, impl="rbg") for seed in range(SEEDS)]  # Twice as fast.
+    found = [jax.device_get(measured(key)) for key in keys]
+    return {name: np.mean([np.log2(seed[name]) for seed in found]) for name in found[0]}
 
 
 def measure(
