@@ -1,0 +1,234 @@
+"""Trains what the evidence page says, row by row, and writes its numbers.
+
+    python tests/evidence/run.py [ROW ...] [--group GROUP] [--folder runs/evidence]
+        [--out docs/results/evidence.json]
+
+A small language model at widths 32, 64 and 128 (the base is 32) with three seeds, for seven
+learning rates an octave apart; where a minimum lies at the edge, or next to a run that diverged,
+two octaves are added on that side, three times at most. Every run is kept in the folder: the same
+command goes on where it was, also for rows whose table has changed. `--list` prints the rows.
+"""
+
+import argparse
+import collections
+import dataclasses
+import datetime
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+if __name__ == "__main__":
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))
+
+from rich.console import Console
+
+from scalex_eqx.diagnostics import record
+from scalex_eqx.experiments import Run, analyse, parse_recipe, sweep
+from scalex_eqx.experiments._optimum import ALL_DIVERGED, LOWER_EDGE, UPPER_EDGE
+from scalex_eqx.experiments._useful import useful
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _models import problem
+from _rows import BASE, GROUPS, ROWS, SEEDS, STUDIES, WIDTHS, Row, Study
+
+COUNT, ADDED, ROUNDS = 7, 2, 3
+# The paper's grid has a learning rate in every second octave.
+COARSE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of a whole run of the evidence; smaller ones are for trying it."""
+
+    widths: tuple[int, ...] = WIDTHS
+    seeds: tuple[int, ...] = SEEDS
+    steps: int | None = None
+    count: int = COUNT
+
+
+def trained(
+    study: Study, recipes: dict[str, int], folder: Path, sizes: Sizes, say: Callable[[str], None]
+) -> dict[str, list[Run]]:
+    """The runs of each recipe, as many as it takes for a minimum inside the grid.
+
+    **Arguments:**
+
+    - `recipes`: log2 of the first learning rate by recipe.
+    """
+    task = problem(BASE, **study.options)
+    found: dict[str, dict[tuple[int, float, int], Run]] = collections.defaultdict(dict)
+    wanted = {recipe: set(range(first, first + sizes.count)) for recipe, first in recipes.items()}
+    for _ in range(ROUNDS + 1):
+        # Recipes of one rule and grid are one program.
+        together: dict[tuple[str, frozenset[int]], list[str]] = collections.defaultdict(list)
+        for recipe, logs in wanted.items():
+            together[parse_recipe(recipe).entry.name, frozenset(logs)].append(recipe)
+        for (_, logs), members in together.items():
+            begun = time.monotonic()
+            sweep(
+                task,
+                members,
+                widths=sizes.widths,
+                learning_rates=[2.0**k for k in sorted(logs)],
+                seeds=sizes.seeds,
+                steps=sizes.steps or study.steps,
+                schedule=study.schedule,  # pyright: ignore[reportArgumentType]
+                warmup=study.warmup,
+                base_width=BASE,
+                folder=folder,
+                console=Console(file=io.StringIO()),
+            )
+            for fields in json.loads((folder / "results.json").read_text())["runs"]:
+                run = Run.from_json(fields)
+                found[run.recipe][run.size, run.learning_rate, run.seed] = run
+            say(f"  {len(members)} recipes at {len(logs)} rates, {time.monotonic() - begun:.0f} s")
+        wider = {}
+        for recipe in wanted:
+            text = str(parse_recipe(recipe))
+            notes = {
+                optimum.note
+                for size in analyse([*found[text].values()])[0].sizes
+                for _, optimum in size.by_seed
+                if not optimum.inside
+            }
+            low, high = min(wanted[recipe]), max(wanted[recipe])
+            added: set[int] = set()
+            if notes & {LOWER_EDGE, ALL_DIVERGED}:
+                added |= {low - k for k in range(1, ADDED + 1)}
+            if UPPER_EDGE in notes:
+                added |= {high + k for k in range(1, ADDED + 1)}
+            if added:
+                wider[recipe] = wanted[recipe] | added
+        if not wider:
+            break
+        wanted = wider
+    return {recipe: [*found[str(parse_recipe(recipe))].values()] for recipe in recipes}
+
+
+def coarse(runs: Iterable[Run]) -> dict[int, float | None]:
+    """log2 of the best learning rate of the paper's grid at each width, by the seeds' mean loss."""
+    losses: dict[int, dict[float, list[float]]] = collections.defaultdict(dict)
+    for run in runs:
+        octave = round(np.log2(run.learning_rate))
+        if octave % COARSE == 0:
+            lost = float("inf") if run.held_out_loss is None else run.held_out_loss
+            losses[run.size].setdefault(octave, []).append(lost)
+    best = {}
+    for width, by_rate in sorted(losses.items()):
+        means = {octave: float(np.mean(values)) for octave, values in by_rate.items()}
+        octave = min(means, key=lambda key: means[key])
+        best[width] = octave if np.isfinite(means[octave]) else None
+    return best
+
+
+def judged(row: Row, runs: list[Run], seconds: float) -> dict[str, Any]:
+    """All that the page says of a row."""
+    (analysis,) = analyse(runs)
+    found = useful(runs)
+    best = coarse(runs)
+    by_width = {size.size: size for size in analysis.sizes}
+    losses: dict[str, dict[str, list[float | None]]] = {}
+    for run in sorted(runs, key=lambda run: (run.size, run.learning_rate, run.seed)):
+        loss = None if run.held_out_loss is None else round(run.held_out_loss, 4)
+        octave = f"{np.log2(run.learning_rate):g}"
+        losses.setdefault(str(run.size), {}).setdefault(octave, []).append(loss)
+    return {
+        **dataclasses.asdict(row),
+        "verdict": analysis.verdict,
+        "exponent": analysis.drift.exponent,
+        "interval": analysis.drift.interval,
+        "reason": analysis.drift.reason,
+        "best rate": {str(n): size.log2_learning_rate for n, size in by_width.items()},
+        "best loss": {str(n): size.loss for n, size in by_width.items()},
+        "best losses": {
+            str(n): [optimum.loss for _, optimum in size.by_seed] for n, size in by_width.items()
+        },
+        "coarse": {str(n): octave for n, octave in best.items()},
+        "useful": dataclasses.asdict(found),
+        "seconds": round(seconds),
+        "losses": losses,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows; all if none")
+    parser.add_argument("--group", choices=GROUPS, action="append", help="only these tables")
+    parser.add_argument("--folder", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/evidence.json"))
+    parser.add_argument("--list", action="store_true", help="print the rows and train nothing")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--steps", type=int, help="instead of each study's")
+    parser.add_argument("--count", type=int, default=COUNT, help="of first learning rates")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"no such row: {unknown[0]!r}; --list prints the {len(ROWS)} there are")
+    rows = [
+        row
+        for row in ROWS.values()
+        if (not chosen.rows or row.name in chosen.rows)
+        and (not chosen.group or row.group in chosen.group)
+    ]
+    if chosen.list:
+        for row in rows:
+            print(f"{row.group:10} {row.name:55} {row.recipe}")
+        return
+    sizes = Sizes(tuple(chosen.widths), tuple(chosen.seeds), chosen.steps, chosen.count)
+    kept = json.loads(chosen.out.read_text())["rows"] if chosen.out.exists() else []
+    done = {row["name"]: row for row in kept if row["name"] in ROWS}
+    studies: dict[str, list[Row]] = collections.defaultdict(list)
+    for row in rows:
+        studies[row.study].append(row)
+    for number, (name, members) in enumerate(studies.items(), 1):
+        print(f"{number}/{len(studies)} {name}: {len(members)} rows", flush=True)
+        begun = time.monotonic()
+        recipes = {row.recipe: row.first for row in members}
+        folder = chosen.folder / name.replace("/", " over ")
+        found = trained(STUDIES[name], recipes, folder, sizes, lambda line: print(line, flush=True))
+        seconds = (time.monotonic() - begun) / len(members)
+        for row in members:
+            before = done.get(row.name, {}).get("seconds", 0)
+            # What was in the store took its time before.
+            one = judged(row, found[row.recipe], max(seconds, before))
+            done[row.name] = one
+            print(f"    {row.name}: {one['verdict']}, {shown(one)}", flush=True)
+        write(chosen.out, [done[name] for name in ROWS if name in done], sizes)
+
+
+def shown(row: dict[str, Any]) -> str:
+    if row["exponent"] is None:
+        return row["reason"]
+    low, high = row["interval"] or (float("nan"), float("nan"))
+    return f"p = {row['exponent']:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def write(path: Path, rows: list[dict[str, Any]], sizes: Sizes) -> None:
+    """The numbers of all rows, with where and when they are from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = json.loads(record([], "python tests/evidence/run.py").to_json())
+    content = {
+        **{name: facts[name] for name in ("device", "versions", "command")},
+        "date": datetime.date.today().isoformat(),
+        "cores": os.cpu_count(),
+        "sizes": dataclasses.asdict(sizes),
+        "rows": rows,
+    }
+    text = json.dumps(content, indent=1, allow_nan=False, default=str)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    main()
