@@ -158,11 +158,10 @@ def _exponent(sizes: Sequence[int], means: Sequence[Mean]) -> float | None:
 
 
 def _judged(lost: Mean, gained: Mean, seeds: int) -> tuple[Usefulness, str]:
-    if seeds < 3 or lost.interval is None or gained.interval is None:
-        why = (
-            f"{seeds} seeds; three are needed" if seeds < 3 else "a rate was not tried, or diverges"
-        )
-        return Usefulness.CANNOT_TELL, why
+    if seeds < SEEDS_FOR_A_VERDICT:
+        return Usefulness.CANNOT_TELL, f"{seeds} seeds; a verdict needs {SEEDS_FOR_A_VERDICT}"
+    if lost.interval is None or gained.interval is None:
+        return Usefulness.CANNOT_TELL, "a learning rate was not tried, or diverges"
     if lost.interval[1] < gained.interval[0]:
         return Usefulness.USEFUL, ""
     if lost.interval[0] > gained.interval[1]:

@@ -203,7 +203,7 @@ def _zeros(
     return jnp.sum(zeros, axis=axes[1 if name == "row" else 0], keepdims=True)
 
 
-# Hundreds of operations: weights of one shape and law share one trace, also where no step is traced.
+# Hundreds of operations: weights of one shape and law share one trace, also op by op.
 @partial(jax.jit, static_argnums=1)
 def _moved(
     phi: LearnedRule,
