@@ -21,7 +21,7 @@ AOT := $(VENV)-aot
 TYPES = $(BIN)/pyright --pythonpath $(BIN)/python
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: transfer test smoke wheel lint ruff format docs figures numerics numerics-aot clean
+.PHONY: transfer test smoke wheel lint ruff format docs figures evidence numerics numerics-aot clean
 
 # Passes its arguments on: make transfer ARGS="--widths 64 128 256 --steps 100"
 transfer: $(VENV)/.experiments
@@ -57,6 +57,12 @@ format: $(VENV)/.dev
 figures: transfer
 	cp runs/transfer/transfer.png docs/images/transfer.png
 	cp runs/transfer/results.json docs/results/transfer.json
+
+# Trains what the page "What transfers here" says, and writes its numbers: an hour or two on two
+# cores. The same command goes on where it was; make evidence ARGS=--list prints the rows.
+evidence: $(VENV)/.dev
+	$(BIN)/python tests/evidence/run.py $(ARGS)
+	$(if $(ARGS),,$(BIN)/python tests/evidence/alignment.py)
 
 # Measures this machine's device: make numerics ARGS=--stress for everything.
 numerics: $(VENV)/.dev

@@ -33,10 +33,12 @@ from rich.console import Console
 
 from scalex_eqx.diagnostics import record
 from scalex_eqx.experiments import Run, analyse, parse_recipe, sweep
+from scalex_eqx.experiments._grid_report import outcome_of
+from scalex_eqx.experiments._judged import Answer, Outcome, judge_claim
 from scalex_eqx.experiments._optimum import ALL_DIVERGED, LOWER_EDGE, UPPER_EDGE
-from scalex_eqx.experiments._useful import useful
 
 sys.path.insert(0, str(Path(__file__).parent))
+from _claims import CLAIMS
 from _models import problem
 from _rows import BASE, GROUPS, ROWS, SEEDS, STUDIES, WIDTHS, Row, Study
 
@@ -133,17 +135,17 @@ def coarse(runs: Iterable[Run]) -> dict[int, float | None]:
 def judged(row: Row, runs: list[Run], seconds: float) -> dict[str, Any]:
     """All that the page says of a row."""
     (analysis,) = analyse(runs)
-    found = useful(runs)
     best = coarse(runs)
     by_width = {size.size: size for size in analysis.sizes}
     losses: dict[str, dict[str, list[float | None]]] = {}
     for run in sorted(runs, key=lambda run: (run.size, run.learning_rate, run.seed)):
-        loss = None if run.held_out_loss is None else round(run.held_out_loss, 4)
+        loss = None if run.held_out_loss is None else round(run.held_out_loss, 5)
         octave = f"{np.log2(run.learning_rate):g}"
         losses.setdefault(str(run.size), {}).setdefault(octave, []).append(loss)
     return {
         **dataclasses.asdict(row),
         "verdict": analysis.verdict,
+        "answer": _answer(row.says, analysis.verdict),
         "exponent": analysis.drift.exponent,
         "interval": analysis.drift.interval,
         "reason": analysis.drift.reason,
@@ -153,10 +155,58 @@ def judged(row: Row, runs: list[Run], seconds: float) -> dict[str, Any]:
             str(n): [optimum.loss for _, optimum in size.by_seed] for n, size in by_width.items()
         },
         "coarse": {str(n): octave for n, octave in best.items()},
-        "useful": dataclasses.asdict(found),
+        "useful": analysis.useful and dataclasses.asdict(analysis.useful),
         "seconds": round(seconds),
         "losses": losses,
     }
+
+
+def _answer(says: str, verdict: str) -> str:
+    """Whether what the paper says of a row's transfer holds here; "" where it says nothing."""
+    if not says:
+        return ""
+    if verdict not in ("transfers", "drifts"):
+        return str(Answer.CANNOT_TELL)
+    return str(Answer.HOLDS if (says == "transfers") == (verdict == "transfers") else Answer.DENIED)
+
+
+def runs_of(name: str, losses: dict[str, dict[str, list[float | None]]], seeds: Any) -> list[Run]:
+    """The runs that a row's losses are of."""
+    return [
+        Run(name, int(width), 2.0 ** float(octave), seed, loss)
+        for width, by_rate in losses.items()
+        for octave, values in by_rate.items()
+        for seed, loss in zip(seeds, values, strict=True)
+    ]
+
+
+def answers(rows: Iterable[dict[str, Any]], seeds: Any) -> list[dict[str, Any]]:
+    """What becomes of the claims whose rows are all there."""
+    outcomes: dict[str, Outcome] = {}
+    for row in rows:
+        runs = runs_of(row["name"], row["losses"], seeds)
+        (analysis,) = analyse(runs)
+        largest = max(run.size for run in runs)
+        outcomes[row["name"]] = outcome_of(row["name"], analysis, runs, largest)
+    found = []
+    for asked in CLAIMS:
+        named = [n for one in asked.claim.statements for n in (one.first, one.second) if n]
+        if not all(name in outcomes for name in named):
+            continue
+        judged = judge_claim(asked.claim, outcomes)
+        found.append(
+            {
+                "group": asked.group,
+                "claim": asked.claim.text,
+                "source": asked.claim.published,
+                "of": asked.claim.statements[0].of,
+                "rows": named,
+                "answer": str(judged.answer),
+                "means": [mean and [mean[0], *mean[1]] for mean in judged.means],
+                "reason": judged.reason,
+            }
+        )
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -165,6 +215,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--group", choices=GROUPS, action="append", help="only these tables")
     parser.add_argument("--folder", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/evidence.json"))
+    parser.add_argument(
+        "--judge", action="store_true", help="judge the losses in --out again, without training"
+    )
     parser.add_argument("--list", action="store_true", help="print the rows and train nothing")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
@@ -187,6 +240,12 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = Sizes(tuple(chosen.widths), tuple(chosen.seeds), chosen.steps, chosen.count)
     kept = json.loads(chosen.out.read_text())["rows"] if chosen.out.exists() else []
     done = {row["name"]: row for row in kept if row["name"] in ROWS}
+    if chosen.judge:
+        for name, row in done.items():
+            runs = runs_of(name, row["losses"], sizes.seeds)
+            done[name] = judged(ROWS[name], runs, row["seconds"])
+        write(chosen.out, [done[name] for name in ROWS if name in done], sizes)
+        return
     studies: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rows:
         studies[row.study].append(row)
@@ -223,6 +282,7 @@ def write(path: Path, rows: list[dict[str, Any]], sizes: Sizes) -> None:
         "cores": os.cpu_count(),
         "sizes": dataclasses.asdict(sizes),
         "rows": rows,
+        "claims": answers(rows, sizes.seeds),
     }
     text = json.dumps(content, indent=1, allow_nan=False, default=str)
     partial = path.with_suffix(".partial")

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from scalex_eqx.experiments._fits import Run
-from scalex_eqx.experiments._useful import Usefulness, useful
+from scalex_eqx.experiments._fits import Run, analyse
+from scalex_eqx.experiments._useful import Useful, Usefulness
 
 SIZES, SEEDS, RATES = (32, 64, 128), (0, 1, 2), np.arange(-12, -1)
 
@@ -25,6 +25,12 @@ def curves(
                 Run("r", n, 2.0**k, seed, float(level + bowl * (k - best) ** 2)) for k in RATES
             ]
     return runs
+
+
+def useful(runs: list[Run]) -> Useful:
+    (analysis,) = analyse(runs)
+    assert analysis.useful is not None
+    return analysis.useful
 
 
 def test_what_is_lost_and_gained_and_their_exponents():
@@ -55,5 +61,5 @@ def test_what_seeds_hide_is_not_told():
 
 def test_an_optimum_outside_of_the_grid_gives_no_verdict():
     found = useful(curves(-4.0))
-    assert found.verdict is Usefulness.CANNOT_TELL and "size 128" in found.reason
+    assert found.verdict is Usefulness.CANNOT_TELL and "width 128" in found.reason
     assert found.lost[0].value is None and found.lost_exponent is None

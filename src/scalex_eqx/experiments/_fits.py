@@ -20,6 +20,7 @@ from ._drift import (
     t_interval as t_interval,
 )
 from ._optimum import Optimum as Optimum, fit_optimum as fit_optimum, interpolated_loss
+from ._useful import Useful, unknown, useful
 
 STEEP_ABOVE = "steep above: biased low"
 
@@ -99,6 +100,7 @@ class RecipeAnalysis:
     best_loss: float | None
     best_loss_spread: float | None
     searched: Searched | None = None
+    useful: Useful | None = None
     axis: Axis = WIDTH
 
 
@@ -172,7 +174,8 @@ def analyse(
 def to_json(analysis: RecipeAnalysis) -> dict[str, object]:
     """The analysis as JSON's own types; a number that doesn't exist is `None`."""
     fields = json.loads(json.dumps(dataclasses.asdict(analysis), allow_nan=False))
-    del fields["axis"]
+    # What is useful stands beside the analyses: they are compared with older files.
+    del fields["axis"], fields["useful"]
     if analysis.searched is None:
         del fields["searched"]
     axis = analysis.axis
@@ -207,9 +210,11 @@ def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int, axis: Axis) 
     if missing:
         drift = Drift(None, None, (), LEVEL, missing)
         reuse = ReuseCost(sizes[0], sizes[-1], None, None, (), f"unknown: {missing}")
+        found = unknown(sizes, missing)
     else:
         drift = fit_drift(sizes, {s: [optima[x, s] for x in sizes] for s in seeds}, axis=axis)
         reuse = reuse_cost(sizes, curves, optima, axis=axis)
+        found = useful(sizes, curves, optima, axis=axis)
     summaries = tuple(summarise(size, seeds, optima) for size in sizes)
     verdict, reason = judge(drift)
     sentence = conclude(recipe, verdict, reason, drift, reuse, axis=axis)
@@ -224,6 +229,7 @@ def _analyse_recipe(recipe: str, runs: Sequence[Run], planned: int, axis: Axis) 
         reuse=reuse,
         best_loss=best.loss,
         best_loss_spread=best.loss_spread,
+        useful=found,
         axis=axis,
     )
 

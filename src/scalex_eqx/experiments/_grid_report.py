@@ -113,12 +113,12 @@ def grid_rows(
     """
     analyses = {one.recipe: one for one in analyse(runs, planned)}
     outcomes = {
-        str(one): _outcome(str(one), analyses.get(str(one)), runs, largest) for one in recipes
+        str(one): outcome_of(str(one), analyses.get(str(one)), runs, largest) for one in recipes
     }
     return tuple(_row(one, analyses.get(str(one)), outcomes) for one in recipes)
 
 
-def _outcome(
+def outcome_of(
     name: str, analysis: RecipeAnalysis | None, runs: Sequence[Run], largest: int
 ) -> Outcome:
     if analysis is None:

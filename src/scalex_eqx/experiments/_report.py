@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich import box
@@ -76,7 +77,11 @@ def write_json(
 
     A run is one line.
     """
-    content = {"facts": dict(facts), "analyses": [to_json(analysis) for analysis in analyses]}
+    content = {
+        "facts": dict(facts),
+        "analyses": [to_json(analysis) for analysis in analyses],
+        "useful": {one.recipe: one.useful and asdict(one.useful) for one in analyses},
+    }
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     axis = analyses[0].axis if analyses else WIDTH
     lines = (

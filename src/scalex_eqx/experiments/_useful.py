@@ -4,12 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._drift import LEVEL, SEEDS_FOR_A_VERDICT, Interval, t_interval
-from ._fits import Run, grouped
-from ._optimum import Optimum, fit_optimum, interpolated_loss
+from ._axes import WIDTH, Axis
+from ._drift import LEVEL, SEEDS_FOR_A_VERDICT, Interval, outside_reason, t_interval
+from ._optimum import Optimum, interpolated_loss
+
+if TYPE_CHECKING:
+    from ._fits import Curves
 
 
 class Usefulness(StrEnum):
@@ -56,7 +60,13 @@ class Useful:
     reason: str
 
 
-def useful(runs: Sequence[Run], level: float = LEVEL) -> Useful:
+def useful(
+    sizes: Sequence[int],
+    curves: "Curves",
+    optima: Mapping[tuple[int, int], Optimum],
+    level: float = LEVEL,
+    axis: Axis = WIDTH,
+) -> Useful:
     r"""Whether the learning rates of one recipe's smaller sizes serve the largest.
 
     Transfer is fast if $L_N(\eta^*_n) - L_N(\eta^*_N)$, the loss that tuning at size n costs, falls
@@ -65,28 +75,23 @@ def useful(runs: Sequence[Run], level: float = LEVEL) -> Useful:
 
     **Arguments:**
 
-    - `runs`: of one recipe; every size has every seed.
+    - `sizes`: in ascending order.
+    - `curves`, `optima`: by size and seed; every size has every seed.
     - `level`: of the intervals over seeds, Student's t.
+    - `axis`: which size it is.
 
     ??? cite "Source"
 
         Ghosh et al. (2025), [arXiv:2512.22768](https://arxiv.org/abs/2512.22768), for infinite N.
     """
-    curves = grouped(runs)
-    optima = {
-        key: fit_optimum([r.learning_rate for r in one], [r.held_out_loss for r in one])
-        for key, one in curves.items()
-    }
-    sizes, seeds = sorted({n for n, _ in curves}), sorted({s for _, s in curves})
     *smaller, largest = sizes
-    unknown = _unknown(optima)
-    if unknown or not smaller:
-        nothing = Mean(None, None)
-        none = tuple(nothing for _ in smaller)
-        reason = unknown or "there is one size only"
-        return Useful(
-            tuple(smaller), none, none, None, None, nothing, Usefulness.CANNOT_TELL, reason
-        )
+    seeds = sorted({seed for _, seed in curves})
+    reason = "" if smaller else f"there is one {axis.noun} only"
+    reason = reason or outside_reason(
+        sizes, {s: [optima[n, s] for n in sizes] for s in seeds}, axis
+    )
+    if reason:
+        return unknown(sizes, reason)
 
     def cost(seed: int, log2_rate: float) -> float:
         members, best = curves[largest, seed], optima[largest, seed]
@@ -120,16 +125,17 @@ def useful(runs: Sequence[Run], level: float = LEVEL) -> Useful:
     )
 
 
+def unknown(sizes: Sequence[int], reason: str) -> Useful:
+    """Nothing can be said."""
+    nothing = Mean(None, None)
+    none = tuple(nothing for _ in sizes[:-1])
+    verdict = Usefulness.CANNOT_TELL
+    return Useful(tuple(sizes[:-1]), none, none, None, None, nothing, verdict, reason)
+
+
 def _of(number: float | None) -> float:
     assert number is not None
     return number
-
-
-def _unknown(optima: Mapping[tuple[int, int], Optimum]) -> str:
-    for (size, seed), optimum in sorted(optima.items()):
-        if not optimum.inside:
-            return f"the best learning rate of size {size}, seed {seed}, is {optimum.note}"
-    return ""
 
 
 def _extrapolated(

@@ -3,6 +3,7 @@
 from ._axes import WIDTH, Axis
 from ._drift import LEVEL, MARGIN, SEEDS_FOR_A_VERDICT
 from ._fits import RecipeAnalysis, Searched, SizeSummary
+from ._useful import Mean, Useful
 
 
 def _rules_of_search(axis: Axis) -> tuple[str, ...]:
@@ -41,8 +42,33 @@ def conclusions(analysis: RecipeAnalysis) -> tuple[tuple[str, str], ...]:
         ("drift exponent p", _exponent_value(analysis)),
         ("cost of reuse", cost),
         (f"best loss at {largest.size}", best),
+        *([] if analysis.useful is None else _useful_values(analysis.useful, largest.size)),
         *([] if analysis.searched is None else [("search", _search_value(analysis))]),
     )
+
+
+def _useful_values(found: Useful, largest: int) -> list[tuple[str, str]]:
+    """Each smaller size's loss and gain, as pairs of a name and its value."""
+    if found.lost and found.lost[-1].value is None:
+        return [("useful", f"{found.verdict}: {found.reason.split('; ')[0]}")]
+    pairs = []
+    for size, lost, gained in zip(found.sizes, found.lost, found.gained, strict=True):
+        pairs.append(
+            (f"{size} tuned for {largest}", f"loses {_mean(lost)}, {largest} gains {_mean(gained)}")
+        )
+    exponents = (found.lost_exponent, found.gained_exponent)
+    if None not in exponents:
+        pairs.append(("they fall as", "n^-{:.1f} and n^-{:.1f}".format(*exponents)))
+    line = f"a line through the smaller sizes' best loses {_mean(found.extrapolated)} at {largest}"
+    why = f": {found.reason}" if found.reason else ""
+    return [*pairs, ("extrapolated", line), ("useful", f"{found.verdict}{why}")]
+
+
+def _mean(mean: Mean) -> str:
+    if mean.value is None:
+        return "what was not tried"
+    interval = "" if mean.interval is None else " [{:+.4f}, {:+.4f}]".format(*mean.interval)
+    return f"{mean.value:.4f}{interval}"
 
 
 def describe_search(searched: Searched) -> str:
@@ -81,6 +107,11 @@ def rules(*, searched: bool = False, axis: Axis = WIDTH) -> tuple[str, ...]:
         "best learning rate, less the best loss there, seed by seed. Between grid points the loss "
         "is interpolated by a monotone cubic (PCHIP) through the finite losses and the optimum, so "
         "it is never negative.",
+        f"What the best learning rate of a smaller {axis.noun} loses at the largest is its loss "
+        f"there less the best one; what the largest gains is the smaller {axis.noun}'s best loss "
+        f"less its own. Tuning at a smaller {axis.noun} is useful if the second largest loses less "
+        "than is gained, interval against interval (Ghosh et al., arXiv:2512.22768, who ask which "
+        f"of the two falls faster in the {axis.noun}).",
         "± is the standard deviation over seeds.",
         *(_rules_of_search(axis) if searched else ()),
     )
