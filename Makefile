@@ -63,6 +63,7 @@ figures: transfer
 evidence: $(VENV)/.dev
 	$(BIN)/python tests/evidence/run.py $(ARGS)
 	$(if $(ARGS),,$(BIN)/python tests/evidence/alignment.py)
+	$(if $(ARGS),,$(BIN)/python tests/evidence/underflow.py)
 
 # Measures this machine's device: make numerics ARGS=--stress for everything.
 numerics: $(VENV)/.dev

@@ -68,6 +68,12 @@ def pytest_configure(config: pytest.Config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def pytest_collection_finish():
+    """Modules and tests live as long as the process: garbage is not looked for among them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def x64():
     """Runs a test in double precision."""

@@ -176,6 +176,32 @@ def alignment() -> str:
     return _table(heads, lines)
 
 
+def underflow() -> str:
+    """Where a constant epsilon begins to cost: predicted, measured, and the costs by width."""
+    read = _read("evidence_underflow.json")
+    widths = [str(width) for width in read["sizes"]["widths"]]
+    lines = []
+    for row in read["rows"]:
+        costs = [_cost(row["cost"][width]) for width in widths]
+        begins = row["costs from"]
+        lines.append(
+            [
+                row["parameterization"].replace("_", "-"),
+                f"{float(row['epsilon']):g}",
+                f"{row['predicted width']:,.0f}",
+                f"above {widths[-1]}" if begins is None else str(begins),
+                *costs,
+            ]
+        )
+    heads = ["parameterization", "epsilon", "predicted width", "measured", *widths]
+    return _table(heads, lines)
+
+
+def _cost(found: list[float]) -> str:
+    mean, low, high = found
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
@@ -192,4 +218,5 @@ TABLES = {
     "facts": facts,
     "recipes": recipes,
     "alignment": alignment,
+    "underflow": underflow,
 }

@@ -16,7 +16,6 @@ import datetime
 import io
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,6 +28,9 @@ if __name__ == "__main__":
 
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))
 
+from _claims import CLAIMS
+from _models import problem
+from _rows import BASE, GROUPS, ROWS, SEEDS, STUDIES, WIDTHS, Row, Study
 from rich.console import Console
 
 from scalex_eqx.diagnostics import record
@@ -36,11 +38,6 @@ from scalex_eqx.experiments import Run, analyse, parse_recipe, sweep
 from scalex_eqx.experiments._grid_report import outcome_of
 from scalex_eqx.experiments._judged import Answer, Outcome, judge_claim
 from scalex_eqx.experiments._optimum import ALL_DIVERGED, LOWER_EDGE, UPPER_EDGE
-
-sys.path.insert(0, str(Path(__file__).parent))
-from _claims import CLAIMS
-from _models import problem
-from _rows import BASE, GROUPS, ROWS, SEEDS, STUDIES, WIDTHS, Row, Study
 
 COUNT, ADDED, ROUNDS = 7, 2, 3
 # The paper's grid has a learning rate in every second octave.
