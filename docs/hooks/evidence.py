@@ -37,7 +37,7 @@ def ablations() -> str:
     heads = [
         "what differs",
         "the paper",
-        "best of its grid at 32, 64, 128",
+        "log2 of the best of its grid at 32, 64, 128",
         "drift exponent p",
         "here",
         "best loss at 128",
@@ -52,7 +52,7 @@ def ablations() -> str:
         coarse = ", ".join(_power(octave) for octave in row["coarse"].values())
         lines.append(
             [
-                f"`{row['name']}`",
+                row["name"],
                 says,
                 coarse,
                 _drift(row),
@@ -67,7 +67,7 @@ def ablations() -> str:
 def _group(name: str) -> str:
     heads = [
         "row",
-        "best at 32, 64, 128",
+        "log2 of the best rate at 32, 64, 128",
         "drift exponent p",
         "verdict",
         "best loss at 128",
@@ -75,7 +75,7 @@ def _group(name: str) -> str:
     ]
     lines = [
         [
-            f"`{row['name']}`",
+            row["name"],
             ", ".join(_power(rate) for rate in row["best rate"].values()),
             _drift(row),
             row["verdict"],
@@ -103,7 +103,7 @@ def _rows(group: str) -> list[dict[str, Any]]:
 
 
 def _power(octave: float | None) -> str:
-    return "diverged" if octave is None else f"2^{octave:.3g}"
+    return "diverged" if octave is None else f"{octave:.3g}"
 
 
 def _drift(row: dict[str, Any]) -> str:
@@ -129,7 +129,7 @@ def _useful(row: dict[str, Any]) -> str:
 
 def notes() -> str:
     found = [(row["name"], row["note"]) for row in _read("evidence.json")["rows"] if row["note"]]
-    return "\n".join(f"- `{name}`: {note}." for name, note in found)
+    return "\n".join(f"- *{name}*: {note}." for name, note in found)
 
 
 def facts() -> str:
@@ -148,8 +148,7 @@ def facts() -> str:
 def recipes() -> str:
     """Which recipe and study every row is."""
     lines = [
-        [f"`{row['name']}`", row["study"], f"`{row['recipe']}`"]
-        for row in _read("evidence.json")["rows"]
+        [row["name"], row["study"], f"`{row['recipe']}`"] for row in _read("evidence.json")["rows"]
     ]
     return _table(["row", "model and schedule", "recipe"], lines)
 

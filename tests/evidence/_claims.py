@@ -143,7 +143,7 @@ def _claims() -> list[Asked]:
                 KOSSON,
                 (
                     Statement(
-                        "exponent", "coupled decay 1, with the law, warm-up 10 %", high=-MARGIN
+                        "exponent", "coupled decay 0.5, with the law, warm-up 10 %", high=-MARGIN
                     ),
                 ),
             ),

@@ -182,7 +182,7 @@ def _decay() -> list[Row]:
         return [
             ("no decay", f"standard:adam:{rates}"),
             ("independent decay 0.01", _DECAY.format("independent", "0.01", _TO_RATE, rates)),
-            ("coupled decay 1", _DECAY.format("coupled", "1.0", "", rates)),
+            ("coupled decay 0.5", _DECAY.format("coupled", "0.5", "", rates)),
         ]
 
     return [

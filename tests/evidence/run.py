@@ -1,7 +1,7 @@
 """Trains what the evidence page says, row by row, and writes its numbers.
 
     python tests/evidence/run.py [ROW ...] [--group GROUP] [--folder runs/evidence]
-        [--out docs/results/evidence.json]
+        [--out docs/results/evidence.json] [--picture docs/images/evidence.png]
 
 A small language model at widths 32, 64 and 128 (the base is 32) with three seeds, for seven
 learning rates an octave apart; where a minimum lies at the edge, or next to a run that diverged,
@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))
 
+import matplotlib.pyplot as plt
 from _claims import CLAIMS
 from _models import problem
 from _rows import BASE, GROUPS, ROWS, SEEDS, STUDIES, WIDTHS, Row, Study
@@ -35,10 +36,12 @@ from rich.console import Console
 
 from scalex_eqx.diagnostics import record
 from scalex_eqx.experiments import Run, analyse, parse_recipe, sweep
+from scalex_eqx.experiments._drift import MARGIN
 from scalex_eqx.experiments._grid_report import outcome_of
 from scalex_eqx.experiments._judged import Answer, Outcome, judge_claim
 from scalex_eqx.experiments._optimum import ALL_DIVERGED, LOWER_EDGE, UPPER_EDGE
 
+COLOURS = {"transfers": "#0f7b6c", "drifts": "#c0392b", "cannot tell": "#b8860b"}
 COUNT, ADDED, ROUNDS = 7, 2, 3
 # The paper's grid has a learning rate in every second octave.
 COARSE = 2
@@ -212,6 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--group", choices=GROUPS, action="append", help="only these tables")
     parser.add_argument("--folder", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/evidence.json"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/evidence.png"))
     parser.add_argument(
         "--judge", action="store_true", help="judge the losses in --out again, without training"
     )
@@ -241,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name, row in done.items():
             runs = runs_of(name, row["losses"], sizes.seeds)
             done[name] = judged(ROWS[name], runs, row["seconds"])
-        write(chosen.out, [done[name] for name in ROWS if name in done], sizes)
+        write(chosen.out, [done[name] for name in ROWS if name in done], sizes, chosen.picture)
         return
     studies: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rows:
@@ -259,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
             one = judged(row, found[row.recipe], max(seconds, before))
             done[row.name] = one
             print(f"    {row.name}: {one['verdict']}, {shown(one)}", flush=True)
-        write(chosen.out, [done[name] for name in ROWS if name in done], sizes)
+        write(chosen.out, [done[name] for name in ROWS if name in done], sizes, chosen.picture)
 
 
 def shown(row: dict[str, Any]) -> str:
@@ -269,8 +273,8 @@ def shown(row: dict[str, Any]) -> str:
     return f"p = {row['exponent']:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def write(path: Path, rows: list[dict[str, Any]], sizes: Sizes) -> None:
-    """The numbers of all rows, with where and when they are from."""
+def write(path: Path, rows: list[dict[str, Any]], sizes: Sizes, picture: Path) -> None:
+    """The numbers of all rows, with where and when they are from, and their picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = json.loads(record([], "python tests/evidence/run.py").to_json())
     content = {
@@ -285,6 +289,35 @@ def write(path: Path, rows: list[dict[str, Any]], sizes: Sizes) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
+    draw(rows, sizes, picture)
+
+
+def draw(rows: list[dict[str, Any]], sizes: Sizes, path: Path) -> None:
+    """Every row's drift exponent with its interval, and the margin of a transfer."""
+    told = [row for row in reversed(rows) if row["interval"] is not None]
+    if not told:
+        return
+    with plt.rc_context({"font.size": 8}):
+        figure, axes = plt.subplots(figsize=(9, 1 + 0.19 * len(told)), layout="constrained")
+        axes.axvspan(-MARGIN, MARGIN, color="#e8e8e8", zorder=0)
+        axes.axvline(0, color="#888888", lw=0.8, zorder=1)
+        for place, row in enumerate(told):
+            low, high = row["interval"]
+            colour = COLOURS[row["verdict"]]
+            axes.plot([low, high], [place, place], color=colour, lw=2)
+            axes.plot(row["exponent"], place, "o", color=colour, ms=4)
+        axes.set_yticks(range(len(told)), [row["name"] for row in told])
+        axes.set_ylim(-0.7, len(told) - 0.3)
+        axes.set_xlabel("drift exponent p of the best learning rate, 90 % interval over seeds")
+        widths = f"{sizes.widths[0]} to {sizes.widths[-1]}"
+        axes.set_title(f"Grey: transfers (within {MARGIN} of 0). Widths {widths}.", loc="left")
+        for name, colour in COLOURS.items():
+            axes.plot([], [], "o", color=colour, label=name)
+        axes.legend(loc="upper left", frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
+        plt.close(figure)
 
 
 if __name__ == "__main__":

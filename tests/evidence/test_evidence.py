@@ -77,6 +77,7 @@ def test_a_row_is_trained_and_goes_on(tmp_path, capsys):
     name = "baseline: muP, Adam, linear schedule"
     out, small = tmp_path / "evidence.json", "--widths 16 32 --steps 2 --count 3 --seeds 0 1 2"
     options = [name, "--folder", str(tmp_path / "runs"), "--out", str(out), *small.split()]
+    options += ["--picture", str(tmp_path / "picture.png")]
     run.ROUNDS, before = 0, run.ROUNDS
     try:
         run.main(options)
@@ -103,7 +104,7 @@ def test_the_pages_tables_have_every_row(name):
     if name == "alignment":
         assert table.count("\n") >= 3
     else:
-        assert all(f"`{row}`" in table for row, one in ROWS.items() if one["group"] == name)
+        assert all(f"| {row} |" in table for row, one in ROWS.items() if one["group"] == name)
 
 
 def _hook() -> Any:
