@@ -9,7 +9,14 @@ from typing import get_args
 from numerics.optimizers import oracles, stall
 from numerics.optimizers.controls import plain_adam_atan2
 from scalex_eqx import diagnostics
-from scalex_eqx.diagnostics import GradientKind, Stress, StressDtype, Table, stress_rules
+from scalex_eqx.diagnostics import (
+    GradientKind,
+    Stress,
+    StressDtype,
+    StressRule,
+    Table,
+    stress_rules,
+)
 
 PLAIN = "plain adam_atan2"
 VERDICTS, EXPECTATIONS = "optimizers: verdicts", "optimizers: expectations"
@@ -63,13 +70,14 @@ def stressed(
     name: str, kind: GradientKind, gradient_dtype: StressDtype, parameter_dtype: StressDtype
 ) -> Stress:
     """A case, measured once."""
-    tx = plain_adam_atan2() if name == PLAIN else stress_rules[name].make()
+    rule = StressRule(plain_adam_atan2) if name == PLAIN else stress_rules[name]
     return diagnostics.stress(
-        tx,
+        rule.make(),
         name=name,
         gradient=kind,
         gradient_dtype=gradient_dtype,
         parameter_dtype=parameter_dtype,
+        shape=rule.shape,
     )
 
 

@@ -5,11 +5,13 @@ from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
+import jax
 import pytest
 
 import scalex_eqx as sx
 from scalex_eqx.experiments import Recipe, UsageError, parse_recipe
 from scalex_eqx.experiments._recipe import check_on
+from scalex_eqx.optim import LearnedRule, save_rule
 from scalex_eqx.optim._catalogue import catalogue
 
 from ._updates import assert_same, falling
@@ -214,3 +216,21 @@ def test_a_recipe_that_was_sent_is_the_same_key_in_another_process():
     assert "_hash" in vars(recipe)
     sent = pickle.loads(pickle.dumps(recipe))
     assert "_hash" not in vars(sent) and sent == recipe
+
+
+def test_a_learned_rule_of_another_file_is_another_recipe(tmp_path, model):
+    """Under one path too: runs are found by the text."""
+    path = tmp_path / "rule.npz"
+    texts = []
+    for seed in (0, 1):
+        save_rule(LearnedRule(4, key=jax.random.key(seed)), path)
+        texts.append(str(parse_recipe(f"mup:learned(weights={str(path)!r}):full")))
+    first, second = map(parse_recipe, texts)
+    assert str(first) == texts[0] != texts[1]
+    assert_same(second.transformation(falling), sx.learned(falling, weights=path), model)
+    # What was found with the first can be read, and not be trained on with the second.
+    with pytest.raises(UsageError, match="have changed since"):
+        first.transformation(falling)
+    path.unlink()
+    assert parse_recipe(texts[1]) == second
+    assert str(parse_recipe("mup:learned:full")) == "mup:learned:full"

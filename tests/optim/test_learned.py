@@ -1,6 +1,7 @@
 """Learned rules: the published features, what scales they bear, and the files they come in."""
 
 import json
+import re
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ import pytest
 import scalex_eqx as sx
 from scalex_eqx.optim import FeatureSet, LearnedRule, load_rule, save_rule, scale_by_learned
 from scalex_eqx.optim._learned._features import FLOOR, Moments, tensor_features
+from scalex_eqx.optim._learned._files import pinned
 from scalex_eqx.optim._learned._rule import _loaded
 
 RNG = np.random.default_rng(0)
@@ -236,6 +238,27 @@ def test_a_rule_comes_back_from_its_file(tmp_path):
     stored = load_rule(path)
     assert stored.made == {"command": "by hand"}
     assert eqx.tree_equal(stored.rule, phi)
+
+
+def test_a_file_is_named_with_what_is_in_it(tmp_path):
+    path = str(tmp_path / "rule.npz")
+    save_rule(rule(hidden=4), path, {"date": "one"})
+    name = pinned(path)
+    assert re.fullmatch(re.escape(path) + "#[0-9a-f]{8}", name) and pinned(name) == name
+    assert eqx.tree_equal(load_rule(name).rule, rule(hidden=4))
+    # How it was made is not the rule.
+    save_rule(rule(hidden=4), path, {"date": "another"})
+    assert pinned(path) == name
+    for other in (rule(1, hidden=4), rule(hidden=4, form="matched")):
+        save_rule(other, path)
+        assert pinned(path) != name
+        with pytest.raises(ValueError, match="have changed since, and are another rule"):
+            load_rule(name)
+
+
+def test_what_is_shipped_stays_what_it_is():
+    """Stored runs are found by its name."""
+    assert load_rule("default").digest[:8] == "e530ca0f"
 
 
 def test_what_is_no_rule_is_refused(tmp_path):

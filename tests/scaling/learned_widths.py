@@ -70,20 +70,18 @@ def last(losses: Any, steps: int) -> float:
     return float(jnp.mean(bounded(losses[:, steps - 10 : steps])))
 
 
-def measured(make: Any, tx_of: Any, numbers: Any, long: bool) -> dict[str, float]:
-    """Losses at each width, and at the others."""
-    found: dict[str, float] = {}
-    for width in WIDTHS:
-        one = make(width)
-        # Five times as long at the largest width would take as long as everything else together.
-        counts = (STEPS, 5 * STEPS) if long and width < WIDTHS[-1] else (STEPS,)
-        losses = courses(one, tx_of(one), numbers, steps=counts[-1], seeds=2)
-        for count in counts:
-            found[f"width {width}, {count} steps"] = round(last(losses, count), 4)
-    one = make(32, 4 * DEPTH)
-    losses = courses(one, tx_of(one), numbers, steps=STEPS, seeds=2)
-    found[f"width 32, depth {4 * DEPTH}"] = round(last(losses, STEPS), 4)
-    return found
+def measured(make: Any, tx_of: Any, numbers: Any, found: dict[str, Any], keep: Any) -> None:
+    """Adds the losses that `found` lacks, and keeps it after each training."""
+    counts = (STEPS, 5 * STEPS)
+    cells = [((n, DEPTH), {count: f"width {n}, {count} steps" for count in counts}) for n in WIDTHS]
+    cells.append(((32, 4 * DEPTH), {STEPS: f"width 32, depth {4 * DEPTH}"}))
+    for sizes, names in cells:
+        if all(name in found for name in names.values()):
+            continue
+        one = make(*sizes)
+        losses = courses(one, tx_of(one), numbers, steps=max(names), seeds=2)
+        found.update({name: round(last(losses, count), 4) for count, name in names.items()})
+        keep(found)
 
 
 def meta_trained(arm: str, seed: int, folder: Path | None) -> tuple[Any, float, float]:
@@ -94,8 +92,8 @@ def meta_trained(arm: str, seed: int, folder: Path | None) -> tuple[Any, float, 
     return found.rule, float(found.losses[-50:].mean()), time.monotonic() - start
 
 
-def tuned_adam(rates: Any) -> tuple[float, dict[str, float]]:
-    """The best learning rate at width 32, and what it does elsewhere."""
+def tuned_adam(rates: Any, found: dict[str, Any], keep: Any) -> None:
+    """Adds the best learning rate at width 32, and what it does elsewhere."""
 
     @functools.cache
     def make(width: int, depth: int = DEPTH) -> Task:
@@ -111,11 +109,14 @@ def tuned_adam(rates: Any) -> tuple[float, dict[str, float]]:
     def adam(rate: Any):
         return sx.adam(rate, rates)
 
-    losses = {
-        r: last(courses(make(32), adam, jnp.float32(r), steps=STEPS, seeds=2), STEPS) for r in RATES
-    }
-    best = min(losses, key=lambda r: losses[r])
-    return best, measured(make, lambda one: adam, jnp.float32(best), True)
+    if "learning_rate" not in found:
+        losses = {
+            r: last(courses(make(32), adam, jnp.float32(r), steps=STEPS, seeds=2), STEPS)
+            for r in RATES
+        }
+        found["learning_rate"] = str(Fraction(min(losses, key=lambda r: losses[r])))
+    best = jnp.float32(Fraction(found["learning_rate"]))
+    measured(make, lambda one: adam, best, found, keep)
 
 
 def coordinate_growth(seed: int = 0) -> dict[str, float]:
@@ -153,7 +154,7 @@ def _moved(one: Task, rule: Any, steps: int = 20) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
@@ -169,23 +170,20 @@ def main() -> None:
     if "coordinates" not in done:
         kept("coordinates", coordinate_growth())
     for name, rates in ADAM.items():
-        if name not in done:
-            best, losses = tuned_adam(rates)
-            kept(name, {"learning_rate": str(Fraction(best)), **losses})
-    for seed in range(options.seeds):
+        tuned_adam(rates, done.get(name, {}), functools.partial(kept, name))
+    for seed in options.seeds:
         for arm in options.arms:
             key = f"{arm}, meta-seed {seed}"
-            if key in done:
-                continue
+            found = done.get(key, {})
             rule, loss, seconds = meta_trained(arm, seed, options.keep)
-            long = arm in ("law", "none")
-            found = measured(
-                lambda width, depth=DEPTH, arm=arm: task(arm, width, depth),
+            kept(key, {"meta_loss": round(loss, 4), "seconds": round(seconds), **found})
+            measured(
+                functools.partial(task, arm),
                 lambda one: one.learned,
                 rule,
-                long,
+                done[key],
+                functools.partial(kept, key),
             )
-            kept(key, {"meta_loss": round(loss, 4), "seconds": round(seconds), **found})
 
 
 if __name__ == "__main__":

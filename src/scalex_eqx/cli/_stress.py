@@ -118,6 +118,7 @@ class Stress(ProblemOptions):
                 gradient=self.gradient,
                 gradient_dtype=self.dtype,
                 parameter_dtype=self.dtype,
+                shape=rule.shape,
             )
         except Exception as error:
             if name in diagnostics.stress_rules:

@@ -14,6 +14,7 @@ from .._needed import statistics_needed
 from .._usage import UsageError
 from ..optim._budget import check_budget
 from ..optim._catalogue import Entry, catalogue
+from ..optim._learned._files import is_pinned
 from ..optim._numbers import ScalarOrSchedule
 from ..optim._rates import GlobalRate
 from ..theory import Alignment, Budget, BudgetRule, Parameterization
@@ -76,7 +77,8 @@ class Recipe:
         object.__setattr__(self, "multipliers", _in_order("multipliers", factors))
         try:
             arguments = self.entry.checked(dict(self.arguments))
-            if isinstance(self.entry, Entry):
+            # A stored recipe is read also where its file is gone.
+            if isinstance(self.entry, Entry) and not any(map(is_pinned, arguments.values())):
                 self.entry.rule(**arguments)
         except (ValueError, OverflowError) as error:
             raise UsageError(f"optimizer {self.entry.name!r}: {error}") from None

@@ -17,6 +17,7 @@ from ._adam import adam, adamw, scale_by_adam
 from ._adam_atan2 import adam_atan2, scale_by_adam_atan2
 from ._decay import DecayMode, is_coupled
 from ._learned import learned, scale_by_learned
+from ._learned._files import is_pinned, pinned
 from ._lion import lion, scale_by_lion, scale_by_sign, sign_sgd
 from ._micro_adam import micro_adam, scale_by_micro_adam
 from ._muon import FAMILIES, bare_muon, muon
@@ -158,7 +159,8 @@ class Entry:
         }
 
     def typed(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments sorted by name, whole numbers as floats where it takes floats.
+        """The arguments sorted by name, whole numbers as floats where it takes floats, and a file
+        with the digest of what is in it.
 
         **Raises:** as `checked`.
         """
@@ -212,8 +214,8 @@ def _as_hinted(what: str, hint: Any, value: Any) -> Any:
     if any(type(value) is type(x) and value == x for x in choices):
         return value
     if Path in allowed:
-        if isinstance(value, str) and value.endswith(".npz"):
-            return value
+        if isinstance(value, str) and (value.endswith(".npz") or is_pinned(value)):
+            return pinned(value)
         raise ValueError(f"{what} is {value!r}; expected {choices[0]!r} or a file, as 'mine.npz'")
     words = ["True or False"] if bool in allowed else []
     if float in allowed or int in allowed:

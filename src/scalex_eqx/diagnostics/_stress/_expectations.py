@@ -106,7 +106,7 @@ def _lower(rule: StressRule, result: Stress) -> StressExpectation:
 def _upper(rule: StressRule, result: Stress) -> StressExpectation:
     formats = rule.formats(result.gradient_dtype, result.parameter_dtype)
     limit: Limit = min(rule.upper_limits(formats), key=lambda limit: limit.size)
-    largest = float(np.abs(unit_gradient(result.gradient)).max())
+    largest = float(np.abs(unit_gradient(result.gradient, rule.shape)).max())
     edge = math.floor(math.log2(limit.size / largest))
     end = result.sweep.high
     found = math.nan if result.full is None else result.full.high

@@ -49,7 +49,9 @@ class Formats:
         return float(jnp.finfo(self.moments).max)
 
 
-LimitName = Literal["gradient", "first moment", "second moment", "mean square", "sum"]
+LimitName = Literal[
+    "gradient", "first moment", "slow moment", "second moment", "mean square", "sum"
+]
 
 
 def added_epsilon(eps: float, *, follows_width: bool = False) -> Limit:
@@ -84,6 +86,12 @@ def lower_limit(name: LimitName, formats: Formats) -> Limit:
         return Limit(_tiny(formats.gradient), "the gradient's smallest normal number")
     if name == "first moment":
         return Limit(formats.tiny / (1 - B1), "(1 - b1) g reaches the smallest normal number")
+    if name == "slow moment":
+        return Limit(
+            formats.tiny / (1 - B2),
+            "(1 - b) g of the slowest mean of gradients, b = 0.999 before its training, reaches "
+            "the smallest normal number",
+        )
     return Limit(
         math.sqrt(formats.tiny / (1 - B2)), "(1 - b2) g^2 reaches the smallest normal number"
     )

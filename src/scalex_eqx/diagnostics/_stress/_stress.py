@@ -5,7 +5,9 @@ import optax
 
 from ._gradients import (
     GRADIENT_KINDS,
+    SHAPE,
     GradientKind,
+    Shape,
     exponents,
     scaled,
     schedule,
@@ -27,6 +29,7 @@ def stress(
     gradient_dtype: StressDtype = "float32",
     parameter_dtype: StressDtype = "float32",
     steps: int = 60,
+    shape: Shape = SHAPE,
 ) -> Stress:
     r"""Where an update rule stops doing what its formula says as the gradient's scale changes.
 
@@ -36,7 +39,7 @@ def stress(
     epsilon included. So two things are told apart: where rounding and underflow take the rule away
     from its formula, and where the formula itself loses its strength, as epsilon makes it do.
 
-    One weight of 128 x 128 numbers, of role `hidden` and at the base width, with a spread of
+    One weight, of role `hidden` and at the base width, with a spread of
     0.02. It stays as it is, so that the gradient's scale is all that changes. A number format that
     the rule insists on in each step (`mu_dtype` of Optax) is kept in the float64 run. Put a rule
     itself to the test, not [`scalex_eqx.optim.low_precision`][] of it: that rounds each update to
@@ -57,23 +60,27 @@ def stress(
     - `gradient_dtype`, `parameter_dtype`: of the gradients and of the weights. What the moments
         are kept in is the rule's affair.
     - `steps`: an even number of at least 4.
+    - `shape`: of the weight. A rule that is slow is put to the test on a smaller one.
 
     **Returns:** a [`scalex_eqx.diagnostics.Stress`][], which prints as what a user wants to know.
 
-    **Raises:** `ValueError` for another gradient or dtype, or an odd number of steps.
+    **Raises:** `ValueError` for another gradient or dtype, an odd number of steps, or fewer than 16
+    rows.
     """
     _check_choice("gradient", gradient, GRADIENT_KINDS)
     _check_choice("gradient_dtype", gradient_dtype, STRESS_DTYPES)
     _check_choice("parameter_dtype", parameter_dtype, STRESS_DTYPES)
     if steps < 4 or steps % 2:
         raise ValueError(f"steps is {steps}; expected an even number of at least 4")
-    ks = exponents(gradient, gradient_dtype)
-    gradients = np.stack([scaled(gradient, gradient_dtype, k) for k in ks])
-    plan, params = schedule(gradient, steps), weights(parameter_dtype)
+    if shape[0] < 16 or shape[1] < 1:
+        raise ValueError(f"shape is {shape}; expected at least 16 rows, of which one is sparse")
+    ks = exponents(gradient, gradient_dtype, shape)
+    gradients = np.stack([scaled(gradient, gradient_dtype, k, shape) for k in ks])
+    plan, params = schedule(gradient, steps, shape), weights(parameter_dtype, shape)
     rule = sweep(tx, params, wide=False)
     found, formula = rule(gradients, plan), sweep(tx, params, wide=True)(gradients, plan)
     degree = _degree(formula, ks)
-    after = rule(with_infinity(gradient_dtype)[None], single_infinity(steps))
+    after = rule(with_infinity(gradient_dtype, shape)[None], single_infinity(steps, shape))
     return Stress(
         name=name,
         gradient=gradient,

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..._spec import WeightSpec
 from ..._weight import Weight
 from ...theory import Role, standard
-from ._gradients import SHAPE, Schedule
+from ._gradients import Schedule, Shape
 
 # So many scales together stay in a processor's cache.
 LANES = 16
@@ -42,9 +42,9 @@ class Updates(NamedTuple):
     largest: np.ndarray
 
 
-def weights(dtype: str) -> np.ndarray:
+def weights(dtype: str, shape: Shape) -> np.ndarray:
     """The values of the weight, which stay as they are."""
-    values = SPREAD * np.random.default_rng(2).normal(size=SHAPE)
+    values = SPREAD * np.random.default_rng(2).normal(size=shape)
     return values.astype(jnp.dtype(dtype))
 
 

@@ -7,6 +7,7 @@ import importlib.resources
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +24,16 @@ from ._features import FeatureSet
 from ._network import LearnedRule
 
 SHIPPED = ("default",)
-"""The rules that come with the library, by name."""
+"""The rules that come with the library, by name. Another one gets another name: a stored run is
+found by it."""
 
 _FORMAT = 1
 _ABOUT = "about"
+_PINNED = re.compile(r"(?P<path>.+\.npz)#(?P<digest>[0-9a-f]{8})", re.DOTALL)
 
 
 class Stored(NamedTuple):
-    """A rule from a file, the file's digest, and what it says of how it was made."""
+    """A rule from a file, a digest of the rule alone, and what is said of how it was made."""
 
     rule: LearnedRule
     digest: str
@@ -64,11 +67,41 @@ def save_rule(
 def load_rule(weights: str | os.PathLike[str]) -> Stored:
     """A rule by its name, `"default"`, or from a file.
 
-    **Raises:** `ValueError` that says what is no learned rule.
+    **Arguments:**
+
+    - `weights`: `rule.npz#1a2b3c4d` is the file with that digest, and no other that is there now.
+
+    **Raises:** `ValueError` that says what is no learned rule, or that the file has changed.
     """
     name = os.fspath(weights)
     if name in SHIPPED:
         return _shipped(name)
+    pin = _PINNED.fullmatch(name)
+    if pin is None:
+        return _from_file(name)
+    stored = _from_file(pin["path"])
+    if not stored.digest.startswith(pin["digest"]):
+        raise ValueError(
+            f"weights {pin['path']!r} have changed since, and are another rule now; leave out "
+            f"#{pin['digest']} to use them as they are"
+        )
+    return stored
+
+
+def pinned(weights: str) -> str:
+    """A file's name with the digest of the rule in it; as it is if it has one.
+
+    **Raises:** `ValueError` if there is no rule.
+    """
+    return weights if is_pinned(weights) else f"{weights}#{load_rule(weights).digest[:8]}"
+
+
+def is_pinned(value: Any) -> bool:
+    """Whether it is the name of a file with a digest."""
+    return isinstance(value, str) and _PINNED.fullmatch(value) is not None
+
+
+def _from_file(name: str) -> Stored:
     path = Path(name)
     if path.suffix != ".npz":
         raise ValueError(
@@ -102,7 +135,15 @@ def _read(name: str, content: bytes) -> Stored:
             f"weights {name!r} are no learned rule: {said}. Take a file that scalex meta-train or "
             "scalex_eqx.optim.save_rule wrote"
         ) from None
-    return Stored(rule, hashlib.sha256(content).hexdigest(), about["made"])
+    return Stored(rule, _digest(rule, about), about["made"])
+
+
+def _digest(rule: LearnedRule, about: Mapping[str, Any]) -> str:
+    """Of what decides an update; how the rule was made does not."""
+    what = {name: about[name] for name in ("form", "features")}
+    arrays = {name: np.asarray(x, "<f4").tobytes().hex() for name, x in _named(rule).items()}
+    text = json.dumps({**what, **arrays}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _built(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> LearnedRule:
