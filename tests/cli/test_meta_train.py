@@ -4,7 +4,9 @@ import sys
 
 import pytest
 
+from scalex_eqx.cli import _commands, _meta_train, _sweep, _tune
 from scalex_eqx.cli._commands import run
+from scalex_eqx.experiments import UsageError
 from scalex_eqx.optim import load_rule
 
 TINY = ("--widths", "4", "--tried-widths", "8", "--hidden", "2", "--steps", "2", "--pairs", "1")
@@ -49,4 +51,24 @@ def test_a_rule_is_trained_and_tried(scalex, tmp_path):
     assert picture.stat().st_size > 10_000
     stored = load_rule(out)
     assert stored.made["recipe"] == "mup:learned:full"
-    assert stored.rule.parameters == 99
+    assert stored.rule.parameters == 99 and stored.made["steps_in_seconds"] == 2
+    # The state is there already, and nothing is trained again.
+    assert "for the last 0 steps" in scalex("mup:learned:full", *options)
+    assert load_rule(out).digest == stored.digest
+
+
+@pytest.mark.parametrize("module", [_commands, _meta_train, _sweep, _tune])
+def test_devices_are_counted_before_anything_has_an_array(module, monkeypatch, capsys):
+    """A learned rule in a recipe has some, and with the first one the number of devices stands."""
+
+    def counted():
+        raise UsageError("counted")
+
+    monkeypatch.setattr(module, "use_all_cores", counted)
+    command = {_commands: "transfer", _meta_train: "meta-train", _sweep: "sweep", _tune: "tune"}
+    wrong = [] if module is _sweep else ["nonsense"]
+    if module is _commands:
+        wrong = ["--recipes", *wrong]
+    monkeypatch.setattr(sys, "argv", ["scalex", command[module], *wrong])
+    assert run() == 2
+    assert "counted" in capsys.readouterr().err

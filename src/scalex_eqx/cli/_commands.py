@@ -128,6 +128,7 @@ class Transfer(Training):
     store, for machines that share a disk and nothing else."""
 
     def run(self, console: Console) -> None:
+        use_all_cores()
         asked = self._asked()
         sweep = planned(
             given_weight_decay(self.weight_decay, [*map(parse_recipe, self.recipes)]),
@@ -146,7 +147,6 @@ class Transfer(Training):
         if self.budget is not None and not self.until_decided:
             raise UsageError(f"--budget is {self.budget} without --until-decided; give both")
         problem = self._problem(asked, sweep)
-        use_all_cores()
         check_recipes(sweep, problem)
         self.say_data(problem, console)
         with self.training(sweep.setting, problem) as engine:

@@ -14,7 +14,7 @@ from rich.table import Table
 from .._usage import in_shell, shown
 from ..experiments import Recipe, UsageError, parse_recipe
 from ..experiments._config import check_distinct, check_positive
-from ..meta_training import Settings, Task, meta_train
+from ..meta_training import MetaTrained, Settings, Task, meta_train
 from ..meta_training._estimators import Estimator
 from ..meta_training._generalisation import Course, generalisation, generalisation_figure
 from ..optim import Form, LearnedRule, load_rule, save_rule
@@ -91,6 +91,7 @@ class MetaTrain(ProblemOptions):
     """Draw their losses into this PNG file."""
 
     def run(self, console: Console) -> None:
+        use_all_cores()
         recipe, settings = self._recipe(), self._settings()
         check_picture(self.picture)
         base = min(self.widths) if self.base_width is None else self.base_width
@@ -100,39 +101,46 @@ class MetaTrain(ProblemOptions):
                 f"--problem {self.problem} reads its batches on the host; expected one with data "
                 "on the device"
             )
-        use_all_cores()
         tasks = [self._task(problem, recipe, width, base) for width in self.widths]
-        start, keep = time.monotonic(), self.out.with_suffix(".state.npz")
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with Progress(console=Console(stderr=True), transient=True) as bar:
-            shown_task = bar.add_task("compiling", total=settings.steps)
-
-            def progress(steps: int, loss: float) -> None:
-                bar.update(shown_task, description=f"mean loss {loss:.3f}", completed=steps)
-
-            found = meta_train(
-                tasks, settings, rule=self._first(recipe), keep=keep, progress=progress
-            )
-            seconds = time.monotonic() - start
-            save_rule(found.rule, self.out, self._made(seconds))
-            bar.update(shown_task, description="trying", total=None)
+            found, took = self._trained(tasks, settings, self._first(recipe), bar)
+            trying = bar.add_task("trying", total=None)
             courses = generalisation(
                 tasks[-1],
                 found.rule,
                 widths=self.tried_widths,
                 steps=settings.unroll,
-                advance=lambda name: bar.update(shown_task, description=f"trying {name}"),
+                advance=lambda name: bar.update(trying, description=f"trying {name}"),
             )
-        last = found.losses[-50:].mean()
-        took = datetime.timedelta(seconds=round(seconds))
         console.print(
-            f"{found.rule.parameters} parameters, mean loss {last:.3f} at the end, after {took}: "
-            f"{shown(self.out)}",
+            f"{found.rule.parameters} parameters, mean loss {found.losses[-50:].mean():.3f} at the "
+            f"end, after {took}: {shown(self.out)}",
             soft_wrap=True,
         )
         console.print(_table(courses))
         if self.picture is not None:
             write_picture(generalisation_figure(courses), self.picture)
+
+    def _trained(
+        self, tasks: list[Task], settings: Settings, rule: LearnedRule, bar: Progress
+    ) -> tuple[MetaTrained, str]:
+        """What was found, written to its file, and how long that took, for people to read."""
+        start, counts = time.monotonic(), []
+        shown_task = bar.add_task("compiling", total=settings.steps)
+
+        def progress(steps: int, loss: float) -> None:
+            counts.append(steps)
+            bar.update(shown_task, description=f"mean loss {loss:.3f}", completed=steps)
+
+        keep = self.out.with_suffix(".state.npz")
+        found = meta_train(tasks, settings, rule=rule, keep=keep, progress=progress)
+        seconds = round(time.monotonic() - start)
+        # Fewer where the training went on from its state.
+        save_rule(found.rule, self.out, self._made(seconds, len(counts)))
+        bar.remove_task(shown_task)
+        rest = "" if len(counts) == settings.steps else f" for the last {len(counts)} steps"
+        return found, f"{datetime.timedelta(seconds=seconds)}{rest}"
 
     def _recipe(self) -> Recipe:
         recipe = parse_recipe(self.recipe)
@@ -179,12 +187,13 @@ class MetaTrain(ProblemOptions):
             return load_rule(weights).rule
         return LearnedRule(self.hidden, form=self.form, key=jax.random.key(self.seed))
 
-    def _made(self, seconds: float) -> dict[str, Any]:
+    def _made(self, seconds: int, steps: int) -> dict[str, Any]:
         return {
             "command": f"scalex {' '.join(map(in_shell, sys.argv[1:]))}",
             "recipe": self.recipe,
             "seed": self.seed,
-            "seconds": round(seconds),
+            "seconds": seconds,
+            "steps_in_seconds": steps,
             "devices": f"{jax.device_count()} of {jax.devices()[0].device_kind}",
             "date": datetime.date.today().isoformat(),
             "jax": jax.__version__,

@@ -60,11 +60,11 @@ class SweepGrid(Training):
     """The folder for the store and the report."""
 
     def run(self, console: Console) -> None:
+        use_all_cores()
         preset = self._preset()
         grid = Grid.of(preset, self.reach)
         self.check_engine()
         problem = self._with(preset).load(widths=preset.widths)
-        use_all_cores()
         self.say_data(problem, console)
         if self.dry:
             _print_foreseen(grid, tuple(foresee(grid, problem, at_once=self.at_once)), console)

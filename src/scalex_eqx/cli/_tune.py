@@ -72,6 +72,7 @@ class Tune(Training):
     """The folder for the store, landscape.png and tuned.json."""
 
     def run(self, console: Console) -> None:
+        use_all_cores()
         (recipe,) = given_weight_decay(self.weight_decay, [parse_recipe(self.recipe)])
         tuning = Tuning(
             recipe=recipe,
@@ -95,7 +96,6 @@ class Tune(Training):
         check_sampler(tuning)
         self.check_engine()
         problem = self.load(width=(self.width,), check_widths=tuning.check_widths)
-        use_all_cores()
         work_by_width(tuning, problem)  # Refuses, before there is a folder, what doesn't fit.
         self.say_data(problem, console)
         check_tuned_files(self.out)
