@@ -176,29 +176,32 @@ def alignment() -> str:
 
 
 def underflow() -> str:
-    """Where a constant epsilon begins to cost: predicted, measured, and the costs by width."""
+    """What a constant epsilon costs at each width, and what the base width predicts."""
     read = _read("evidence_underflow.json")
     widths = [str(width) for width in read["sizes"]["widths"]]
     lines = []
     for row in read["rows"]:
-        costs = [_cost(row["cost"][width]) for width in widths]
-        begins = row["costs from"]
-        lines.append(
-            [
-                row["parameterization"].replace("_", "-"),
-                f"{float(row['epsilon']):g}",
-                f"{row['predicted width']:,.0f}",
-                f"above {widths[-1]}" if begins is None else str(begins),
-                *costs,
-            ]
-        )
-    heads = ["parameterization", "epsilon", "predicted width", "measured", *widths]
-    return _table(heads, lines)
+        if "epsilon" in row:
+            name = row["parameterization"].replace("_", "-")
+            cells = [_cost(row["cost"][n], row["predicted"][n]) for n in widths]
+            lines.append([name, f"{float(row['epsilon']):g}", *cells])
+    return _table(["parameterization", "epsilon", *widths], lines)
 
 
-def _cost(found: list[float]) -> str:
+def base_costs() -> str:
+    base = _read("evidence_underflow.json")["rows"][0]["cost"]
+    (costs,) = base.values()
+    ordered = sorted(costs, key=float)
+    return _table(
+        ["epsilon", *(f"{float(eps):g}" for eps in ordered)],
+        [["cost at width 32", *(f"{costs[eps][0]:+.3f}" for eps in ordered)]],
+    )
+
+
+def _cost(found: list[float], predicted: float | None) -> str:
     mean, low, high = found
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    said = "not tried" if predicted is None else f"{predicted:+.3f}"
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], predicted {said}"
 
 
 def _mean(values: list[float]) -> float:
@@ -218,4 +221,5 @@ TABLES = {
     "recipes": recipes,
     "alignment": alignment,
     "underflow": underflow,
+    "base costs": base_costs,
 }

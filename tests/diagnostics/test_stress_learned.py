@@ -23,7 +23,7 @@ def published() -> optax.GradientTransformation:
         m, v = jnp.zeros((3, *w.shape), dtype), jnp.zeros(w.shape, dtype)
         return jnp.zeros((), dtype), m, v, jnp.zeros((3, w.shape[0], 1), dtype), m[:, :1]
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
         (g,), (w,) = jax.tree.leaves(updates), jax.tree.leaves(params)
         t, m, v, row, column = state
         b = jnp.array(DECAYS, g.dtype)[:, None, None]
@@ -42,7 +42,7 @@ def published() -> optax.GradientTransformation:
         of_time = jnp.tanh(t / jnp.array(TIMES, g.dtype) - 1)[:, None, None]
         x = jnp.concatenate([x, jnp.broadcast_to(of_time, (len(TIMES), *g.shape))])
         for i, layer in enumerate(layers):
-            weight, bias = layer.weight.astype(g.dtype), layer.bias.astype(g.dtype)
+            weight, bias = (jnp.asarray(x, g.dtype) for x in (layer.weight, layer.bias))
             x = jnp.tensordot(weight, x, 1, precision="highest") + bias[:, None, None]
             x = jax.nn.relu(x) if i < 2 else x
         found = x[0] * jnp.exp(1e-3 * x[1])

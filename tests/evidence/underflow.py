@@ -1,17 +1,15 @@
-"""From gradients that fall with the width to a loss: the width where a constant epsilon begins to
-cost, predicted from the base width's gradients and measured by training.
+"""From gradients that fall with the width to a loss: what a constant epsilon costs at a width,
+predicted from the base width and measured.
 
     python tests/evidence/underflow.py [--out docs/results/evidence_underflow.json]
 
-The evidence's model (base width 32) under Adam with full alignment, in mean-field and in the
-standard parameterization, with epsilons of 1e-2 to 1e-3 that stay and one of 1e-12 that follows
-the gradients, at 2^-5 and the octaves beside it, widths 32 to 256, three seeds.
+The evidence's model (base width 32) under Adam with full alignment at 2^-5 (and the octaves beside
+it), in mean-field and in the standard parameterization, three seeds: epsilons of 1e-2 to 1e-3 that
+stay, at widths 32 to 256, less the loss of one of 1e-12 that follows the gradients.
 
-An entry's update is g / (|g| + epsilon) of what it would be: one half where its gradient is as
-large as epsilon. Predicted is the width at which the root mean square of the hidden matrices'
-first gradients, which falls as r^-g by the parameterization's exponent, is epsilon. Measured is the
-first width whose loss at 2^-5 lies above that of the epsilon that follows by more than 0.02, the
-whole interval over the seeds.
+Hidden gradients fall as r^-g by the parameterization's exponent, so that epsilon at the width ratio
+r is what epsilon x r^g is at the base width. Predicted is the cost that the base width has there,
+interpolated in log epsilon between seven of them, 1e-4 to 1e-1.
 """
 
 import argparse
@@ -28,8 +26,6 @@ import jax
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from _models import problem
 from _rows import BASE
@@ -42,8 +38,10 @@ from scalex_eqx.experiments._drift import t_interval
 from scalex_eqx.theory import Role, gradient_exponents
 
 EPSILONS = ("1e-02", "3e-03", "1e-03")
+BESIDE = ("1e-01", "3e-02", "3e-04", "1e-04")
 LAWS = {"mean_field": sx.mean_field, "standard": sx.standard}
-RATE, COSTS = 2.0**-5, 0.02
+RATE = 2.0**-5
+Costs = dict[str, tuple[float, float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,29 +51,14 @@ class Sizes:
     steps: int = 100
 
 
-def hidden_gradient(law: sx.Parameterization, seed: int = 0) -> float:
-    """The RMS of the hidden matrices' first gradients at the base width, all entries alike."""
-    task = problem(BASE)
-    model = sx.parameterize(
-        lambda width: task.build({"width": width}, jax.random.key(seed)),
-        width=BASE,
-        base_width=BASE,
-        parameterization=law,
-    )
-
-    @eqx.filter_jit
-    def gradient(model: Any) -> Any:
-        batch = task.drawn(jax.tree.map(jnp.asarray, task.data), jax.random.key(seed))
-        return eqx.filter_grad(lambda m: task.mean_loss(sx.resolve(m), batch))(model)
-
-    found = sx.weights_with_paths(gradient(model)).values()
-    squares = [np.asarray(w.value) ** 2 for w in found if w.spec.role == Role.hidden]
-    return float(np.sqrt(np.mean(np.concatenate([x.ravel() for x in squares]))))
-
-
-def predicted(law: sx.Parameterization, epsilon: float, gradient: float) -> float:
-    """The width at which the hidden gradients are as large as epsilon."""
-    return BASE * (gradient / epsilon) ** (1 / float(gradient_exponents(law)[Role.hidden]))
+def predicted(law: sx.Parameterization, epsilon: float, width: int, base: Costs) -> float | None:
+    """The base width's cost at epsilon x r^g; `None` beyond the epsilons that were tried there."""
+    there = epsilon * (width / BASE) ** float(gradient_exponents(law)[Role.hidden])
+    tried = sorted((float(eps), found[0]) for eps, found in base.items())
+    if not tried[0][0] <= there * 1.001 or there > tried[-1][0] * 1.001:
+        return None
+    logs, costs = np.log([eps for eps, _ in tried]), [cost for _, cost in tried]
+    return float(np.interp(np.log(there), logs, costs))
 
 
 def recipe(law: str, epsilon: str | None) -> str:
@@ -83,12 +66,15 @@ def recipe(law: str, epsilon: str | None) -> str:
     return f"{law}:{rule}:full"
 
 
-def measured(sizes: Sizes, folder: Path) -> list[dict[str, Any]]:
-    recipes = {(law, eps): recipe(law, eps) for law in LAWS for eps in (None, *EPSILONS)}
+def costs(
+    law: str, epsilons: tuple[str, ...], widths: tuple[int, ...], sizes: Sizes, folder: Path
+) -> dict[int, Costs]:
+    """By width and epsilon: the mean over seeds and its interval."""
+    recipes = {eps: recipe(law, eps) for eps in (None, *epsilons)}
     sweep(
         problem(BASE),
         [*recipes.values()],
-        widths=sizes.widths,
+        widths=widths,
         learning_rates=[RATE / 2, RATE, 2 * RATE],
         seeds=sizes.seeds,
         steps=sizes.steps,
@@ -103,33 +89,39 @@ def measured(sizes: Sizes, folder: Path) -> list[dict[str, Any]]:
         for run in map(Run.from_json, read["runs"])
         if run.learning_rate == RATE
     }
+    names = {eps: str(parse_recipe(text)) for eps, text in recipes.items()}
+    found: dict[int, Costs] = {width: {} for width in widths}
+    for width in widths:
+        for eps in epsilons:
+            above = [
+                losses[names[eps], width, seed] - losses[names[None], width, seed]
+                for seed in sizes.seeds
+            ]
+            interval = t_interval(above)
+            assert interval is not None, "two seeds at least"
+            found[width][eps] = (float(np.mean(above)), *interval)
+    return found
+
+
+def measured(sizes: Sizes, folder: Path) -> list[dict[str, Any]]:
+    # At the base width the parameterizations are one model. A sweep is over two widths.
+    two = sizes.widths[:2]
+    base = costs("standard", (*EPSILONS, *BESIDE), two, sizes, folder)[BASE]
     rows = []
     for name, law in LAWS.items():
-        gradient = hidden_gradient(law)
-        names = {eps: str(parse_recipe(recipes[name, eps])) for eps in (None, *EPSILONS)}
+        by_width = costs(name, EPSILONS, sizes.widths, sizes, folder)
         for eps in EPSILONS:
-            costs: dict[str, Any] = {}
-            begins = None
-            for width in sizes.widths:
-                above = [
-                    losses[names[eps], width, seed] - losses[names[None], width, seed]
-                    for seed in sizes.seeds
-                ]
-                interval = t_interval(above)
-                costs[str(width)] = [float(np.mean(above)), *(interval or (None, None))]
-                if begins is None and interval is not None and interval[0] > COSTS:
-                    begins = width
             rows.append(
                 {
                     "parameterization": name,
                     "epsilon": eps,
-                    "gradient at the base width": gradient,
-                    "predicted width": predicted(law, float(eps), gradient),
-                    "costs from": begins,
-                    "cost": costs,
+                    "cost": {str(n): by_width[n][eps] for n in sizes.widths},
+                    "predicted": {
+                        str(n): predicted(law, float(eps), n, base) for n in sizes.widths
+                    },
                 }
             )
-    return rows
+    return [{"parameterization": "base width", "cost": {str(BASE): base}}, *rows]
 
 
 def _finite(run: Run) -> float:
