@@ -233,7 +233,8 @@ def _fall(
         )
         for value, column in zip(values, pseudo.T, strict=True)
     ]
-    return Fall(*means, *_speed(means[2].interval, len(everyone)))
+    of_lost, of_gained, difference = means
+    return Fall(of_lost, of_gained, difference, *_speed(difference.interval, len(everyone)))
 
 
 def _speed(difference: Interval | None, seeds: int) -> tuple[Speed, str]:
