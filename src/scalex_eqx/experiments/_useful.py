@@ -13,7 +13,7 @@ from ._drift import LEVEL, SEEDS_FOR_A_VERDICT, Interval, outside_reason, t_inte
 from ._optimum import Optimum, interpolated_loss
 
 if TYPE_CHECKING:
-    from ._fits import Curves
+    from ._fits import Curves, Run
 
 
 class Usefulness(StrEnum):
@@ -24,12 +24,48 @@ class Usefulness(StrEnum):
     CANNOT_TELL = "can't be told"
 
 
+class Speed(StrEnum):
+    """Whether what is lost vanishes faster with the size than what is gained."""
+
+    FAST = "fast"
+    SLOW = "slow"
+    CANNOT_TELL = "can't be told"
+
+
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds with its interval, in nats; `None` where it doesn't exist."""
+    """A mean over seeds with its interval; `None` where it doesn't exist."""
 
     value: float | None
     interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Fall:
+    r"""How fast what is lost and what is gained fall from one size to the next.
+
+    From size m to the next, n, $L_n(\eta^*_m) - L_n(\eta^*_n)$ is lost and $L_m(\eta^*_m) -
+    L_n(\eta^*_n)$ gained. Where the sizes have one ratio, and the best losses and the logarithms
+    of the best rates approach limits as powers of the size, these are powers too, without the
+    limits being known: the gain's is the losses' own, and the loss, a shift's square, has twice
+    that of the rates. A steady drift loses as much at every step: exponent 0. Differences from
+    the largest size would make every drift look fast, since they all vanish there.
+
+    A shift much smaller than the grid's step is interpolated, and its power little known.
+
+    **Arguments:**
+
+    - `lost`, `gained`: k of $m^{-k}$, from the means over seeds, with a jackknife's interval over
+        them.
+    - `difference`: the first less the second.
+    - `speed`, `reason`: fast if the interval of the difference lies above 0, slow if below.
+    """
+
+    lost: Mean
+    gained: Mean
+    difference: Mean
+    speed: Speed
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -41,9 +77,7 @@ class Useful:
     - `lost`: $L_N(\\eta^*_n) - L_N(\\eta^*_N)$ by n, the smaller sizes in their order; N is the
         largest.
     - `gained`: $L_n(\\eta^*_n) - L_N(\\eta^*_N)$ by n.
-    - `lost_exponent`, `gained_exponent`: k where they fall as $n^{-k}$, from the means over seeds;
-        `None` where one is not above zero, or with fewer than two smaller sizes. Both vanish at N,
-        so that they are compared with each other, not with a limit's.
+    - `fall`: how fast both fall from each size to the next.
     - `extrapolated`: what the learning rate costs at N that the line through the optima of the
         smaller sizes has there.
     - `verdict`, `reason`: useful if at the largest n what is lost is less than what is gained,
@@ -53,8 +87,7 @@ class Useful:
     sizes: tuple[int, ...]
     lost: tuple[Mean, ...]
     gained: tuple[Mean, ...]
-    lost_exponent: float | None
-    gained_exponent: float | None
+    fall: Fall
     extrapolated: Mean
     verdict: Usefulness
     reason: str
@@ -93,32 +126,32 @@ def useful(
     if reason:
         return unknown(sizes, reason)
 
-    def cost(seed: int, log2_rate: float) -> float:
-        members, best = curves[largest, seed], optima[largest, seed]
-        rates = [run.learning_rate for run in members]
-        if not min(rates) * 0.999 < 2**log2_rate < max(rates) * 1.001:
-            return math.nan
-        losses = [run.held_out_loss for run in members]
-        loss = interpolated_loss(rates, losses, best, log2_rate)
-        # A run that diverged has lost more than can be said.
-        return math.inf if loss is None else max(0.0, loss - _of(best.loss))
+    def cost(seed: int, log2_rate: float, size: int = largest) -> float:
+        return _cost(curves[size, seed], optima[size, seed], log2_rate)
 
-    lost = [
-        _mean([cost(s, _of(optima[n, s].log2_learning_rate)) for s in seeds], level)
-        for n in smaller
-    ]
-    gained = [
-        _mean([_of(optima[n, s].loss) - _of(optima[largest, s].loss) for s in seeds], level)
-        for n in smaller
-    ]
+    def best(seed: int, size: int) -> float:
+        return _of(optima[size, seed].loss)
+
+    def rate(seed: int, size: int) -> float:
+        return _of(optima[size, seed].log2_learning_rate)
+
+    lost = [_mean([cost(s, rate(s, n)) for s in seeds], level) for n in smaller]
+    gained = [_mean([best(s, n) - best(s, largest) for s in seeds], level) for n in smaller]
     line = [cost(s, _extrapolated(smaller, largest, optima, s)) for s in seeds]
+    steps = list(zip(smaller, sizes[1:], strict=True))
+    fall = _fall(
+        sizes,
+        np.array([[cost(s, rate(s, m), n) for m, n in steps] for s in seeds]),
+        np.array([[best(s, m) - best(s, n) for m, n in steps] for s in seeds]),
+        level,
+        axis,
+    )
     verdict, reason = _judged(lost[-1], gained[-1], len(seeds))
     return Useful(
         tuple(smaller),
         tuple(lost),
         tuple(gained),
-        _exponent(smaller, lost),
-        _exponent(smaller, gained),
+        fall,
         _mean(line, level),
         verdict,
         reason,
@@ -130,7 +163,8 @@ def unknown(sizes: Sequence[int], reason: str) -> Useful:
     nothing = Mean(None, None)
     none = tuple(nothing for _ in sizes[:-1])
     verdict = Usefulness.CANNOT_TELL
-    return Useful(tuple(sizes[:-1]), none, none, None, None, nothing, verdict, reason)
+    fall = Fall(nothing, nothing, nothing, Speed.CANNOT_TELL, reason)
+    return Useful(tuple(sizes[:-1]), none, none, fall, nothing, verdict, reason)
 
 
 def _of(number: float | None) -> float:
@@ -155,12 +189,70 @@ def _mean(values: Sequence[float], level: float) -> Mean:
     return Mean(float(np.mean(values)), t_interval(values, level))
 
 
-def _exponent(sizes: Sequence[int], means: Sequence[Mean]) -> float | None:
-    values = [mean.value for mean in means]
-    if len(sizes) < 2 or any(value is None or value <= 0 for value in values):
-        return None
-    logs = np.log2([_of(value) for value in values])
-    return -float(np.polyfit(np.log2(sizes), logs, 1)[0])
+def _cost(members: "Sequence[Run]", best: Optimum, log2_rate: float) -> float:
+    """What a rate loses on a curve; NaN beyond its grid."""
+    rates = [run.learning_rate for run in members]
+    if not min(rates) * 0.999 < 2**log2_rate < max(rates) * 1.001:
+        return math.nan
+    loss = interpolated_loss(rates, [run.held_out_loss for run in members], best, log2_rate)
+    # A run that diverged has lost more than can be said.
+    return math.inf if loss is None else max(0.0, loss - _of(best.loss))
+
+
+def _fall(
+    sizes: Sequence[int], lost: np.ndarray, gained: np.ndarray, level: float, axis: Axis
+) -> Fall:
+    """From what is lost and gained by seed and step."""
+    nothing = Mean(None, None)
+    ratios = np.diff(np.log2(sizes))
+    if len(ratios) < 2:
+        reason = f"a fall needs at least three {axis.plural}"
+        return Fall(nothing, nothing, nothing, Speed.CANNOT_TELL, reason)
+    if np.ptp(ratios) > 1e-6:
+        reason = f"the {axis.plural} have no common ratio"
+        return Fall(nothing, nothing, nothing, Speed.CANNOT_TELL, reason)
+
+    def exponents(rows: np.ndarray) -> np.ndarray:
+        """Of what is lost and gained, and their difference; NaN where a mean isn't positive."""
+        both = [
+            _exponent(sizes[:-1], lost[rows].mean(0)),
+            _exponent(sizes[:-1], gained[rows].mean(0)),
+        ]
+        return np.array([*both, both[0] - both[1]])
+
+    everyone = np.arange(len(lost))
+    values = exponents(everyone)
+    pseudo = np.empty((0, 3))
+    if len(everyone) > 1:
+        without = np.array([exponents(np.delete(everyone, i)) for i in everyone])
+        pseudo = len(everyone) * values - (len(everyone) - 1) * without
+    means = [
+        Mean(
+            float(value) if math.isfinite(value) else None,
+            t_interval(column.tolist(), level) if np.isfinite(column).all() else None,
+        )
+        for value, column in zip(values, pseudo.T, strict=True)
+    ]
+    of_lost, of_gained, difference = means
+    return Fall(of_lost, of_gained, difference, *_speed(difference.interval, len(everyone)))
+
+
+def _speed(difference: Interval | None, seeds: int) -> tuple[Speed, str]:
+    if seeds < SEEDS_FOR_A_VERDICT:
+        return Speed.CANNOT_TELL, f"{seeds} seeds; a verdict needs {SEEDS_FOR_A_VERDICT}"
+    if difference is None:
+        return Speed.CANNOT_TELL, "not every step loses and gains something that was seen"
+    if difference[0] > 0:
+        return Speed.FAST, ""
+    if difference[1] < 0:
+        return Speed.SLOW, ""
+    return Speed.CANNOT_TELL, "the interval of the exponents' difference holds 0"
+
+
+def _exponent(sizes: Sequence[int], values: np.ndarray) -> float:
+    if not (np.isfinite(values) & (values > 0)).all():
+        return math.nan
+    return -float(np.polyfit(np.log2(sizes), np.log2(values), 1)[0])
 
 
 def _judged(lost: Mean, gained: Mean, seeds: int) -> tuple[Usefulness, str]:

@@ -3,7 +3,7 @@
 from ._axes import WIDTH, Axis
 from ._drift import LEVEL, MARGIN, SEEDS_FOR_A_VERDICT
 from ._fits import RecipeAnalysis, Searched, SizeSummary
-from ._useful import Mean, Useful
+from ._useful import Fall, Mean, Useful
 
 
 def _rules_of_search(axis: Axis) -> tuple[str, ...]:
@@ -56,12 +56,23 @@ def _useful_values(found: Useful, largest: int) -> list[tuple[str, str]]:
         pairs.append(
             (f"{size} tuned for {largest}", f"loses {_mean(lost)}, {largest} gains {_mean(gained)}")
         )
-    exponents = (found.lost_exponent, found.gained_exponent)
-    if None not in exponents:
-        pairs.append(("they fall as", "n^-{:.1f} and n^-{:.1f}".format(*exponents)))
+    pairs.append(("from one to the next", _fall(found.fall)))
     line = f"a line through the smaller sizes' best loses {_mean(found.extrapolated)} at {largest}"
     why = f": {found.reason}" if found.reason else ""
     return [*pairs, ("extrapolated", line), ("useful", f"{found.verdict}{why}")]
+
+
+def _fall(fall: Fall) -> str:
+    why = f": {fall.reason}" if fall.reason else ""
+    if fall.lost.value is None or fall.gained.value is None:
+        return f"{fall.speed}{why}"
+    powers = f"loss falls as {_power(fall.lost)}, gain as {_power(fall.gained)}"
+    return f"{powers}; {fall.speed}{why}"
+
+
+def _power(mean: Mean) -> str:
+    interval = "" if mean.interval is None else " [{:+.1f}, {:+.1f}]".format(*mean.interval)
+    return f"n^-k, k = {mean.value:+.1f}{interval}"
 
 
 def _mean(mean: Mean) -> str:
