@@ -38,8 +38,9 @@ def ablations() -> str:
         "what differs",
         "the paper",
         "log2 of the best of its grid at 32, 64, 128",
+        "by its criterion",
         "drift exponent p",
-        "here",
+        "here, by p",
         "best loss at 128",
         "lost, gained",
     ]
@@ -55,6 +56,7 @@ def ablations() -> str:
                 row["name"],
                 says,
                 coarse,
+                _criterion(row),
                 _drift(row),
                 f"{row['verdict']}: {answer}" if answer else row["verdict"],
                 _loss(row),
@@ -104,6 +106,14 @@ def _rows(group: str) -> list[dict[str, Any]]:
 
 def _power(octave: float | None) -> str:
     return "diverged" if octave is None else f"{octave:.3g}"
+
+
+def _criterion(row: dict[str, Any]) -> str:
+    """The paper's own verdict on our losses."""
+    best = set(row["coarse"].values())
+    if None in best:
+        return "diverged"
+    return "transfers" if len(best) == 1 else "fails"
 
 
 def _drift(row: dict[str, Any]) -> str:
@@ -198,9 +208,10 @@ def base_costs() -> str:
     )
 
 
-def _cost(found: list[float], predicted: float | None) -> str:
+def _cost(found: list[float], predicted: list[float | None]) -> str:
     mean, low, high = found
-    said = "not tried" if predicted is None else f"{predicted:+.3f}"
+    least, most = ("beyond" if x is None else f"{x:+.3f}" for x in predicted)
+    said = least if least == most else f"{least} to {most}"
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], predicted {said}"
 
 

@@ -7,9 +7,10 @@ The evidence's model (base width 32) under Adam with full alignment at 2^-5 (and
 it), in mean-field and in the standard parameterization, three seeds: epsilons of 1e-2 to 1e-3 that
 stay, at widths 32 to 256, less the loss of one of 1e-12 that follows the gradients.
 
-Hidden gradients fall as r^-g by the parameterization's exponent, so that epsilon at the width ratio
-r is what epsilon x r^g is at the base width. Predicted is the cost that the base width has there,
-interpolated in log epsilon between seven of them, 1e-4 to 1e-1.
+Gradients fall as r^-g by the parameterization's exponent, so that epsilon at the width ratio r is
+what epsilon x r^g is at the base width. Each role of matrices has its own g: predicted is the
+range of costs that the base width has at the smallest and the largest of them, interpolated in log
+epsilon between seven epsilons, 1e-4 to 1e-1.
 """
 
 import argparse
@@ -51,14 +52,24 @@ class Sizes:
     steps: int = 100
 
 
-def predicted(law: sx.Parameterization, epsilon: float, width: int, base: Costs) -> float | None:
-    """The base width's cost at epsilon x r^g; `None` beyond the epsilons that were tried there."""
-    there = epsilon * (width / BASE) ** float(gradient_exponents(law)[Role.hidden])
+def predicted(
+    law: sx.Parameterization, epsilon: float, width: int, base: Costs
+) -> list[float | None]:
+    """The base width's cost at epsilon x r^g, for the least and the largest g of a matrix.
+
+    `None` beyond the epsilons that were tried there.
+    """
+    exponents = gradient_exponents(law)
+    found = [float(exponents[role]) for role in (Role.embedding, Role.hidden, Role.readout)]
+    return [_at(epsilon * (width / BASE) ** g, base) for g in (min(found), max(found))]
+
+
+def _at(epsilon: float, base: Costs) -> float | None:
     tried = sorted((float(eps), found[0]) for eps, found in base.items())
-    if not tried[0][0] <= there * 1.001 or there > tried[-1][0] * 1.001:
+    if not tried[0][0] <= epsilon * 1.001 or epsilon > tried[-1][0] * 1.001:
         return None
     logs, costs = np.log([eps for eps, _ in tried]), [cost for _, cost in tried]
-    return float(np.interp(np.log(there), logs, costs))
+    return float(np.interp(np.log(epsilon), logs, costs))
 
 
 def recipe(law: str, epsilon: str | None) -> str:

@@ -103,8 +103,9 @@ def useful(
     r"""Whether the learning rates of one recipe's smaller sizes serve the largest.
 
     Transfer is fast if $L_N(\eta^*_n) - L_N(\eta^*_N)$, the loss that tuning at size n costs, falls
-    faster in n than $L_n(\eta^*_n) - L_N(\eta^*_N)$, what the size itself gains: then tuning a
-    smaller model and training a larger one beats tuning the larger one directly.
+    faster in n than $L_n(\eta^*_n) - L_N(\eta^*_N)$, what the size itself gains. The verdict
+    compares the two at the second largest size, where what is lost is less exactly if the largest
+    model, at that size's learning rate, ends below the smaller one: a drift can pass.
 
     **Arguments:**
 
