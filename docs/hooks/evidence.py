@@ -37,12 +37,12 @@ def ablations() -> str:
     heads = [
         "what differs",
         "the paper",
-        "log2 of the best of its grid at 32, 64, 128",
+        "its best",
         "by its criterion",
         "drift exponent p",
         "here, by p",
         "best loss at 128",
-        "lost, gained",
+        "lost, gained, extrapolated",
     ]
     lines = []
     for row in _rows("ablations"):
@@ -69,11 +69,11 @@ def ablations() -> str:
 def _group(name: str) -> str:
     heads = [
         "row",
-        "log2 of the best rate at 32, 64, 128",
+        "best rates",
         "drift exponent p",
         "verdict",
         "best loss at 128",
-        "lost, gained",
+        "lost, gained, extrapolated",
     ]
     lines = [
         [
@@ -129,12 +129,15 @@ def _loss(row: dict[str, Any]) -> str:
 
 
 def _useful(row: dict[str, Any]) -> str:
-    """What the rate of the second largest width costs at the largest, and what that one gains."""
+    """What the rate of the second largest width costs at the largest, what that one gains, and what
+    the rate on the line through the smaller ones costs."""
     found = row["useful"]
     lost, gained = found["lost"][-1]["value"], found["gained"][-1]["value"]
     if lost is None or gained is None:
         return found["verdict"]
-    return f"{lost:.3f}, {gained:.3f}: {found['verdict']}"
+    line = found["extrapolated"]["value"]
+    beyond = "not tried" if line is None else f"{line:.3f}"
+    return f"{lost:.3f}, {gained:.3f}, {beyond}: {found['verdict']}"
 
 
 def notes() -> str:

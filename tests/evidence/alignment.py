@@ -15,6 +15,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
+
 from scalex_eqx.cli._align import Align
 from scalex_eqx.diagnostics import prescribe, record
 
@@ -53,6 +56,7 @@ def _shown(exponent: Any) -> dict[str, Any] | None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("docs/results/evidence_alignment.json"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/evidence_alignment.png"))
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
@@ -82,6 +86,34 @@ def main(arguments: list[str] | None = None) -> None:
         for row in rows:
             if row["steps"] == steps:
                 print(_line(row), flush=True)
+    draw(sorted(rows, key=lambda row: row["steps"]), chosen.picture)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Each matrix's exponents over the steps, and their means."""
+    figure, every = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
+    for axes, name in zip(every, ("alpha", "omega", "u"), strict=True):
+        for weight in dict.fromkeys(row["weight"] for row in rows):
+            own = [row for row in rows if row["weight"] == weight and row[name]]
+            values = [row[name]["value"] for row in own]
+            axes.plot([row["steps"] for row in own], values, color="#0f7b6c", alpha=0.35, lw=1)
+        steps = sorted({row["steps"] for row in rows})
+        means = [
+            np.mean([row[name]["value"] for row in rows if row["steps"] == step and row[name]])
+            for step in steps
+        ]
+        axes.plot(steps, means, "o-", color="#0b4f46", lw=2, ms=4)
+        for level in (0.5, 1):
+            axes.axhline(level, color="#888888", lw=0.8, ls=":")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(steps, [str(step) for step in steps])
+        axes.set_title(name)
+        axes.set_xlabel("steps")
+        axes.spines[["top", "right"]].set_visible(False)
+    every[0].set_ylabel("1: full, 1/2: none")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def _line(row: dict[str, Any]) -> str:
