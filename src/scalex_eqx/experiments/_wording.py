@@ -66,7 +66,7 @@ def _fall(fall: Fall) -> str:
     why = f": {fall.reason}" if fall.reason else ""
     if fall.lost.value is None or fall.gained.value is None:
         return f"{fall.speed}{why}"
-    powers = f"loss falls as {_power(fall.lost)}, gain as {_power(fall.gained)}"
+    powers = f"lost: {_power(fall.lost)}, gained: {_power(fall.gained)}"
     return f"{powers}; {fall.speed}{why}"
 
 
