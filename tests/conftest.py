@@ -25,6 +25,7 @@ import jaxtyping
 import matplotlib
 import pytest
 from jax._src.interpreters import mlir
+from jaxlib.mlir import ir
 
 matplotlib.use("Agg")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -40,14 +41,22 @@ _WITHOUT_SHAPES = tuple(_TESTS / name for name in ("cli", "foreign", "scaling", 
 
 # A program is written in a context that knows some twenty dialects, which JAX loads anew for each:
 # a sixth of the time of tests that run operation by operation. Those of one test share one.
-_contexts = functools.cache(mlir.make_ir_context)
-mlir.make_ir_context = _contexts
+_new_context = mlir.make_ir_context
+_shared_context = functools.cache(_new_context)
+
+
+def _context() -> ir.Context:
+    """The shared one, unless a program is written while another is: they must not mix."""
+    return _shared_context() if ir.Context.current is None else _new_context()
+
+
+mlir.make_ir_context = _context
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item):
     """Checks shapes in the tests that are for that."""
-    _contexts.cache_clear()
+    _shared_context.cache_clear()
     parents = item.path.parents
     is_whole = any(folder in parents for folder in _WITHOUT_SHAPES)
     is_whole |= item.path.name.startswith("test_coordinates")
