@@ -9,17 +9,16 @@ moment alone would prescribe. What is written is kept: the same command measures
 """
 
 import argparse
-import datetime
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _written import write
 
 from scalex_eqx.cli._align import Align
-from scalex_eqx.diagnostics import prescribe, record
+from scalex_eqx.diagnostics import prescribe
 
 WIDTHS, SEEDS, STEPS = (32, 64, 128, 256), (0, 1, 2), (1, 4, 16, 64)
 RECIPE, RATE = "standard:adam:full", "2^-8"
@@ -70,23 +69,13 @@ def main(arguments: list[str] | None = None) -> None:
         if any(row["steps"] == steps for row in rows):
             continue
         rows += measured(steps, tuple(chosen.widths), tuple(chosen.seeds))
-        facts = json.loads(record([], "python tests/evidence/alignment.py").to_json())
-        content = {
-            **{name: facts[name] for name in ("device", "versions", "command")},
-            "date": datetime.date.today().isoformat(),
-            "cores": os.cpu_count(),
-            "recipe": RECIPE,
-            "learning rate": RATE,
-            **asked,
-            "rows": sorted(rows, key=lambda row: row["steps"]),
-        }
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=1, allow_nan=False)
-        chosen.out.write_text(text + "\n", encoding="utf-8")
+        rows.sort(key=lambda row: row["steps"])
+        content = {"recipe": RECIPE, "learning rate": RATE, **asked, "rows": rows}
+        write(chosen.out, "python tests/evidence/alignment.py", content)
         for row in rows:
             if row["steps"] == steps:
                 print(_line(row), flush=True)
-    draw(sorted(rows, key=lambda row: row["steps"]), chosen.picture)
+    draw(rows, chosen.picture)
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

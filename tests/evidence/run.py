@@ -12,7 +12,6 @@ command goes on where it was, also for rows whose table has changed. `--list` pr
 import argparse
 import collections
 import dataclasses
-import datetime
 import io
 import json
 import os
@@ -32,9 +31,9 @@ import matplotlib.pyplot as plt
 from _claims import CLAIMS
 from _models import problem
 from _rows import BASE, GROUPS, ROWS, SEEDS, STUDIES, WIDTHS, Row, Study
+from _written import write
 from rich.console import Console
 
-from scalex_eqx.diagnostics import record
 from scalex_eqx.experiments import Run, analyse, parse_recipe, sweep
 from scalex_eqx.experiments._drift import MARGIN
 from scalex_eqx.experiments._grid_report import outcome_of
@@ -151,9 +150,6 @@ def judged(row: Row, runs: list[Run], seconds: float) -> dict[str, Any]:
         "reason": analysis.drift.reason,
         "best rate": {str(n): size.log2_learning_rate for n, size in by_width.items()},
         "best loss": {str(n): size.loss for n, size in by_width.items()},
-        "best losses": {
-            str(n): [optimum.loss for _, optimum in size.by_seed] for n, size in by_width.items()
-        },
         "coarse": {str(n): octave for n, octave in best.items()},
         "useful": analysis.useful and dataclasses.asdict(analysis.useful),
         "seconds": round(seconds),
@@ -245,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name, row in done.items():
             runs = runs_of(name, row["losses"], sizes.seeds)
             done[name] = judged(ROWS[name], runs, row["seconds"])
-        write(chosen.out, [done[name] for name in ROWS if name in done], sizes, chosen.picture)
+        keep(chosen.out, [done[name] for name in ROWS if name in done], sizes, chosen.picture)
         return
     studies: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rows:
@@ -263,7 +259,7 @@ def main(arguments: list[str] | None = None) -> None:
             one = judged(row, found[row.recipe], max(seconds, before))
             done[row.name] = one
             print(f"    {row.name}: {one['verdict']}, {shown(one)}", flush=True)
-        write(chosen.out, [done[name] for name in ROWS if name in done], sizes, chosen.picture)
+        keep(chosen.out, [done[name] for name in ROWS if name in done], sizes, chosen.picture)
 
 
 def shown(row: dict[str, Any]) -> str:
@@ -273,22 +269,14 @@ def shown(row: dict[str, Any]) -> str:
     return f"p = {row['exponent']:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def write(path: Path, rows: list[dict[str, Any]], sizes: Sizes, picture: Path) -> None:
-    """The numbers of all rows, with where and when they are from, and their picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = json.loads(record([], "python tests/evidence/run.py").to_json())
+def keep(path: Path, rows: list[dict[str, Any]], sizes: Sizes, picture: Path) -> None:
+    """Writes the numbers of all rows, and draws their picture."""
     content = {
-        **{name: facts[name] for name in ("device", "versions", "command")},
-        "date": datetime.date.today().isoformat(),
-        "cores": os.cpu_count(),
         "sizes": dataclasses.asdict(sizes),
         "rows": rows,
         "claims": answers(rows, sizes.seeds),
     }
-    text = json.dumps(content, indent=1, allow_nan=False, default=str)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write(path, "python tests/evidence/run.py", content)
     draw(rows, sizes, picture)
 
 

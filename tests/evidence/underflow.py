@@ -15,7 +15,6 @@ epsilon between seven epsilons, 1e-4 to 1e-1.
 
 import argparse
 import dataclasses
-import datetime
 import io
 import json
 import os
@@ -30,10 +29,10 @@ if __name__ == "__main__":
 import numpy as np
 from _models import problem
 from _rows import BASE
+from _written import write
 from rich.console import Console
 
 import scalex_eqx as sx
-from scalex_eqx.diagnostics import record
 from scalex_eqx.experiments import Run, parse_recipe, sweep
 from scalex_eqx.experiments._drift import t_interval
 from scalex_eqx.theory import Role, gradient_exponents
@@ -151,16 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     sizes = Sizes(tuple(chosen.widths), tuple(chosen.seeds), chosen.steps)
     rows = measured(sizes, chosen.folder)
-    facts = json.loads(record([], "python tests/evidence/underflow.py").to_json())
-    content = {
-        **{name: facts[name] for name in ("device", "versions", "command")},
-        "date": datetime.date.today().isoformat(),
-        "cores": os.cpu_count(),
-        "sizes": dataclasses.asdict(sizes),
-        "rows": rows,
-    }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    content = {"sizes": dataclasses.asdict(sizes), "rows": rows}
+    write(chosen.out, "python tests/evidence/underflow.py", content)
     for row in rows:
         print(row, flush=True)
 

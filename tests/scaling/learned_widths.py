@@ -70,14 +70,20 @@ def last(losses: Any, steps: int) -> float:
     return float(jnp.mean(bounded(losses[:, steps - 10 : steps])))
 
 
+# The sizes that are tried, and what the losses are called by the number of steps.
+CELLS = [
+    *(((n, DEPTH), {k: f"width {n}, {k} steps" for k in (STEPS, 5 * STEPS)}) for n in WIDTHS),
+    ((32, 4 * DEPTH), {STEPS: f"width 32, depth {4 * DEPTH}"}),
+]
+
+
+def missing(found: dict[str, Any]) -> list[tuple[tuple[int, int], dict[int, str]]]:
+    return [(sizes, names) for sizes, names in CELLS if not {*names.values()} <= {*found}]
+
+
 def measured(make: Any, tx_of: Any, numbers: Any, found: dict[str, Any], keep: Any) -> None:
     """Adds the losses that `found` lacks, and keeps it after each training."""
-    counts = (STEPS, 5 * STEPS)
-    cells = [((n, DEPTH), {count: f"width {n}, {count} steps" for count in counts}) for n in WIDTHS]
-    cells.append(((32, 4 * DEPTH), {STEPS: f"width 32, depth {4 * DEPTH}"}))
-    for sizes, names in cells:
-        if all(name in found for name in names.values()):
-            continue
+    for sizes, names in missing(found):
         one = make(*sizes)
         losses = courses(one, tx_of(one), numbers, steps=max(names), seeds=2)
         found.update({name: round(last(losses, count), 4) for count, name in names.items()})
@@ -175,6 +181,8 @@ def main() -> None:
         for arm in options.arms:
             key = f"{arm}, meta-seed {seed}"
             found = done.get(key, {})
+            if not missing(found):
+                continue
             rule, loss, seconds = meta_trained(arm, seed, options.keep)
             kept(key, {"meta_loss": round(loss, 4), "seconds": round(seconds), **found})
             measured(

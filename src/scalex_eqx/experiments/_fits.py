@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from ._drift import (
     judge as judge,
     t_interval as t_interval,
 )
-from ._optimum import Optimum as Optimum, fit_optimum as fit_optimum, interpolated_loss
+from ._optimum import Optimum as Optimum, cost_at, fit_optimum as fit_optimum
 from ._useful import Useful, unknown, useful
 
 STEEP_ABOVE = "steep above: biased low"
@@ -117,7 +118,7 @@ def reuse_cost(
 ) -> ReuseCost:
     r"""$L_s(n, \eta^*_s(m)) - L_s(n, \eta^*_s(n))$, m the smallest and n the largest size.
 
-    Taken for each seed s on its own curve, interpolated by `interpolated_loss`, and so never
+    Taken for each seed s on its own curve, interpolated by `cost_at`, and so never
     negative: noise leaves a small positive cost even where nothing drifts. One seed without a
     cost leaves the whole without one: a mean over the runs that survived would flatter.
     """
@@ -142,11 +143,11 @@ def _seed_cost(runs: Sequence[Run], small: Optimum, large: Optimum, noun: str) -
     if not large.inside or large.loss is None:
         return f"unknown: the large {noun}'s best is {large.note}"
     rates = [run.learning_rate for run in runs]
-    if not min(rates) * 0.999 < 2**small.log2_learning_rate < max(rates) * 1.001:
-        return f"unknown: the small {noun}'s best was not tried at the large {noun}"
     losses = [run.held_out_loss for run in runs]
-    loss = interpolated_loss(rates, losses, large, small.log2_learning_rate)
-    return "diverges" if loss is None else max(0.0, loss - large.loss)
+    cost = cost_at(rates, losses, large, small.log2_learning_rate)
+    if math.isnan(cost):
+        return f"unknown: the small {noun}'s best was not tried at the large {noun}"
+    return "diverges" if math.isinf(cost) else cost
 
 
 def analyse(

@@ -113,6 +113,25 @@ def interpolated_loss(
     return monotone_cubic(*_knots(rates[run], values[run], location, loss), log2_learning_rate)
 
 
+def cost_at(
+    learning_rates: Sequence[float],
+    losses: Sequence[float | None],
+    optimum: Optimum,
+    log2_learning_rate: float,
+) -> float:
+    """What a learning rate loses on a curve whose optimum is inside, by `interpolated_loss`.
+
+    Never negative; NaN beyond the curve's learning rates, infinite next to a run that diverged.
+    """
+    if not min(learning_rates) * 0.999 < 2**log2_learning_rate < max(learning_rates) * 1.001:
+        return math.nan
+    loss = interpolated_loss(learning_rates, losses, optimum, log2_learning_rate)
+    if loss is None:
+        return math.inf
+    assert optimum.loss is not None, "an optimum that is inside has a loss"
+    return max(0.0, loss - optimum.loss)
+
+
 def sorted_curve(
     learning_rates: Sequence[float], losses: Sequence[float | None]
 ) -> tuple[Array, Array]:

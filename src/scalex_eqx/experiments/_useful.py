@@ -10,10 +10,10 @@ import numpy as np
 
 from ._axes import WIDTH, Axis
 from ._drift import LEVEL, SEEDS_FOR_A_VERDICT, Interval, outside_reason, t_interval
-from ._optimum import Optimum, interpolated_loss
+from ._optimum import Optimum, cost_at
 
 if TYPE_CHECKING:
-    from ._fits import Curves, Run
+    from ._fits import Curves
 
 
 class Usefulness(StrEnum):
@@ -128,7 +128,10 @@ def useful(
         return unknown(sizes, reason)
 
     def cost(seed: int, log2_rate: float, size: int = largest) -> float:
-        return _cost(curves[size, seed], optima[size, seed], log2_rate)
+        members = curves[size, seed]
+        rates = [run.learning_rate for run in members]
+        losses = [run.held_out_loss for run in members]
+        return cost_at(rates, losses, optima[size, seed], log2_rate)
 
     def best(seed: int, size: int) -> float:
         return _of(optima[size, seed].loss)
@@ -188,16 +191,6 @@ def _mean(values: Sequence[float], level: float) -> Mean:
     if not all(map(math.isfinite, values)):
         return Mean(None, None)
     return Mean(float(np.mean(values)), t_interval(values, level))
-
-
-def _cost(members: "Sequence[Run]", best: Optimum, log2_rate: float) -> float:
-    """What a rate loses on a curve; NaN beyond its grid."""
-    rates = [run.learning_rate for run in members]
-    if not min(rates) * 0.999 < 2**log2_rate < max(rates) * 1.001:
-        return math.nan
-    loss = interpolated_loss(rates, [run.held_out_loss for run in members], best, log2_rate)
-    # A run that diverged has lost more than can be said.
-    return math.inf if loss is None else max(0.0, loss - _of(best.loss))
 
 
 def _fall(
